@@ -1,1 +1,54 @@
-"""The store: what survives a process."""
+"""The store: what survives a process.
+
+Nothing here knows of HTTP. Everything that must be atomic is one Lua script (`lua/`), and every script may run
+twice with the same outcome. The rest of Pollux imports from this package only, never from its modules.
+"""
+
+from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
+from storage.keys import draw_id
+from storage.notify import Ear, Listener
+from storage.open import Store, open_store
+from storage.records import (
+    START,
+    TERMINAL,
+    Append,
+    Batch,
+    CancelOutcome,
+    CreateOutcome,
+    Cursor,
+    Finish,
+    Lease,
+    NewResponse,
+    Outcome,
+    Reading,
+    Record,
+    Step,
+    Verdict,
+)
+
+__all__ = [
+    "START",
+    "TERMINAL",
+    "Append",
+    "Batch",
+    "CancelOutcome",
+    "CreateOutcome",
+    "Cursor",
+    "Ear",
+    "Finish",
+    "Lease",
+    "Listener",
+    "NewResponse",
+    "Outcome",
+    "Reading",
+    "Record",
+    "Step",
+    "Store",
+    "StoreError",
+    "StoreFull",
+    "StoreMisfit",
+    "StoreUnavailable",
+    "Verdict",
+    "draw_id",
+    "open_store",
+]

@@ -1,0 +1,185 @@
+"""Every refusal that a client can meet: each class owns its status, type and code (contract: OpenAI's error shape).
+
+PolluxError
+├── BadRequest 400                 InvalidJson, InvalidType, MissingParameter, NotFinished …
+├── Unauthorized 401
+├── NotFound 404                   ResponseNotFound, ModelNotFound
+├── TooLarge 413
+├── Unavailable 503                the store is away, or this process is draining
+├── UpstreamUnavailable 502, UpstreamTimeout 504
+└── UpstreamRefusal                an upstream's own status and error, passed on
+
+409 is never used: SDKs retry it, POST too, without an idempotency key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+
+class PolluxError(Exception):
+    """An error with an answer. `message` is for the client: it leaks no key, no URL, no stack."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+    param: str | None = None
+    retry_after_s: str | None = None
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param or self.param
+        self.code = code or self.code
+
+    def body(self) -> bytes:
+        """The JSON that the client gets: always the four keys."""
+        return orjson.dumps({"error": self.as_dict()})
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
+
+class BadRequest(PolluxError):
+    status = 400
+    type = "invalid_request_error"
+
+
+class InvalidJson(BadRequest):
+    code = "invalid_json"
+
+
+class InvalidType(BadRequest):
+    code = "invalid_type"
+
+    def __init__(self, param: str, expected: str, got: Any) -> None:
+        super().__init__(
+            f"Invalid type for '{param}': expected {expected}, but got {json_type(got)} instead.", param=param
+        )
+
+
+class InvalidValue(BadRequest):
+    code = "invalid_value"
+
+
+class MissingParameter(BadRequest):
+    code = "missing_required_parameter"
+
+    def __init__(self, param: str) -> None:
+        super().__init__(f"Missing required parameter: '{param}'.", param=param)
+
+
+class PreviousNotFinished(BadRequest):
+    code = "previous_response_not_finished"
+    param = "previous_response_id"
+
+
+class PreviousNotFound(BadRequest):
+    code = "previous_response_not_found"
+    param = "previous_response_id"
+
+    def __init__(self, response_id: str, why: str = "not found") -> None:
+        super().__init__(f"Previous response with id '{shown(response_id)}' {why}.")
+
+
+class IdempotencyKeyReused(BadRequest):
+    code = "idempotency_key_reused"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was used with another request body. Use a new key for a new request."
+        )
+
+
+class Unauthorized(PolluxError):
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class NotFound(PolluxError):
+    status = 404
+    type = "invalid_request_error"
+
+
+class ResponseNotFound(NotFound):
+    def __init__(self, response_id: str) -> None:
+        super().__init__(f"Response with id '{shown(response_id)}' not found.")
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+    param = "model"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model '{shown(model)}' does not exist or you do not have access to it.")
+
+
+class MethodNotAllowed(PolluxError):
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class TooLarge(PolluxError):
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The request body is larger than the limit of {limit_bytes} bytes.")
+
+
+class Unavailable(PolluxError):
+    status = 503
+    code = "service_unavailable"
+    retry_after_s = "2"
+
+
+class Internal(PolluxError):
+    """A defect of ours. The log has the stack under the request id."""
+
+    code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("Pollux met an internal error. The log tells more under this request's id.")
+
+
+class UpstreamUnavailable(PolluxError):
+    status = 502
+    code = "upstream_unavailable"
+
+
+class UpstreamTimeout(PolluxError):
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamRefusal(PolluxError):
+    """What the upstream answered: its status, its four fields, its `retry-after`."""
+
+    def __init__(self, status: int, error: dict[str, Any], retry_after_s: str | None = None) -> None:
+        super().__init__(str(error.get("message") or f"The provider answered with status {status}."))
+        self.status = status
+        self.type = str(
+            error.get("type") or ("server_error" if status >= 500 else "invalid_request_error")
+        )
+        self.code = None if error.get("code") is None else str(error["code"])
+        self.param = None if error.get("param") is None else str(error["param"])
+        self.retry_after_s = retry_after_s
+
+
+def json_type(value: Any) -> str:
+    """The JSON name of a value's type, with its article."""
+    names = {bool: "a boolean", str: "a string", int: "an integer", float: "a number", list: "an array"}
+    if value is None:
+        return "null"
+    return names.get(type(value), "an object")
+
+
+def shown(text: str) -> str:
+    """A client's own words, fit for a message: printable and short."""
+    clean = "".join(c if c.isprintable() else "?" for c in text[:200])
+    return clean + ("…" if len(text) > 200 else "")

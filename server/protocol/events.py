@@ -1,0 +1,126 @@
+"""Typed stream events: what they are, and giving them our sequence number.
+
+Events are opaque unless they carry a response: some sixty types exist and more come. So a number is spliced into
+the bytes as they came, and nothing else is touched.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from server.protocol.sse import encode_frame
+
+_TYPE = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
+# Inside a JSON string the closing quote would be escaped, so an unescaped match is always a key.
+_NUMBER = re.compile(rb'"sequence_number"\s*:\s*(-?[0-9][0-9.eE+\-]*|null|"[^"\\]*")')
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+
+
+class MalformedEvent(ValueError):
+    """An upstream sent something that is no Responses event. The message says what, without its content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of an upstream, parsed once."""
+
+    type: str
+    payload: dict[str, Any]
+    data: bytes
+    """Its JSON as it came, on one line."""
+
+    @property
+    def response(self) -> dict[str, Any] | None:
+        found = self.payload.get("response")
+        return found if isinstance(found, dict) else None
+
+    @property
+    def error(self) -> dict[str, Any] | None:
+        """The error, if this is one: SDKs raise on *any* event with a top-level `error`.
+
+        OpenAI has sent both `{"type": "error", "error": {…}}` and `{"type": "error", "code": …, "message": …}`.
+        """
+        found = self.payload.get("error")
+        if isinstance(found, dict):
+            return found
+        if found:
+            return {"code": None, "message": str(found)}
+        return self.payload if self.type == "error" else None
+
+
+def parse_event(name: str, data: bytes) -> Event:
+    """An event from the name and data of a server-sent event.
+
+    Raises:
+        MalformedEvent
+    """
+    try:
+        payload = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MalformedEvent(f"not valid JSON ({error.msg})") from error
+    if not isinstance(payload, dict):
+        raise MalformedEvent("not a JSON object")
+    kind = payload.get("type") or name or ("error" if payload.get("error") else None)
+    if not isinstance(kind, str) or not _TYPE.fullmatch(kind):
+        raise MalformedEvent("without a type")
+    # Line breaks can only be white space between tokens here: inside strings JSON forbids them.
+    return Event(kind, payload, data.replace(b"\r", b" ").replace(b"\n", b" ").strip())
+
+
+def renumber(event: Event, number: int) -> bytes:
+    """The event's frame with our number; all its other bytes as they came."""
+    data = event.data
+    where = _top_level_number(data) if "sequence_number" in event.payload else None
+    if where is None:
+        # An object with a type, or at least an error, is never empty.
+        numbered = b'{"sequence_number":%d,%b' % (number, data[1:].lstrip())
+    else:
+        numbered = b"%b%d%b" % (data[: where[0]], number, data[where[1] :])
+    return encode_frame(event.type, numbered)
+
+
+def _top_level_number(data: bytes) -> tuple[int, int] | None:
+    """Where the number of the event itself stands: the items inside may have keys of the same name."""
+    matches = list(_NUMBER.finditer(data))
+    if len(matches) == 1:
+        return matches[0].span(1)
+    places = {match.start(): match.span(1) for match in matches}
+    depth = 0
+    for token in _TOKEN.finditer(data):
+        mark = token.group()
+        if mark in b"{[":
+            depth += 1
+        elif mark in b"}]":
+            depth -= 1
+        elif depth == 1 and token.start() in places:
+            return places[token.start()]
+    return None
+
+
+def encode_lifecycle(event_type: str, number: int, response: dict[str, Any]) -> bytes:
+    """The frame of an event that carries a response."""
+    return encode_frame(
+        event_type,
+        orjson.dumps({"type": event_type, "sequence_number": number, "response": response}),
+    )
+
+
+def halve_lifecycle(event_type: str, response: dict[str, Any]) -> tuple[bytes, bytes]:
+    """The same frame in two halves, between which its number belongs."""
+    head = encode_frame(event_type, b'{"type":"%b","sequence_number":' % event_type.encode())[:-2]
+    return head, b',"response":%b}\n\n' % orjson.dumps(response)
+
+
+def strip_obfuscation(frame: bytes) -> bytes:
+    """The frame without its `obfuscation`, for `include_obfuscation=false`."""
+    if b'"obfuscation"' not in frame:
+        return frame
+    head, data = frame[:-2].split(b"\ndata: ", 1)
+    payload = orjson.loads(data)
+    if payload.pop("obfuscation", None) is None:
+        return frame
+    return head + b"\ndata: " + orjson.dumps(payload) + b"\n\n"

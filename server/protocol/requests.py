@@ -1,0 +1,136 @@
+"""Request bodies: what Pollux reads of them, and what it makes of them for an upstream."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from server.errors import InvalidJson, InvalidType, MissingParameter
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    """The body of POST /responses. Null means absent, everywhere."""
+
+    body: dict[str, Any]
+    model: str
+    background: bool
+    stream: bool
+    store: bool
+    previous_response_id: str | None
+
+
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        InvalidJson: says where and why
+    """
+    if not raw.strip():
+        raise InvalidJson("The request body is empty: expected a JSON object.")
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidJson(
+            f"The request body is not valid JSON: {error.msg} at line {error.lineno} column {error.colno}."
+        ) from error
+    if not isinstance(body, dict):
+        raise InvalidJson("The request body is not a JSON object.")
+    return body
+
+
+def parse_create(raw: bytes) -> CreateRequest:
+    """Read a body.
+
+    Raises:
+        InvalidJson, InvalidType, MissingParameter
+    """
+    body = parse_object(raw)
+    model = _typed(body, "model", str, "a string")
+    if not model:
+        raise MissingParameter("model")
+    return CreateRequest(
+        body=body,
+        model=model,
+        background=_typed(body, "background", bool, "a boolean") or False,
+        stream=_typed(body, "stream", bool, "a boolean") or False,
+        store=_typed(body, "store", bool, "a boolean") is not False,
+        previous_response_id=_typed(body, "previous_response_id", str, "a string"),
+    )
+
+
+def check_cached(body: dict[str, Any]) -> None:
+    """Check the further fields that a cached response echoes or lists.
+
+    Raises:
+        InvalidType
+    """
+    given = body.get("input")
+    if given is not None and not isinstance(given, str | list):
+        raise InvalidType("input", "a string or an array", given)
+    for index, item in enumerate(given if isinstance(given, list) else ()):
+        if not isinstance(item, dict):
+            raise InvalidType(f"input[{index}]", "an object", item)
+    for name in ("metadata", "text", "reasoning"):
+        _typed(body, name, dict, "an object")
+    for name in ("tools", "include"):
+        _typed(body, name, list, "an array")
+
+
+def _typed(body: dict[str, Any], name: str, wanted: type, expected: str) -> Any:
+    value = body.get(name)
+    if value is not None and type(value) is not wanted:
+        raise InvalidType(name, expected, value)
+    return value
+
+
+def forwarded_body(body: dict[str, Any], model: str, previous: str | None) -> bytes:
+    """The body for an upstream: its own name of the model, its own id of the previous response."""
+    changed = {**body, "model": model}
+    if previous is not None:
+        changed["previous_response_id"] = previous
+    return orjson.dumps(changed)
+
+
+def job_body(body: dict[str, Any], model: str, previous: str | None) -> bytes:
+    """The body that a job sends: streamed, and without `background`, which Pollux does itself."""
+    changed = {name: value for name, value in body.items() if name != "background"}
+    return forwarded_body({**changed, "stream": True}, model, previous)
+
+
+def input_items(body: dict[str, Any], response_id: str) -> list[dict[str, Any]]:
+    """The input as items with ids, in the order given: what GET …/input_items lists.
+
+    Ids that the client did not give are derived, so that they are the same in every answer.
+    """
+    given = body.get("input")
+    if given is None:
+        return []
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    return [_item(item, f"{response_id}/{index}") for index, item in enumerate(items)]
+
+
+def _item(item: dict[str, Any], seed: str) -> dict[str, Any]:
+    kind = item.get("type") or ("message" if "role" in item else "item_reference")
+    prefix = "msg" if kind == "message" else kind.split("_")[0]
+    derived = f"{prefix}_{hashlib.sha256(seed.encode()).hexdigest()[:48]}"
+    normalised = {"type": kind, "id": item.get("id") or derived, **_without_null_id(item)}
+    if kind == "message":
+        normalised.setdefault("status", "completed")
+        normalised["content"] = _content(item.get("role"), item.get("content"))
+    return normalised
+
+
+def _without_null_id(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in item.items() if name not in ("id", "type")}
+
+
+def _content(role: Any, content: Any) -> Any:
+    if not isinstance(content, str):
+        return content if content is not None else []
+    if role == "assistant":
+        return [{"type": "output_text", "text": content, "annotations": []}]
+    return [{"type": "input_text", "text": content}]

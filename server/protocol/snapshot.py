@@ -1,0 +1,137 @@
+"""The Response object of a cached response: whose value each key has, and its default.
+
+The value is ours where ours rules; else the upstream's where not null; else the request's where not null; else the
+default. A null in place of these breaks the SDKs' own code (`for t in response.tools`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from server.protocol.lifecycle import Status
+
+DEFAULTS: dict[str, Any] = {
+    "output": [],
+    "usage": None,
+    "model": "",
+    "metadata": {},
+    "instructions": None,
+    "max_output_tokens": None,
+    "max_tool_calls": None,
+    "prompt_cache_key": None,
+    "prompt_cache_retention": None,
+    "safety_identifier": None,
+    "user": None,
+    "parallel_tool_calls": True,
+    "store": True,
+    "reasoning": {"effort": None, "summary": None},
+    "text": {"format": {"type": "text"}, "verbosity": "medium"},
+    "service_tier": "auto",
+    "truncation": "disabled",
+    "tool_choice": "auto",
+    "tools": [],
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "top_logprobs": 0,
+}
+
+_NOT_ECHOED = frozenset({"output", "usage"})
+"""Keys that a request can't set, even if it names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What is ours in every object of one response, for ever."""
+
+    id: str
+    created_at: int
+    request: dict[str, Any]
+    """The body that the client sent."""
+
+
+def response_object(
+    who: Identity,
+    status: Status,
+    upstream: dict[str, Any] | None = None,
+    *,
+    output: list[Any] | None = None,
+    error: dict[str, Any] | None = None,
+    ended_at: int | None = None,
+) -> dict[str, Any]:
+    """The object with all its keys.
+
+    `upstream` is the provider's response object, as far as known; `output` overrules its output; `error` overrules
+    its error; `ended_at` stands in for a `completed_at` that it does not tell.
+    """
+    theirs = {key: value for key, value in (upstream or {}).items() if value is not None}
+    made: dict[str, Any] = {
+        **theirs,
+        "id": who.id,
+        "object": "response",
+        "created_at": who.created_at,
+        "status": status,
+        "background": True,
+        "completed_at": theirs.get("completed_at", ended_at) if status is Status.COMPLETED else None,
+        "error": _error(error or theirs.get("error")) if status is Status.FAILED else None,
+        "incomplete_details": theirs.get("incomplete_details") if status is Status.INCOMPLETE else None,
+        "previous_response_id": who.request.get("previous_response_id"),
+    }
+    fill(made, who.request)
+    if output is not None:
+        made["output"] = output
+    return made
+
+
+def fill(made: dict[str, Any], request: dict[str, Any]) -> None:
+    """Complete an object in place, from the request and the defaults."""
+    for key, default in DEFAULTS.items():
+        value = made.get(key)
+        if value is None and key not in _NOT_ECHOED:
+            value = request.get(key)
+        if isinstance(default, dict) and isinstance(value, dict):
+            value = {**default, **{name: part for name, part in value.items() if part is not None}}
+        made[key] = default if value is None else value
+    made["tools"] = _tools(made["tools"])
+    made["text"] = _text(made["text"])
+    made["usage"] = _usage(made["usage"])
+
+
+def _tools(tools: Any) -> Any:
+    if not isinstance(tools, list):
+        return []
+    missing = {"description": None, "parameters": None, "strict": True}
+    return [
+        {**tool, **{key: tool.get(key, value) for key, value in missing.items()}}
+        if isinstance(tool, dict) and tool.get("type") == "function"
+        else tool
+        for tool in tools
+    ]
+
+
+def _text(text: Any) -> Any:
+    form = text.get("format") if isinstance(text, dict) else None
+    if not isinstance(form, dict) or form.get("type") != "json_schema":
+        return text
+    missing = {"description": None, "strict": False}
+    return {**text, "format": {**form, **{key: form.get(key, value) for key, value in missing.items()}}}
+
+
+def _usage(usage: Any) -> Any:
+    if not isinstance(usage, dict):
+        return None
+    return {
+        **usage,
+        "input_tokens_details": usage.get("input_tokens_details") or {"cached_tokens": 0},
+        "output_tokens_details": usage.get("output_tokens_details") or {"reasoning_tokens": 0},
+    }
+
+
+def _error(error: Any) -> dict[str, Any]:
+    given = error if isinstance(error, dict) else {}
+    return {
+        "code": str(given.get("code") or "server_error"),
+        "message": str(given.get("message") or "The provider reported a failure without a message."),
+    }

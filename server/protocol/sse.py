@@ -1,0 +1,90 @@
+"""Server-sent events: the parser for upstream bytes, and frames for clients (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+HEARTBEAT = b": keep-alive\n\n"
+DONE = b"data: [DONE]\n\n"
+
+LONGEST_EVENT_BYTES = 64 * 1024 * 1024
+"""A generated image comes in one event of several megabytes; beyond this an upstream has lost its mind."""
+
+_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r|\r\r\n")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+
+class ServerEvent(NamedTuple):
+    """One event as it came: its name (empty where none was given), its data, and all its bytes."""
+
+    name: str
+    data: bytes
+    raw: bytes
+
+
+class EventTooLong(ValueError):
+    """An event exceeds `LONGEST_EVENT_BYTES`."""
+
+
+class SseParser:
+    """Cuts a byte stream into events, whatever its chunks. Holds one unfinished event, bounded in size."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._searched = 0
+
+    def feed(self, chunk: bytes) -> Iterator[ServerEvent]:
+        """The events completed by this chunk; comments and events without data are dropped.
+
+        Raises:
+            EventTooLong
+        """
+        rest = self._rest
+        rest += chunk
+        # A blank line may straddle the chunks by up to three bytes.
+        found = _BLANK_LINE.search(rest, max(0, self._searched - 3))
+        start = 0
+        while found is not None and not _may_grow(found, rest):
+            raw = bytes(rest[start : found.end()])
+            start = found.end()
+            event = parse_block(raw)
+            if event is not None:
+                yield event
+            found = _BLANK_LINE.search(rest, start)
+        del rest[:start]
+        self._searched = len(rest) if found is None else 0
+        if len(rest) > LONGEST_EVENT_BYTES:
+            raise EventTooLong(f"an event is longer than {LONGEST_EVENT_BYTES} bytes")
+
+
+def _may_grow(found: re.Match[bytes], buffer: bytearray) -> bool:
+    """A blank line that ends the buffer in CR may be the first half of CRLF: its LF must not begin an event."""
+    return found.end() == len(buffer) and buffer[-1:] == b"\r"
+
+
+def parse_block(raw: bytes) -> ServerEvent | None:
+    """One event from the lines before its blank line."""
+    name, data = "", []
+    for line in _LINE_END.split(raw):
+        if line.startswith(b"data:"):
+            data.append(line[6:] if line[5:6] == b" " else line[5:])
+        elif line.startswith(b"event:"):
+            name = line[6:].strip().decode("utf-8", "replace")
+    return ServerEvent(name, b"\n".join(data), raw) if data else None
+
+
+def encode_frame(event_type: str, data: bytes) -> bytes:
+    """One frame as Pollux sends it. `data` is a single line."""
+    return b"event: %b\ndata: %b\n\n" % (event_type.encode(), data)
+
+
+def split_frames(frames: bytes) -> list[bytes]:
+    """The single frames of a batch of our own making."""
+    return [frame + b"\n\n" for frame in frames.split(b"\n\n")[:-1]]
+
+
+def frame_data(frame: bytes) -> bytes:
+    """The data of one frame of our own making."""
+    return frame[frame.index(b"\ndata: ") + 7 : -2]

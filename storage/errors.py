@@ -1,0 +1,23 @@
+"""What can go wrong in the store, as an outline.
+
+StoreError
+├── StoreUnavailable   nobody answered in time, or the connection broke: the outcome is unknown
+├── StoreFull          the server refused to take more (maxmemory): nothing was written
+└── StoreMisfit        this server can't be used as configured: say so at start, and stop
+"""
+
+
+class StoreError(Exception):
+    """The base of all errors that leave this package."""
+
+
+class StoreUnavailable(StoreError):
+    """The store did not answer. A write may or may not have happened: repeating it is always safe."""
+
+
+class StoreFull(StoreError):
+    """The store is out of memory and took nothing. Jobs under way can still end."""
+
+
+class StoreMisfit(StoreError):
+    """The store can't be used as it is (too old, other `shards`, no binary …). The message says what to do."""

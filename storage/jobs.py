@@ -1,0 +1,139 @@
+"""Jobs as a worker knows them: lease, renew, append, finish, release. Every step is fenced by the lease's token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from storage.connection import Connections, translated
+from storage.errors import StoreError
+from storage.keys import INDEX_TTL_MS, Shard, shard_of
+from storage.records import Append, Finish, Lease, Outcome, Step, Verdict
+from storage.scripts import APPEND, FINISH, LEASE, RELEASE, RENEW, Call
+
+
+class Jobs:
+    """The queue, the leases and the writing side of the event logs."""
+
+    def __init__(self, connections: Connections, shards: int) -> None:
+        self._client = connections.commands
+        self._renewals = connections.renewals
+        self.shards = [Shard(n) for n in range(shards)]
+
+    def _shard(self, response_id: str) -> Shard:
+        return self.shards[shard_of(response_id, len(self.shards))]
+
+    async def lease(
+        self, shard: Shard, token: str, *, lease_s: float, max_attempts: int, max_age_s: float, reclaim: bool
+    ) -> Lease | None:
+        """Take one job of this shard, or None. The same token gets the same job again.
+
+        With `reclaim`, jobs whose lease ran out come first.
+        """
+        answer: list[Any] = [b"again"]
+        while answer and answer[0] == b"again":
+            answer = await LEASE.run(
+                self._client,
+                [shard.leases, shard.rotation, shard.grant(token)],
+                [
+                    *(token, int(lease_s * 1000), max_attempts, int(max_age_s * 1000), int(reclaim)),
+                    *(shard.record(""), shard.log(""), shard.queue(""), shard.moved("")),
+                ],
+            )
+        return _lease(answer) if answer else None
+
+    async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[Outcome]:
+        """Renew these, in order, one round trip a shard. One that ran out but was not reclaimed lives again."""
+        outcomes: dict[str, Outcome] = {}
+        for shard in {self._shard(lease.id) for lease in leases}:
+            mine = [lease for lease in leases if self._shard(lease.id) == shard]
+            answer = await RENEW.run(
+                self._renewals,
+                [shard.leases, *(shard.record(lease.id) for lease in mine)],
+                [int(lease_s * 1000), *(word for lease in mine for word in (lease.id, lease.token))],
+            )
+            for lease, word in zip(mine, answer, strict=True):
+                outcomes[lease.id] = Outcome(word.decode())
+        return [outcomes[lease.id] for lease in leases]
+
+    async def append_many(self, appends: Sequence[Append], lease_s: float) -> list[Step | StoreError]:
+        """Append each batch to its log and renew its lease, all in one round trip.
+
+        An answer that is an error concerns its own batch only: nothing of that one was written.
+        """
+        calls: list[Call] = []
+        for append in appends:
+            lease, shard = append.lease, self._shard(append.lease.id)
+            fields = (word for item in append.fields.items() for word in item)
+            calls.append(
+                (
+                    [shard.record(lease.id), shard.log(lease.id), shard.leases],
+                    [
+                        *(lease.id, lease.token, lease.epoch, append.first, append.last),
+                        *(int(lease_s * 1000), shard.moved(lease.id), append.frames, *fields),
+                    ],
+                )
+            )
+        return [_step_or_error(answer) for answer in await APPEND.run_many(self._client, calls)]
+
+    async def finish(self, finish: Finish) -> Step:
+        """End the response: its last batch, its status and its final object in one step."""
+        append = finish.append
+        lease, shard = append.lease, self._shard(append.lease.id)
+        fields = (word for item in append.fields.items() for word in item)
+        answer = await FINISH.run(
+            self._client,
+            [
+                *(shard.record(lease.id), shard.log(lease.id), shard.leases),
+                *(shard.owned(lease.owner), shard.ended(lease.owner)),
+            ],
+            [
+                *(lease.id, lease.token, lease.epoch, append.first, append.last),
+                *(shard.moved(lease.id), INDEX_TTL_MS, append.frames, finish.status, finish.snapshot),
+                *fields,
+            ],
+        )
+        return _step(answer)
+
+    async def release(self, lease: Lease) -> Outcome:
+        """Hand the job back for another worker to take at once. Counts as no attempt."""
+        shard = self._shard(lease.id)
+        answer = await RELEASE.run(
+            self._client,
+            [shard.record(lease.id), shard.leases, shard.queue(lease.owner), shard.rotation],
+            [lease.id, lease.token, shard.wake],
+        )
+        return Outcome(answer.decode())
+
+
+def _step(answer: list[Any]) -> Step:
+    return Step(Outcome(answer[0].decode()), int(answer[1]))
+
+
+def _step_or_error(answer: Any) -> Step | StoreError:
+    if not isinstance(answer, Exception):
+        return _step(answer)
+    try:
+        with translated():
+            raise answer
+    except StoreError as error:
+        return error
+
+
+def _lease(answer: list[Any]) -> Lease:
+    texts = [(word or b"").decode() for word in answer[1:-1]]
+    return Lease(
+        id=texts[0],
+        token=texts[1],
+        owner=texts[2],
+        verdict=Verdict(texts[3]),
+        epoch=int(texts[4]),
+        attempt=int(texts[5]),
+        last=int(texts[6]),
+        stream=texts[7] == "1",
+        created_at=int(texts[8]),
+        model=texts[9],
+        deployment=texts[10],
+        previous=texts[11],
+        request=answer[-1] or b"",
+    )

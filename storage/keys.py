@@ -1,0 +1,109 @@
+"""Every key and channel that Pollux uses: its name, its meaning and its time to live. The only place.
+
+| key | type | meaning | time to live |
+|---|---|---|---|
+| `pollux:{n}:record:<id>` | hash | the record of a response, see `records.py` | from the end on: `ttl` |
+| `pollux:{n}:log:<id>` | stream | its event log: `<epoch>-<last>` → `f`: consecutive frames | as the record |
+| `pollux:{n}:queue:<owner>` | zset | queued jobs of one owner, by time of creation | none; empty is gone |
+| `pollux:{n}:rotation` | zset | owners that have queued jobs, by turn | none; empty is gone |
+| `pollux:{n}:leases` | zset | leased jobs, by deadline (ms, the server's clock) | none; empty is gone |
+| `pollux:{n}:grant:<token>` | string | the job that a lease token got, so that a repeated `lease` gets it again | a lease |
+| `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by time of creation (ms) | `INDEX_TTL_MS` |
+| `pollux:{n}:ended:<owner>` | zset | those of them that ended, by time of expiry (ms): prunes `owned` | `INDEX_TTL_MS` |
+| `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what an Idempotency-Key started | `IDEMPOTENCY_TTL_MS` |
+| `pollux:{n}:tombstone:<id>` | string | token of the `delete` that removed it, so that a repeat succeeds | a minute |
+| `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once | none |
+
+| channel | says |
+|---|---|
+| `pollux:{n}:moved:<id>` | the response moved: `<epoch>-<last>`, or `gone` |
+| `pollux:{n}:wake` | a job was queued: an idle worker may lease |
+| `pollux:{n}:revoked` | this id was cancelled or deleted: whoever runs it stops |
+
+`{n}` is a hash tag: all keys of one owner lie in one slot, so that each step is one script, also on Cluster.
+n = crc32(owner) mod shards; an id is drawn until its own crc32 gives the same n.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from zlib import crc32
+
+IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
+# The index of an owner is refreshed by each create and each end: it outlives any response that it names,
+# unless nothing at all happens for a month.
+INDEX_TTL_MS = 30 * 24 * 3600 * 1000
+TOMBSTONE_TTL_MS = 60_000
+
+SETTINGS = "pollux:{0}:settings"
+
+
+def shard_of(text: str, shards: int) -> int:
+    """The shard of an owner, and of a response id."""
+    return crc32(text.encode()) % shards
+
+
+def draw_id(new_id: Callable[[], str], owner: str, shards: int) -> str:
+    """A new id that lies in its owner's shard; takes `shards` draws on average."""
+    wanted = shard_of(owner, shards)
+    while shard_of(drawn := new_id(), shards) != wanted:
+        pass
+    return drawn
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The names in shard `n`."""
+
+    n: int
+
+    @cached_property
+    def prefix(self) -> str:
+        return f"pollux:{{{self.n}}}:"
+
+    def record(self, response_id: str) -> str:
+        return f"{self.prefix}record:{response_id}"
+
+    def log(self, response_id: str) -> str:
+        return f"{self.prefix}log:{response_id}"
+
+    def queue(self, owner: str) -> str:
+        return f"{self.prefix}queue:{owner}"
+
+    @cached_property
+    def rotation(self) -> str:
+        return f"{self.prefix}rotation"
+
+    @cached_property
+    def leases(self) -> str:
+        return f"{self.prefix}leases"
+
+    def grant(self, token: str) -> str:
+        return f"{self.prefix}grant:{token}"
+
+    def owned(self, owner: str) -> str:
+        return f"{self.prefix}owned:{owner}"
+
+    def ended(self, owner: str) -> str:
+        return f"{self.prefix}ended:{owner}"
+
+    def idempotency(self, owner: str, key: str) -> str:
+        # Hashed, because the client's key has any length and any bytes.
+        return f"{self.prefix}idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
+
+    def tombstone(self, response_id: str) -> str:
+        return f"{self.prefix}tombstone:{response_id}"
+
+    def moved(self, response_id: str) -> str:
+        return f"{self.prefix}moved:{response_id}"
+
+    @cached_property
+    def wake(self) -> str:
+        return f"{self.prefix}wake"
+
+    @cached_property
+    def revoked(self) -> str:
+        return f"{self.prefix}revoked"

@@ -1,0 +1,21 @@
+#!lua flags=allow-oom
+-- Cancel what runs and remove everything, in one step.
+-- KEYS: record, log, leases, owned, ended, queue, tombstone
+-- ARGV: id, token, moved channel, revoked channel, tombstone ttl
+local record, log, leases, owned, ended, queue, tombstone = unpack(KEYS)
+local id, token, moved, revoked, ttl = unpack(ARGV)
+local r = redis.call('HMGET', record, 'status', 'idempotency')
+if not r[1] then
+  return redis.call('GET', tombstone) == token and 'ok' or 'gone' -- ok: this call ran before
+end
+local idempotency = idempotency_of(r[2], id)
+if idempotency then redis.call('DEL', idempotency) end
+redis.call('DEL', record, log)
+redis.call('ZREM', leases, id)
+redis.call('ZREM', queue, id)
+redis.call('ZREM', owned, id)
+redis.call('ZREM', ended, id)
+redis.call('SET', tombstone, token, 'PX', ttl)
+redis.call('PUBLISH', moved, 'gone')
+redis.call('PUBLISH', revoked, id)
+return 'ok'

@@ -1,0 +1,84 @@
+#!lua flags=allow-oom
+-- Take one job: first one whose lease ran out, then the next of the owner whose turn it is.
+-- KEYS: leases, rotation, grant
+-- ARGV: token, lease ms, max attempts, max age ms, reclaim (0 or 1), prefixes: record, log, queue, moved
+-- Returns {} (nothing to do), {'again'} (looked at many that were over), or the job.
+local leases, rotation, grant = unpack(KEYS)
+local token, lease_ms, max_attempts, max_age_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local reclaim, record_prefix, log_prefix, queue_prefix, moved_prefix = ARGV[5] == '1', unpack(ARGV, 6, 9)
+local now = now_ms()
+
+local function job(id)
+  local fields = redis.call('HMGET', record_prefix .. id, 'token', 'owner', 'verdict', 'epoch', 'attempt', 'last',
+    'stream', 'created_at', 'model', 'pinned', 'previous', 'request')
+  return {'job', id, unpack(fields)}
+end
+
+-- A rerun starts the log again: the lifecycle events once more, under a new epoch.
+local function restart(id, epoch)
+  local log = log_prefix .. id
+  local head = redis.call('XRANGE', log, epoch .. '-0', epoch .. '-2')
+  redis.call('DEL', log)
+  for _, entry in ipairs(head) do
+    redis.call('XADD', log, (epoch + 1) .. '-' .. string.match(entry[1], '%-(%d+)$'), 'f', entry[2][2])
+  end
+  redis.call('HDEL', record_prefix .. id, 'base', 'provider_id', 'deployment')
+end
+
+local function start(id)
+  local record = record_prefix .. id
+  local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started')
+  if not r[1] or TERMINAL[r[1]] then
+    redis.call('ZREM', leases, id)
+    return nil
+  end
+  local epoch, attempt, last = tonumber(r[2]), tonumber(r[3]) + 1, tonumber(r[4])
+  local verdict = 'run'
+  if now - tonumber(r[6]) > max_age_ms then
+    verdict = 'expired'
+  elseif attempt > max_attempts or (last > 2 and r[5] == '1') then
+    verdict = 'lost'
+  elseif last > 2 then
+    restart(id, epoch)
+    epoch, last = epoch + 1, 2
+  end
+  if r[7] then
+    redis.call('XADD', log_prefix .. id, epoch .. '-2', 'f', r[7])
+    redis.call('HDEL', record, 'started')
+    last = 2
+  end
+  redis.call('HSET', record, 'status', 'in_progress', 'token', token, 'verdict', verdict,
+    'epoch', epoch, 'attempt', attempt, 'last', last)
+  redis.call('ZADD', leases, now + lease_ms, id)
+  redis.call('SET', grant, id, 'PX', lease_ms)
+  redis.call('PUBLISH', moved_prefix .. id, epoch .. '-' .. last)
+  return job(id)
+end
+
+local granted = redis.call('GET', grant)
+if granted and redis.call('HGET', record_prefix .. granted, 'token') == token then
+  return job(granted) -- this call ran before
+end
+
+if reclaim then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 16)) do
+    local taken = start(id)
+    if taken then return taken end
+  end
+end
+
+for _ = 1, 64 do
+  local owner = redis.call('ZRANGE', rotation, 0, 0)[1]
+  if not owner then return {} end
+  local queue = queue_prefix .. owner
+  local popped = redis.call('ZPOPMIN', queue)
+  if redis.call('EXISTS', queue) == 1 then
+    local newest = redis.call('ZRANGE', rotation, -1, -1, 'WITHSCORES')
+    redis.call('ZADD', rotation, newest[2] + 1, owner)
+  else
+    redis.call('ZREM', rotation, owner)
+  end
+  local taken = popped[1] and start(popped[1])
+  if taken then return taken end
+end
+return {'again'}

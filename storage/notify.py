@@ -1,0 +1,176 @@
+"""The listener: one subscribed connection a process, made anew with jitter whenever it breaks.
+
+A notification carries no state, only "look again". What is missed while the connection is down costs nothing but
+time: on reconnecting every subscription is acknowledged anew, and an acknowledgement counts as a notification.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol, cast
+
+from redis.asyncio import Connection
+from redis.exceptions import RedisError
+
+from storage.connection import Connections
+from storage.keys import Shard, shard_of
+from storage.records import Cursor
+
+log = logging.getLogger("pollux.store")
+
+PING_EVERY_S = 5.0
+SILENCE_S = 12.0
+"""Two pings without an answer: the connection is dead, though nobody said so."""
+ACKNOWLEDGED_WITHIN_S = 1.0
+"""How long a new waiter waits for its subscription before it goes on without: the sweep will find it."""
+
+
+class Ear(Protocol):
+    """Who is told. All three are called on the event loop and must neither block nor raise."""
+
+    def moved(self, response_id: str, to: Cursor | None) -> None:
+        """The response may have moved, perhaps to this place; None: look for yourself."""
+
+    def wake(self) -> None:
+        """There may be a job to lease."""
+
+    def revoked(self, response_id: str) -> None:
+        """This response was cancelled or deleted."""
+
+
+class Listener:
+    """Listens for all waiters of this process. `run` must be running for anything to arrive."""
+
+    def __init__(self, connections: Connections, shards: int, ear: Ear) -> None:
+        self._connections = connections
+        self._shards = [Shard(n) for n in range(shards)]
+        self._ear = ear
+        self._connection: Connection | None = None
+        self._wanted: set[str] = set()
+        self._awaited: dict[str, asyncio.Future[None]] = {}
+        self._keyspace = f"__keyspace@{connections.db}__:"
+        self._wakes = {shard.wake for shard in self._shards}
+        self._revokes = {shard.revoked for shard in self._shards}
+
+    def _shard(self, response_id: str) -> Shard:
+        return self._shards[shard_of(response_id, len(self._shards))]
+
+    def _channels(self, response_id: str) -> tuple[str, str]:
+        shard = self._shard(response_id)
+        return self._keyspace + shard.record(response_id), shard.moved(response_id)
+
+    async def subscribe(self, response_id: str) -> None:
+        """From the return on, moves of this response are heard; or the connection is down and it is heard later.
+
+        Idempotent; a second call while the first one waits shares its acknowledgement.
+        """
+        self._wanted.add(response_id)
+        if self._connection is None:
+            return
+        waiting = self._awaited.get(response_id)
+        if waiting is None:
+            waiting = self._awaited[response_id] = asyncio.get_running_loop().create_future()
+            await self._send("SUBSCRIBE", self._channels(response_id))
+        await asyncio.wait([waiting], timeout=ACKNOWLEDGED_WITHIN_S)
+
+    async def unsubscribe(self, response_id: str) -> None:
+        self._wanted.discard(response_id)
+        if waiting := self._awaited.pop(response_id, None):
+            waiting.cancel()
+        await self._send("UNSUBSCRIBE", self._channels(response_id))
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        failures = 0
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, OSError, TimeoutError) as error:
+                failures = 0 if self._connection else failures + 1
+                log.warning("listener lost its connection, making a new one: %s", error)
+            finally:
+                await self._disconnect()
+            # Full jitter: after a restart of the store, a fleet must not come back in one instant.
+            await asyncio.sleep(random.uniform(0.02, min(2.0, 0.1 * 2**failures)))  # noqa: S311
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        for waiting in self._awaited.values():
+            waiting.cancel()
+        self._awaited.clear()
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _listen(self) -> None:
+        connection = self._connections.new_listening_connection()
+        try:
+            await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._connection = connection
+        await self._send("SUBSCRIBE", [*self._wakes, *self._revokes])
+        for response_id in list(self._wanted):
+            await self._send("SUBSCRIBE", self._channels(response_id))
+        pinging = asyncio.create_task(self._ping(connection))
+        try:
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    message = await _read(connection)
+                self._hear(message)
+        finally:
+            pinging.cancel()
+
+    async def _ping(self, connection: Connection) -> None:
+        while True:
+            await asyncio.sleep(PING_EVERY_S)
+            await self._send("PING", (), connection)
+
+    async def _send(self, command: str, args: Sequence[str], connection: Connection | None = None) -> None:
+        connection = connection or self._connection
+        if connection is None or not connection.is_connected:
+            return
+        try:
+            await connection.send_packed_command(connection.pack_command(command, *args), check_health=False)
+        except (RedisError, OSError, TimeoutError) as error:
+            # `run` sees the broken connection too, and says everything again on the next one.
+            log.debug("%s not sent: %s", command, error)
+
+    def _hear(self, message: Any) -> None:
+        if not isinstance(message, list) or len(message) != 3:
+            return  # a pong
+        kind, channel, data = message
+        if kind not in (b"message", b"subscribe"):
+            return
+        name = channel.decode()
+        if name in self._wakes:
+            self._ear.wake()
+        elif name in self._revokes:
+            if kind == b"message":
+                self._ear.revoked(data.decode())
+        else:
+            self._hear_of_response(kind, name, data)
+
+    def _hear_of_response(self, kind: bytes, name: str, data: Any) -> None:
+        response_id = name.rsplit(":", 1)[1]
+        if kind == b"subscribe":
+            # The record's own channel is subscribed second: with its acknowledgement both are live.
+            if name.startswith(self._keyspace):
+                return
+            if waiting := self._awaited.pop(response_id, None):
+                waiting.set_result(None)
+            self._ear.moved(response_id, None)
+        elif name.startswith(self._keyspace):
+            self._ear.moved(response_id, None)
+        else:
+            epoch, _, last = data.decode().partition("-")
+            self._ear.moved(response_id, Cursor(int(epoch), int(last)) if last else None)
+
+
+async def _read(connection: Connection) -> Any:
+    # No deadline of redis-py's own: silence is normal here, and `SILENCE_S` bounds it.
+    reading = connection.read_response(timeout=float("inf"), disconnect_on_error=False)
+    return await cast("Awaitable[Any]", reading)

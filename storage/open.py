@@ -1,0 +1,167 @@
+"""Opening the store: which server, is it fit, and what is kept in it once for all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from storage.connection import Connections, translated
+from storage.embedded import default_directory, embedded_server
+from storage.errors import StoreError, StoreMisfit, StoreUnavailable
+from storage.jobs import Jobs
+from storage.keys import SETTINGS
+from storage.notify import Ear, Listener
+from storage.responses import Responses
+
+log = logging.getLogger("pollux.store")
+
+OLDEST = (7, 0)
+PATIENCE_S = 30.0
+"""How long a starting process waits for a server that does not answer (yet)."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """One store, open."""
+
+    name: str
+    """For people: no password in it."""
+    shards: int
+    id_secret: bytes
+    """32 random bytes, made once and the same for every process on this store."""
+    responses: Responses
+    jobs: Jobs
+    connections: Connections
+
+    def new_listener(self, ear: Ear) -> Listener:
+        return Listener(self.connections, self.shards, ear)
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` unless the server answers."""
+        with translated():
+            await self.connections.commands.ping()
+
+
+@asynccontextmanager
+async def open_store(url: str, shards: int = 1) -> AsyncIterator[Store]:
+    """Open `embedded://[directory]`, `redis://…`, `rediss://…` or `unix://…`.
+
+    Waits up to `PATIENCE_S` for a server that is still starting.
+
+    Raises:
+        StoreMisfit: this server can't be used, and why
+        StoreUnavailable: there is none
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "embedded":
+        place = unquote(parts.netloc + parts.path)
+        directory = Path(place).expanduser().absolute() if place else default_directory()
+        async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
+            yield await _store(f"embedded://{directory}", links, shards)
+    elif parts.scheme in ("redis", "rediss", "unix"):
+        async with _connected(url) as links:
+            yield await _store(_without_password(url), links, shards)
+    else:
+        raise StoreMisfit(
+            f"the store {parts.scheme or url!r} is not known: use embedded://[directory], redis://host:port/db, "
+            "rediss://… or unix:///path/to/socket"
+        )
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[Connections]:
+    connections = Connections(url)
+    try:
+        yield connections
+    finally:
+        await connections.aclose()
+
+
+async def _store(name: str, connections: Connections, shards: int) -> Store:
+    await _reach(name, connections)
+    await _inspect(connections)
+    secret = await _settle(connections, shards)
+    return Store(
+        name=name,
+        shards=shards,
+        id_secret=secret,
+        responses=Responses(connections, shards),
+        jobs=Jobs(connections, shards),
+        connections=connections,
+    )
+
+
+async def _reach(name: str, connections: Connections) -> None:
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+    while True:
+        try:
+            with translated():
+                await connections.commands.ping()
+            return
+        except StoreUnavailable as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise StoreUnavailable(f"no store answers at {name}: {error}") from error
+            log.warning("waiting for the store at %s: %s", name, error)
+            await asyncio.sleep(0.5)
+
+
+async def _inspect(connections: Connections) -> None:
+    with translated():
+        about = await connections.commands.info("server", "cluster", "memory")
+    version = str(about.get("redis_version", "0.0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        raise StoreMisfit(f"the store is Redis {version}: Pollux needs Redis 7.0 or newer, or any Valkey")
+    if about.get("cluster_enabled"):
+        raise StoreMisfit("the store is a Redis Cluster, which this version does not serve yet")
+    if about.get("maxmemory") and about.get("maxmemory_policy") != "noeviction":
+        log.warning(
+            "the store evicts keys when it is full (maxmemory-policy %s): running jobs can be lost; "
+            "run CONFIG SET maxmemory-policy noeviction",
+            about.get("maxmemory_policy"),
+        )
+    await _check_keyspace_notifications(connections)
+
+
+async def _check_keyspace_notifications(connections: Connections) -> None:
+    """They only make a wait on a record that is deleted by hand end sooner: nothing depends on them."""
+    try:
+        with translated():
+            answer: dict[str, Any] = await connections.commands.config_get("notify-keyspace-events")
+    except StoreError:
+        return  # CONFIG is often forbidden; then nobody can follow our advice either
+    flags = set(str(answer.get("notify-keyspace-events", "")))
+    if "K" not in flags or not ("A" in flags or {"g", "x", "e"} <= flags):
+        log.warning(
+            "keyspace notifications are off: waits on records that expire or are evicted end only with the "
+            "next sweep; to switch them on, run CONFIG SET notify-keyspace-events Kgxe"
+        )
+
+
+async def _settle(connections: Connections, shards: int) -> bytes:
+    """Agree with all other processes on the number of shards and on the secret."""
+    client = connections.commands
+    with translated():
+        await client.hsetnx(SETTINGS, "shards", shards)
+        await client.hsetnx(SETTINGS, "id_secret", secrets.token_hex(32))
+        kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
+    if int(kept) != shards:
+        raise StoreMisfit(
+            f"the store was made with shards: {int(kept)}, the config says {shards}: keys would be looked for in "
+            "the wrong place. Set it back, or use an empty store."
+        )
+    return bytes.fromhex(secret.decode())
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    credentials, at, place = parts.netloc.rpartition("@")
+    user = credentials.partition(":")[0]
+    # The query may hold a password too (unix:// URLs do).
+    return parts._replace(netloc=(f"{user}:***@" if at else "") + place, query="").geturl()

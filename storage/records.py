@@ -1,0 +1,171 @@
+"""The data that crosses the border of this package: plain, frozen, without behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Cursor(NamedTuple):
+    """A place in an event log: the last event that somebody has. Only equal or different, across epochs."""
+
+    epoch: int
+    last: int
+
+
+START = Cursor(0, -1)
+"""Before everything."""
+
+TERMINAL = frozenset({"completed", "failed", "incomplete", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class NewResponse:
+    """All that `create` writes, in one step."""
+
+    id: str
+    owner: str
+    model: str
+    created_at: int
+    stream: bool
+    request: bytes
+    opening: bytes
+    """The frames of events 0 and 1."""
+    started: bytes
+    """The frame of event 2, which the first lease appends."""
+    ttl_s: float
+    """How long it is kept after its end."""
+    deployment: str = ""
+    """The deployment it must run on (it continues a response that lives there), or empty."""
+    previous: str = ""
+    """The provider's own id of the response it continues, or empty."""
+    idempotency_key: str = ""
+    body_digest: str = ""
+
+
+class CreateOutcome(StrEnum):
+    CREATED = "created"
+    REPLAYED = "replayed"
+    """The idempotency key already started a response with the same body: its id is returned."""
+    REUSED = "reused"
+    """The idempotency key already started a response with another body: nothing was created."""
+
+
+class Outcome(StrEnum):
+    """What a fenced step of a leased job came to."""
+
+    OK = "ok"
+    STALE = "stale"
+    """The token is no longer the lease's: somebody else has the job, or it was cancelled. Stop quietly."""
+    OVER = "over"
+    """The status is terminal already: first one wins. Stop quietly."""
+    GONE = "gone"
+    """There is no such record: deleted, expired or evicted."""
+    GAP = "gap"
+    """The log ends earlier than the step supposes: `last` tells where. Send again from there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The answer to `append` and `finish`."""
+
+    outcome: Outcome
+    last: int = -1
+
+
+class Verdict(StrEnum):
+    """What is to be done with a leased job."""
+
+    RUN = "run"
+    LOST = "lost"
+    """Its worker died when a second run could not follow, or too often: fail it with `worker_lost`."""
+    EXPIRED = "expired"
+    """It waited longer than `max_age_s`: fail it with `timeout`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work one job, until the deadline unless renewed."""
+
+    id: str
+    token: str
+    owner: str
+    verdict: Verdict
+    epoch: int
+    attempt: int
+    last: int
+    stream: bool
+    created_at: int
+    model: str
+    deployment: str
+    previous: str
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """One batch for one log: frames `first`…`last`, and fields to set on the record."""
+
+    lease: Lease
+    first: int
+    last: int
+    frames: bytes
+    fields: dict[str, str | bytes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a response: its last batch (with the one terminal frame) and its final object."""
+
+    append: Append
+    status: str
+    snapshot: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known about a response without its events."""
+
+    id: str
+    owner: str
+    status: str
+    model: str
+    created_at: int
+    stream: bool
+    cursor: Cursor
+    deployment: str = ""
+    provider_id: str = ""
+
+    @property
+    def terminal(self) -> bool:
+        return self.status in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One entry of an event log: consecutive frames, bytes ready to send; `cursor.last` is the last of them."""
+
+    cursor: Cursor
+    frames: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One atomic look at a response."""
+
+    record: Record
+    request: bytes = b""
+    base: bytes = b""
+    """The response object that the upstream began with, JSON, or empty."""
+    snapshot: bytes = b""
+    """The final object, JSON, where one was stored."""
+    batches: tuple[Batch, ...] = ()
+    """The batches behind the given cursor, oldest first; empty where the snapshot says it all."""
+
+
+class CancelOutcome(StrEnum):
+    CANCELLED = "cancelled"
+    OVER = "over"
+    """It had ended already: nothing changed."""
+    GONE = "gone"

@@ -1,0 +1,183 @@
+"""Responses as a client knows them: create, read, list, cancel, delete."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from storage.connection import Connections, translated
+from storage.keys import (
+    IDEMPOTENCY_TTL_MS,
+    INDEX_TTL_MS,
+    TOMBSTONE_TTL_MS,
+    Shard,
+    shard_of,
+)
+from storage.records import (
+    START,
+    Batch,
+    CancelOutcome,
+    CreateOutcome,
+    Cursor,
+    NewResponse,
+    Reading,
+    Record,
+)
+from storage.scripts import CANCEL, CREATE, DELETE, READ
+
+_FIELDS = ("owner", "status", "model", "created_at", "stream", "epoch", "last", "deployment", "provider_id")
+_CONTENT = ("request", "base", "snapshot")
+
+PAGE = 100
+"""How many ids of an owner's index are looked at in one go."""
+
+
+class Responses:
+    """The records and logs of all responses, from any process."""
+
+    def __init__(self, connections: Connections, shards: int) -> None:
+        self._client = connections.commands
+        self._shards = [Shard(n) for n in range(shards)]
+
+    def _shard(self, text: str) -> Shard:
+        return self._shards[shard_of(text, len(self._shards))]
+
+    async def create(self, new: NewResponse) -> tuple[CreateOutcome, str]:
+        """Write record, events 0 and 1, and the job; or find what the idempotency key started before.
+
+        `new.id` must lie in its owner's shard (`draw_id`). Repeating it with the same id changes nothing.
+        """
+        shard = self._shard(new.owner)
+        keys = [
+            shard.record(new.id),
+            shard.log(new.id),
+            shard.queue(new.owner),
+            shard.rotation,
+            shard.owned(new.owner),
+            shard.ended(new.owner),
+        ]
+        if new.idempotency_key:
+            keys.append(shard.idempotency(new.owner, new.idempotency_key))
+        outcome, response_id = await CREATE.run(
+            self._client,
+            keys,
+            [
+                *(new.id, new.owner, new.body_digest, new.opening),
+                *(IDEMPOTENCY_TTL_MS, INDEX_TTL_MS, shard.wake, shard.record("")),
+                *("model", new.model, "created_at", new.created_at, "stream", int(new.stream)),
+                *("request", new.request, "started", new.started, "ttl_ms", int(new.ttl_s * 1000)),
+                *("pinned", new.deployment, "previous", new.previous),
+            ],
+        )
+        return CreateOutcome(outcome.decode()), response_id.decode()
+
+    async def find(self, response_id: str) -> Record | None:
+        """The record alone, without its contents."""
+        reading = await self._read(response_id, START, 0, _FIELDS)
+        return reading and reading.record
+
+    async def read(self, response_id: str, after: Cursor = START) -> Reading | None:
+        """Everything that its object is made of: the final snapshot, or else the events behind `after`.
+
+        Events of a later epoch than the cursor's come whole, from that epoch's start.
+        """
+        return await self._read(response_id, after, -1, (*_FIELDS, *_CONTENT))
+
+    async def read_log(self, response_id: str, after: Cursor, limit: int = 64) -> Reading | None:
+        """Up to `limit` batches behind the cursor, whatever the status."""
+        return await self._read(response_id, after, limit, _FIELDS)
+
+    async def read_request(self, response_id: str) -> bytes | None:
+        """The body that the client sent."""
+        reading = await self._read(response_id, START, 0, (*_FIELDS, "request"))
+        return reading and reading.request
+
+    async def _read(
+        self, response_id: str, after: Cursor, count: int, names: Sequence[str]
+    ) -> Reading | None:
+        shard = self._shard(response_id)
+        keys = [shard.record(response_id), shard.log(response_id)]
+        start = f"{after.epoch}-{max(after.last, 0)}"
+        fields, entries = await READ.run(self._client, keys, [start, count, *names])
+        return _reading(response_id, dict(zip(names, fields, strict=True)), entries)
+
+    async def cancel(self, record: Record, head: bytes, tail: bytes) -> CancelOutcome:
+        """Make it cancelled, unless it has ended. `head` + number + `tail` is the terminal frame."""
+        shard = self._shard(record.id)
+        outcome = await CANCEL.run(
+            self._client,
+            [
+                *(shard.record(record.id), shard.log(record.id), shard.leases),
+                *(shard.owned(record.owner), shard.ended(record.owner), shard.queue(record.owner)),
+            ],
+            [record.id, shard.moved(record.id), shard.revoked, INDEX_TTL_MS, head, tail],
+        )
+        return CancelOutcome(outcome.decode())
+
+    async def delete(self, record: Record, token: str) -> bool:
+        """Remove it and all that belongs to it, running or not; a repeat with the same token succeeds again."""
+        shard = self._shard(record.id)
+        outcome = await DELETE.run(
+            self._client,
+            [
+                *(shard.record(record.id), shard.log(record.id), shard.leases),
+                *(shard.owned(record.owner), shard.ended(record.owner), shard.queue(record.owner)),
+                shard.tombstone(record.id),
+            ],
+            [record.id, token, shard.moved(record.id), shard.revoked, TOMBSTONE_TTL_MS],
+        )
+        return bool(outcome == b"ok")
+
+    async def owned(self, owner: str, after: str | None = None) -> AsyncIterator[Record]:
+        """The owner's responses, newest first, from behind `after` on. Expired ones are passed over."""
+        shard = self._shard(owner)
+        index = shard.owned(owner)
+        with translated():
+            rank = -1 if after is None else await self._client.zrevrank(index, after)
+        while rank is not None:
+            with translated():
+                ids = [i.decode() for i in await self._client.zrange(index, rank + 1, rank + PAGE, desc=True)]
+            for record in await self.find_many(ids):
+                if record is not None:
+                    yield record
+            rank = rank + PAGE if len(ids) == PAGE else None
+
+    async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
+        """The records of these, in order and in one round trip; None for one that is gone."""
+        with translated():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for response_id in ids:
+                    pipe.hmget(self._shard(response_id).record(response_id), _FIELDS)
+                rows = await pipe.execute()
+        return [
+            _record(response_id, dict(zip(_FIELDS, row, strict=True)))
+            for response_id, row in zip(ids, rows, strict=True)
+        ]
+
+
+def _record(response_id: str, fields: dict[str, bytes | None]) -> Record | None:
+    if fields["status"] is None:
+        return None
+    texts = {name: (fields[name] or b"").decode() for name in _FIELDS}
+    return Record(
+        id=response_id,
+        owner=texts["owner"],
+        status=texts["status"],
+        model=texts["model"],
+        created_at=int(texts["created_at"]),
+        stream=texts["stream"] == "1",
+        cursor=Cursor(int(texts["epoch"]), int(texts["last"])),
+        deployment=texts["deployment"],
+        provider_id=texts["provider_id"],
+    )
+
+
+def _reading(response_id: str, fields: dict[str, bytes | None], entries: list[Any]) -> Reading | None:
+    record = _record(response_id, fields)
+    if record is None:
+        return None
+    batches = tuple(
+        Batch(Cursor(*map(int, entry_id.split(b"-"))), values[1]) for entry_id, values in entries
+    )
+    content = {name: fields.get(name) or b"" for name in _CONTENT}
+    return Reading(record, **content, batches=batches)
