@@ -88,9 +88,7 @@ class IdempotencyKeyReused(BadRequest):
     code = "idempotency_key_reused"
 
     def __init__(self) -> None:
-        super().__init__(
-            "This Idempotency-Key was used with another request body. Use a new key for a new request."
-        )
+        super().__init__("This Idempotency-Key was used with another request body. Use a new key for a new request.")
 
 
 class Unauthorized(PolluxError):
@@ -163,9 +161,7 @@ class UpstreamRefusal(PolluxError):
     def __init__(self, status: int, error: dict[str, Any], retry_after_s: str | None = None) -> None:
         super().__init__(str(error.get("message") or f"The provider answered with status {status}."))
         self.status = status
-        self.type = str(
-            error.get("type") or ("server_error" if status >= 500 else "invalid_request_error")
-        )
+        self.type = str(error.get("type") or ("server_error" if status >= 500 else "invalid_request_error"))
         self.code = None if error.get("code") is None else str(error["code"])
         self.param = None if error.get("param") is None else str(error["param"])
         self.retry_after_s = retry_after_s

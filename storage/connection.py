@@ -18,12 +18,16 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
-    ConnectionError as RedisConnectionError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
@@ -47,6 +51,7 @@ def translated() -> Iterator[None]:
 
     Raises:
         StoreUnavailable, StoreFull, StoreMisfit, StoreError
+
     """
     try:
         yield
@@ -90,7 +95,7 @@ class Connections:
 
     def new_listening_connection(self) -> Connection:
         """A connection outside every pool; the caller disconnects it."""
-        connection: Connection = self._listening.make_connection()
+        connection: Connection = self._listening.make_connection()  # type: ignore[no-untyped-call]
         return connection
 
     async def aclose(self) -> None:

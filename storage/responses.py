@@ -74,7 +74,7 @@ class Responses:
     async def find(self, response_id: str) -> Record | None:
         """The record alone, without its contents."""
         reading = await self._read(response_id, START, 0, _FIELDS)
-        return reading and reading.record
+        return None if reading is None else reading.record
 
     async def read(self, response_id: str, after: Cursor = START) -> Reading | None:
         """Everything that its object is made of: the final snapshot, or else the events behind `after`.
@@ -90,11 +90,9 @@ class Responses:
     async def read_request(self, response_id: str) -> bytes | None:
         """The body that the client sent."""
         reading = await self._read(response_id, START, 0, (*_FIELDS, "request"))
-        return reading and reading.request
+        return None if reading is None else reading.request
 
-    async def _read(
-        self, response_id: str, after: Cursor, count: int, names: Sequence[str]
-    ) -> Reading | None:
+    async def _read(self, response_id: str, after: Cursor, count: int, names: Sequence[str]) -> Reading | None:
         shard = self._shard(response_id)
         keys = [shard.record(response_id), shard.log(response_id)]
         start = f"{after.epoch}-{max(after.last, 0)}"
@@ -132,15 +130,20 @@ class Responses:
         """The owner's responses, newest first, from behind `after` on. Expired ones are passed over."""
         shard = self._shard(owner)
         index = shard.owned(owner)
-        with translated():
-            rank = -1 if after is None else await self._client.zrevrank(index, after)
+        rank: int | None = -1 if after is None else await self._rank(index, after)
         while rank is not None:
             with translated():
-                ids = [i.decode() for i in await self._client.zrange(index, rank + 1, rank + PAGE, desc=True)]
+                page: Any = await self._client.zrange(index, rank + 1, rank + PAGE, desc=True)
+            ids = [member.decode() for member in page]
             for record in await self.find_many(ids):
                 if record is not None:
                     yield record
             rank = rank + PAGE if len(ids) == PAGE else None
+
+    async def _rank(self, index: str, response_id: str) -> int | None:
+        with translated():
+            rank: int | None = await self._client.zrevrank(index, response_id)  # type: ignore[assignment]
+        return rank
 
     async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The records of these, in order and in one round trip; None for one that is gone."""
@@ -176,8 +179,6 @@ def _reading(response_id: str, fields: dict[str, bytes | None], entries: list[An
     record = _record(response_id, fields)
     if record is None:
         return None
-    batches = tuple(
-        Batch(Cursor(*map(int, entry_id.split(b"-"))), values[1]) for entry_id, values in entries
-    )
+    batches = tuple(Batch(Cursor(*map(int, entry_id.split(b"-"))), values[1]) for entry_id, values in entries)
     content = {name: fields.get(name) or b"" for name in _CONTENT}
     return Reading(record, **content, batches=batches)

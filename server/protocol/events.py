@@ -57,6 +57,7 @@ def parse_event(name: str, data: bytes) -> Event:
 
     Raises:
         MalformedEvent
+
     """
     try:
         payload = orjson.loads(data)

@@ -38,9 +38,7 @@ class CompositeId:
 
     @property
     def untagged(self) -> str:
-        return (
-            f"litellm:custom_llm_provider:{self.provider};model_id:{self.model_id};response_id:{self.response_id}"
-        )
+        return f"litellm:custom_llm_provider:{self.provider};model_id:{self.model_id};response_id:{self.response_id}"
 
 
 def encode_composite(composite: CompositeId) -> str:

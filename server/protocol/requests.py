@@ -28,6 +28,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
     Raises:
         InvalidJson: says where and why
+
     """
     if not raw.strip():
         raise InvalidJson("The request body is empty: expected a JSON object.")
@@ -47,6 +48,7 @@ def parse_create(raw: bytes) -> CreateRequest:
 
     Raises:
         InvalidJson, InvalidType, MissingParameter
+
     """
     body = parse_object(raw)
     model = _typed(body, "model", str, "a string")
@@ -67,6 +69,7 @@ def check_cached(body: dict[str, Any]) -> None:
 
     Raises:
         InvalidType
+
     """
     given = body.get("input")
     if given is not None and not isinstance(given, str | list):

@@ -99,6 +99,15 @@ def fill(made: dict[str, Any], request: dict[str, Any]) -> None:
     made["usage"] = _usage(made["usage"])
 
 
+def fill_foreign(made: dict[str, Any], request: dict[str, Any]) -> None:
+    """Complete a provider's own object in place: all standard keys, its own values kept."""
+    for key in ("error", "incomplete_details", "completed_at"):
+        made.setdefault(key, None)
+    made.setdefault("background", request.get("background") or False)
+    made.setdefault("previous_response_id", request.get("previous_response_id"))
+    fill(made, request)
+
+
 def _tools(tools: Any) -> Any:
     if not isinstance(tools, list):
         return []

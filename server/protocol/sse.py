@@ -40,6 +40,7 @@ class SseParser:
 
         Raises:
             EventTooLong
+
         """
         rest = self._rest
         rest += chunk

@@ -16,6 +16,6 @@ redis.call('ZREM', keys.leases, id)
 redis.call('ZREM', KEYS[6], id)
 keys.idempotency = idempotency_of(r[5], id)
 expire(keys, id, tonumber(r[4]), tonumber(index_ttl))
-redis.call('PUBLISH', moved, position)
+redis.call('PUBLISH', moved, position .. '!')
 redis.call('PUBLISH', revoked, id)
 return 'cancelled'

@@ -19,5 +19,5 @@ redis.call('HDEL', keys.record, 'base', 'verdict')
 redis.call('ZREM', keys.leases, id)
 keys.idempotency = idempotency_of(r[6], id)
 expire(keys, id, tonumber(r[5]), tonumber(index_ttl))
-redis.call('PUBLISH', moved, epoch .. '-' .. last)
+redis.call('PUBLISH', moved, epoch .. '-' .. last .. '!')
 return {'ok', tonumber(last)}

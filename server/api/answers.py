@@ -1,0 +1,54 @@
+"""JSON answers: the headers that all of them share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import orjson
+from aiohttp import web
+
+from server.api.context import context_of
+from server.api.query import Wait
+
+UNFINISHED = ("queued", "in_progress")
+
+
+def response_answer(
+    request: web.Request,
+    body: bytes,
+    *,
+    etag: str,
+    status: str,
+    wait: Wait = Wait(),  # noqa: B008
+    headers: Mapping[str, str] | None = None,
+) -> web.Response:
+    """A Response object, or 304 where the client has it already and asked so."""
+    made = {"ETag": etag, **wait.headers, **(headers or {})}
+    if request.method == "GET":
+        made["Cache-Control"] = "private, no-cache"
+    if status in UNFINISHED:
+        made["openai-poll-after-ms"] = str(context_of(request).config.pollux.openai_poll_after_ms)
+    if wait.quiet and wait.has(etag):
+        return web.Response(status=304, headers=made)
+    return web.Response(body=body, content_type="application/json", headers=made)
+
+
+def json_answer(request: web.Request, value: object) -> web.Response:
+    """Any other object."""
+    headers = {"Cache-Control": "private, no-cache"} if request.method == "GET" else {}
+    return web.Response(body=orjson.dumps(value), content_type="application/json", headers=headers)
+
+
+def body_etag(body: bytes) -> str:
+    """The entity tag of an object that is not ours: a hash of its bytes."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def status_in(body: bytes) -> str:
+    """The status of a Response object, or nothing where it is none."""
+    try:
+        status = orjson.loads(body).get("status")
+    except (orjson.JSONDecodeError, AttributeError):
+        return ""
+    return status if isinstance(status, str) else ""

@@ -1,0 +1,49 @@
+"""What every request can reach, under one typed key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from server.config import Config
+from server.hub import Hub
+from server.jobs.submit import Submitter
+from server.jobs.view import Views
+from server.jobs.worker import Worker
+from server.keyring import Keyring, Principal
+from server.upstream.client import Upstream
+from server.upstream.deployments import Deployments
+from server.upstream.poll import Pollers
+from storage import Store
+
+
+@dataclass
+class Context:
+    config: Config
+    deployments: Deployments
+    keyring: Keyring
+    store: Store
+    hub: Hub
+    views: Views
+    submitter: Submitter
+    worker: Worker
+    upstream: Upstream
+    pollers: Pollers
+    id_secrets: list[bytes] = field(repr=False)
+    """The first signs, all verify."""
+    draining: bool = False
+
+
+CONTEXT = web.AppKey("context", Context)
+PRINCIPAL = "pollux.principal"
+REQUEST_ID = "pollux.request_id"
+
+
+def context_of(request: web.Request) -> Context:
+    return request.app[CONTEXT]
+
+
+def principal_of(request: web.Request) -> Principal:
+    principal: Principal = request[PRINCIPAL]
+    return principal

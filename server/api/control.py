@@ -1,0 +1,65 @@
+"""POST /responses/{id}/cancel and DELETE /responses/{id}."""
+
+from __future__ import annotations
+
+import logging
+from uuid import uuid4
+
+from aiohttp import web
+
+from server.api.answers import json_answer
+from server.api.context import REQUEST_ID, Context, context_of
+from server.api.query import Wait
+from server.api.references import Foreign, named_response
+from server.api.relay import Target, client_headers, relay
+from server.api.retrieve import answer_record
+from server.errors import BadRequest, ResponseNotFound
+from server.protocol.events import halve_lifecycle
+from server.protocol.lifecycle import Status, terminal_event
+from server.protocol.requests import parse_object
+from server.protocol.snapshot import Identity, response_object
+from server.upstream.client import Call
+from storage import CancelOutcome, Record
+
+log = logging.getLogger("pollux.api")
+
+
+async def cancel_response(request: web.Request) -> web.StreamResponse:
+    found = await named_response(request)
+    if isinstance(found, Foreign):
+        return await _forward(request, found, "POST", "cancel")
+    outcome = await _cancel(context_of(request), found)
+    if outcome is CancelOutcome.GONE:
+        raise ResponseNotFound(found.id)
+    if outcome is CancelOutcome.CANCELLED:
+        log.info("response cancelled", extra={"response_id": found.id, "request_id": request[REQUEST_ID]})
+        return await answer_record(request, found.id, Wait())
+    ended = await context_of(request).store.responses.find(found.id)
+    if ended is None:
+        raise ResponseNotFound(found.id)
+    raise BadRequest(f"Cannot cancel a {ended.status} response.")
+
+
+async def _cancel(context: Context, record: Record) -> CancelOutcome:
+    """Final at once in the store. Whoever runs it hears of it, and closes its connection to the provider."""
+    body = await context.store.responses.read_request(record.id)
+    if body is None:
+        return CancelOutcome.GONE
+    who = Identity(record.id, record.created_at, parse_object(body))
+    told = response_object(who, Status.CANCELLED, output=[])
+    return await context.store.responses.cancel(record, *halve_lifecycle(terminal_event(Status.CANCELLED), told))
+
+
+async def delete_response(request: web.Request) -> web.StreamResponse:
+    found = await named_response(request)
+    if isinstance(found, Foreign):
+        return await _forward(request, found, "DELETE")
+    if not await context_of(request).store.responses.delete(found, uuid4().hex):
+        raise ResponseNotFound(found.id)
+    log.info("response deleted", extra={"response_id": found.id, "request_id": request[REQUEST_ID]})
+    return json_answer(request, {"id": found.id, "object": "response", "deleted": True})
+
+
+async def _forward(request: web.Request, found: Foreign, method: str, *path: str) -> web.StreamResponse:
+    call = Call(method, (found.provider_id, *path), headers=client_headers(request))
+    return await relay(request, [found.deployment], lambda _: Target(found.deployment, call, found.rewriter))

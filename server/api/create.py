@@ -1,0 +1,94 @@
+"""POST /responses: decide how it is served, and serve it."""
+
+from __future__ import annotations
+
+import orjson
+from aiohttp import web
+
+from server.api.answers import UNFINISHED, status_in
+from server.api.context import Context, context_of, principal_of
+from server.api.query import Wait, wait_of
+from server.api.references import Route, find_foreign, new_rewriter, route_of
+from server.api.relay import Target, client_headers, foreign_answer, relay
+from server.api.retrieve import answer_record, wait_foreign
+from server.api.stream import stream_record
+from server.errors import InvalidValue, ModelNotFound, Unavailable
+from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
+from server.protocol.routing import Mode, decide
+from server.upstream.client import Call
+from server.upstream.deployments import Deployment
+
+LONGEST_IDEMPOTENCY_KEY = 1024
+
+
+async def create_response(request: web.Request) -> web.StreamResponse:
+    context, principal = context_of(request), principal_of(request)
+    raw = await request.read()
+    create = parse_create(raw)
+    serving = context.deployments.serving(create.model)
+    allowed = principal.may_use(create.model) or principal.may_use(context.deployments.canonical(create.model))
+    if not serving or not allowed:
+        raise ModelNotFound(create.model)
+    mode, _ = decide(
+        create.model,
+        background=create.background,
+        settings=context.config.background_mode,
+        providers_of=context.deployments.providers_of,
+    )
+    if context.draining and mode is not Mode.PROXIED:
+        raise Unavailable("This instance is shutting down. Try again: another one will take it.")
+    if mode is Mode.CACHED:
+        check_cached(create.body)
+        return await _create_cached(request, create, raw, await route_of(request, create, serving))
+    return await _forward(request, context, create, mode, await route_of(request, create, serving))
+
+
+async def _create_cached(request: web.Request, create: CreateRequest, raw: bytes, route: Route) -> web.StreamResponse:
+    context = context_of(request)
+    wait = wait_of(request)
+    response_id = await context.submitter.submit(
+        create, raw, principal_of(request).name, route.previous, _idempotency_key(request)
+    )
+    if create.stream:
+        return await stream_record(request, response_id, after=-1)
+    return await answer_record(request, response_id, Wait(wait.seconds))
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and len(key) > LONGEST_IDEMPOTENCY_KEY:
+        raise InvalidValue(f"The Idempotency-Key is longer than {LONGEST_IDEMPOTENCY_KEY} characters.")
+    return key or None
+
+
+async def _forward(
+    request: web.Request, context: Context, create: CreateRequest, mode: Mode, route: Route
+) -> web.StreamResponse:
+    model = context.deployments.canonical(create.model)
+    previous = route.previous.provider_id or None
+
+    def target_for(deployment: Deployment) -> Target:
+        rewriter = new_rewriter(context, principal_of(request), deployment)
+        if previous and create.previous_response_id:
+            rewriter.public_ids[previous] = create.previous_response_id
+        rewriter.fill_from = create.body
+        body = forwarded_body(create.body, deployment.model_for(model), previous)
+        call = Call("POST", body=body, headers=client_headers(request), stream=create.stream)
+        return Target(deployment, call, rewriter)
+
+    answer = await relay(request, route.deployments, target_for, retries=context.config.num_retries)
+    wait = wait_of(request)
+    if mode is Mode.NATIVE and wait.seconds and isinstance(answer, web.Response):
+        return await _wait_native(request, answer, Wait(wait.seconds))
+    return answer
+
+
+async def _wait_native(request: web.Request, created: web.Response, wait: Wait) -> web.Response:
+    """Hold the answer to a native create until the response has ended, or the time is over."""
+    body = created.body if isinstance(created.body, bytes) else b""
+    if status_in(body) not in UNFINISHED:
+        return created
+    foreign = find_foreign(context_of(request), principal_of(request), orjson.loads(body)["id"])
+    if foreign is None:
+        return created
+    return foreign_answer(request, await wait_foreign(request, foreign, wait, body), wait)

@@ -1,0 +1,30 @@
+"""Liveness and readiness, for orchestrators and load balancers. No key is asked for."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from server.api.context import context_of
+from server.api.middleware import open_to_all
+from server.errors import Unavailable
+
+
+@open_to_all
+async def livez(_request: web.Request) -> web.Response:
+    """The process answers. Says nothing of the store: restarting Pollux mends no Redis."""
+    return web.json_response({"status": "ok"})
+
+
+@open_to_all
+async def readyz(request: web.Request) -> web.Response:
+    """This process takes new work: it is not draining, and its store answers.
+
+    Raises:
+        Unavailable, StoreUnavailable
+
+    """
+    context = context_of(request)
+    if context.draining:
+        raise Unavailable("This instance is shutting down.")
+    await context.store.ping()
+    return web.json_response({"status": "ok"})

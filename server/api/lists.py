@@ -1,0 +1,106 @@
+"""Lists: a response's input items, the caller's cached responses, the models."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+from aiohttp import web
+
+from server.api.answers import json_answer
+from server.api.context import context_of, principal_of
+from server.api.query import choice, includes, limit
+from server.api.references import Foreign, find_record, named_response
+from server.api.relay import Target, relay
+from server.errors import InvalidValue, NotFound, ResponseNotFound, shown
+from server.protocol.lifecycle import Status
+from server.protocol.requests import input_items, parse_object
+from server.upstream.client import Call
+from storage import Record
+
+ORDERS = ("asc", "desc")
+STATUSES = tuple(Status)
+MODELS_SINCE = 1735689600
+"""What `created` of a model says: a config does not tell when a model was made, and SDKs want an integer."""
+
+
+async def list_input_items(request: web.Request) -> web.StreamResponse:
+    most, order = limit(request), choice(request, "order", ORDERS, "desc")
+    found = await named_response(request)
+    if isinstance(found, Foreign):
+        return await _foreign_items(request, found, most, order)
+    raw = await context_of(request).store.responses.read_request(found.id)
+    if raw is None:
+        raise ResponseNotFound(found.id)
+    items = input_items(parse_object(raw), found.id)
+    if order == "desc":
+        items.reverse()
+    after = request.query.get("after")
+    if after is not None:
+        ids = [item["id"] for item in items]
+        if after not in ids:
+            raise InvalidValue(f"There is no item with id '{shown(after)}' in this list.", param="after")
+        items = items[ids.index(after) + 1 :]
+    return json_answer(request, _page(items[:most], more=len(items) > most))
+
+
+async def _foreign_items(request: web.Request, found: Foreign, most: int, order: str) -> web.StreamResponse:
+    query = [("limit", str(most)), ("order", order), *(("include[]", value) for value in includes(request))]
+    if "after" in request.query:
+        query.append(("after", request.query["after"]))
+    call = Call("GET", (found.provider_id, "input_items"), urlencode(query))
+    return await relay(request, [found.deployment], lambda _: Target(found.deployment, call, found.rewriter))
+
+
+def _page(items: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": items,
+        "first_id": items[0]["id"] if items else None,
+        "last_id": items[-1]["id"] if items else None,
+        "has_more": more,
+    }
+
+
+async def list_responses(request: web.Request) -> web.Response:
+    """The caller's own cached responses, newest first."""
+    context, principal = context_of(request), principal_of(request)
+    most, after = limit(request), request.query.get("after")
+    status = choice(request, "status", STATUSES, "") if "status" in request.query else None
+    if after is not None and await find_record(context, principal, after) is None:
+        raise InvalidValue(f"There is no response with id '{shown(after)}' in this list.", param="after")
+    wanted: list[Record] = []
+    async for record in context.store.responses.owned(principal.name, after):
+        if (status is None or record.status == status) and principal.may_use(record.model):
+            wanted.append(record)
+        if len(wanted) > most:
+            break
+    views = await asyncio.gather(*(context.views.view(record.id) for record in islice(wanted, most)))
+    # One that expired since is passed over; one that moved on since is shown as it is now.
+    items = [orjson.loads(view.body) for view in views if view is not None]
+    return json_answer(request, _page(items, more=len(wanted) > most))
+
+
+async def list_models(request: web.Request) -> web.Response:
+    context, principal = context_of(request), principal_of(request)
+    names = [name for name in context.deployments.model_names if principal.may_use(name)]
+    return json_answer(request, {"object": "list", "data": [_model(request, name) for name in names]})
+
+
+async def retrieve_model(request: web.Request) -> web.Response:
+    name = request.match_info["id"]
+    if not context_of(request).deployments.serving(name) or not principal_of(request).may_use(name):
+        raise NotFound(
+            f"The model '{shown(name)}' does not exist or you do not have access to it.",
+            param="model",
+            code="model_not_found",
+        )
+    return json_answer(request, _model(request, name))
+
+
+def _model(request: web.Request, name: str) -> dict[str, Any]:
+    provider = context_of(request).deployments.serving(name)[0].provider
+    return {"id": name, "object": "model", "created": MODELS_SINCE, "owned_by": provider}

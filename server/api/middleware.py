@@ -1,0 +1,91 @@
+"""Around every request: its id, its errors in the contract's shape, and who is calling."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+from aiohttp import web
+
+from server.api.context import PRINCIPAL, REQUEST_ID, context_of
+from server.errors import Internal, MethodNotAllowed, NotFound, PolluxError, TooLarge, Unavailable, shown
+from storage import StoreFull, StoreUnavailable
+
+log = logging.getLogger("pollux.api")
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_SANE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
+"""What we repeat of a client's own request id: nothing that could break a header or a log line."""
+
+OPEN_TO_ALL = "open_to_all"
+"""Set on a handler that asks for no key. All others do."""
+
+
+def open_to_all(handler: Handler) -> Handler:
+    setattr(handler, OPEN_TO_ALL, True)
+    return handler
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error with its status and the four keys; give the request its id."""
+    given = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = given if _SANE.fullmatch(given) else f"req_{uuid4().hex}"
+    try:
+        return await handler(request)
+    except PolluxError as error:
+        return error_answer(error)
+    except (StoreUnavailable, StoreFull) as error:
+        log.warning("answered 503: %s", error, extra={"request_id": request[REQUEST_ID]})
+        return error_answer(Unavailable("The service can't reach its store right now. Try again shortly."))
+    except web.HTTPException as error:
+        return error_answer(_of_aiohttp(request, error))
+    except Exception:
+        log.exception("request broke", extra={"request_id": request[REQUEST_ID], "route": _route(request)})
+        return error_answer(Internal())
+
+
+@web.middleware
+async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Find the principal, before anything else is looked at."""
+    if not getattr(request.match_info.handler, OPEN_TO_ALL, False):
+        request[PRINCIPAL] = context_of(request).keyring.authenticate(request.headers)
+    return await handler(request)
+
+
+async def stamp(request: web.Request, response: web.StreamResponse) -> None:
+    """Put the request id on every answer, streams included (a signal of `on_response_prepare`)."""
+    response.headers["X-Request-Id"] = request.get(REQUEST_ID) or f"req_{uuid4().hex}"
+
+
+def error_answer(error: PolluxError) -> web.Response:
+    headers = {"Retry-After": error.retry_after_s} if error.retry_after_s else {}
+    return web.Response(status=error.status, body=error.body(), content_type="application/json", headers=headers)
+
+
+def _of_aiohttp(request: web.Request, error: web.HTTPException) -> PolluxError:
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return TooLarge(context_of(request).config.pollux.max_body_bytes)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return MethodNotAllowed(
+            f"{request.method} is not allowed here. Allowed are: {', '.join(sorted(error.allowed_methods))}."
+        )
+    if error.status == 404:
+        return NotFound(f"There is no {request.method} {shown(request.path)}. {_hint(request.path)}")
+    answer = PolluxError(error.reason)
+    answer.status, answer.type = error.status, "invalid_request_error"
+    return answer
+
+
+def _hint(path: str) -> str:
+    if path.endswith("/chat/completions"):
+        return "Pollux serves the Responses API: send the request to /v1/responses."
+    return "The Responses API is served under /v1/responses."
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return resource.canonical if resource else "none"

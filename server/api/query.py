@@ -1,0 +1,153 @@
+"""Query parameters and the headers of waiting: strict where a mistake is the client's, lenient where RFCs say so.
+
+`Prefer: wait` is RFC 7240; entity tags are RFC 9110, section 8.8.3 and 13.1.2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from server.api.context import context_of
+from server.errors import BadRequest, InvalidType, InvalidValue
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_ETAG = re.compile(r'(?:W/)?"([^"]*)"')
+
+INCLUDABLE = frozenset(
+    {
+        "code_interpreter_call.outputs",
+        "computer_call_output.output.image_url",
+        "file_search_call.results",
+        "message.input_image.image_url",
+        "message.output_text.logprobs",
+        "reasoning.encrypted_content",
+        "web_search_call.action.sources",
+        "web_search_call.results",
+    }
+)
+"""The values of `include` that OpenAI's description knows. Others are dropped: an upstream would refuse them."""
+
+
+def flag(request: web.Request, name: str, *, default: bool) -> bool:
+    """`true` or `false`; SDKs send both literally."""
+    text = request.query.get(name)
+    if text in (None, ""):
+        return default
+    if text.lower() in ("true", "1"):
+        return True
+    if text.lower() in ("false", "0"):
+        return False
+    raise InvalidType(name, "a boolean", text)
+
+
+def integer(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name)
+    if text is None:
+        return None
+    if not _INTEGER.fullmatch(text):
+        raise InvalidType(name, "an integer", text)
+    return int(text)
+
+
+def limit(request: web.Request, default: int = 20, most: int = 100) -> int:
+    value = integer(request, "limit")
+    if value is None:
+        return default
+    if value > most:
+        raise BadRequest(
+            f"Invalid 'limit': integer above maximum value. Expected a value <= {most}, but got {value} instead.",
+            param="limit",
+            code="integer_above_max_value",
+        )
+    if value < 1:
+        raise BadRequest(
+            f"Invalid 'limit': integer below minimum value. Expected a value >= 1, but got {value} instead.",
+            param="limit",
+            code="integer_below_min_value",
+        )
+    return value
+
+
+def choice(request: web.Request, name: str, allowed: tuple[str, ...], default: str) -> str:
+    text = request.query.get(name, default)
+    if text not in allowed:
+        raise InvalidValue(f"Invalid value for '{name}': expected one of {', '.join(allowed)}.", param=name)
+    return text
+
+
+def includes(request: web.Request) -> list[str]:
+    """What may be forwarded of `include`, in either spelling of an array."""
+    given = [*request.query.getall("include[]", ()), *request.query.getall("include", ())]
+    return [value for value in given if value in INCLUDABLE]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """How long a client is ready to wait, and for what."""
+
+    seconds: float | None = None
+    """What was granted; None: no wait was asked for."""
+    known: tuple[str, ...] = ()
+    """The entity tags that it has; empty: it waits for the end."""
+    quiet: bool = False
+    """It wants a 304 when there is nothing else (`If-None-Match`), and not the same object again (`after`)."""
+
+    def has(self, etag: str) -> bool:
+        return "*" in self.known or etag.strip('"') in self.known
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.seconds is None else {"Preference-Applied": f"wait={self.seconds:g}"}
+
+
+def wait_of(request: web.Request) -> Wait:
+    """What a request says about waiting.
+
+    Raises:
+        BadRequest: of a bad `?wait`; a bad preference is passed over, as RFC 7240 says
+
+    """
+    seconds = _wait_parameter(request)
+    if seconds is None:
+        seconds = _preferred_wait(request)
+    granted = None if seconds is None else min(seconds, context_of(request).config.pollux.max_wait_s)
+    after, if_none_match = request.query.get("after"), request.headers.getall("If-None-Match", ())
+    if after is not None:
+        return Wait(granted, _tags([after]))
+    return Wait(granted, _tags(if_none_match), quiet=bool(if_none_match))
+
+
+def _wait_parameter(request: web.Request) -> float | None:
+    text = request.query.get("wait")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not math.isfinite(seconds) or seconds < 0 or "_" in text:
+        raise InvalidValue("Invalid value for 'wait': expected a number of seconds, zero or more.", param="wait")
+    return seconds
+
+
+def _preferred_wait(request: web.Request) -> float | None:
+    for preference in ",".join(request.headers.getall("Prefer", ())).split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            digits = value.strip().strip('"')
+            # The first one counts, also when it is of no use.
+            return float(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
+    return None
+
+
+def _tags(values: list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    """The opaque parts of all tags; a bare value counts as one, since it is easily pasted without its quotes."""
+    found: list[str] = []
+    for value in values:
+        quoted = _ETAG.findall(value)
+        found += quoted or [value.strip().removeprefix("W/").strip('"')]
+    return tuple(found)

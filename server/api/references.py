@@ -1,0 +1,132 @@
+"""From the id in a request to what it names, if the caller may see it. Everything else is the same 404."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from server.api.context import Context, context_of, principal_of
+from server.errors import PreviousNotFound, ResponseNotFound
+from server.jobs.submit import Previous, continued
+from server.keyring import Principal
+from server.protocol.ids import CompositeId, decode_composite, encode_composite, is_owned, is_polling_id
+from server.protocol.requests import CreateRequest
+from server.upstream.deployments import Deployment
+from server.upstream.rewrite import Rewriter
+from storage import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A response that lives at a provider."""
+
+    id: str
+    """As the client knows it."""
+    provider_id: str
+    deployment: Deployment
+    rewriter: Rewriter
+
+
+async def named_response(request: web.Request) -> Record | Foreign:
+    """What the id in the path names.
+
+    Raises:
+        ResponseNotFound
+        StoreUnavailable
+
+    """
+    response_id = request.match_info["id"]
+    context, principal = context_of(request), principal_of(request)
+    found = await find_record(context, principal, response_id) or find_foreign(context, principal, response_id)
+    if found is None:
+        raise ResponseNotFound(response_id)
+    return found
+
+
+async def find_record(context: Context, principal: Principal, response_id: str) -> Record | None:
+    if not is_polling_id(response_id, context.config.pollux.id_prefix):
+        return None
+    record = await context.store.responses.find(response_id)
+    if record is None or not principal.may_see(record.owner) or not principal.may_use(record.model):
+        return None
+    return record
+
+
+def find_foreign(context: Context, principal: Principal, response_id: str) -> Foreign | None:
+    composite = decode_composite(response_id)
+    if composite is None or not _may_see(context, principal, composite):
+        return None
+    deployment = context.deployments.get(composite.model_id)
+    if deployment is None or not _may_use(context, principal, deployment):
+        return None
+    known = encode_composite(composite)
+    rewriter = new_rewriter(context, principal, deployment, {composite.response_id: known})
+    return Foreign(known, composite.response_id, deployment, rewriter)
+
+
+def new_rewriter(
+    context: Context, principal: Principal, deployment: Deployment, known: dict[str, str] | None = None
+) -> Rewriter:
+    return Rewriter(deployment, principal.name, context.id_secrets[0], dict(known or {}))
+
+
+def _may_see(context: Context, principal: Principal, composite: CompositeId) -> bool:
+    if principal.is_master:
+        return True
+    if composite.tag is None:
+        return context.config.pollux.accept_untagged_ids
+    return is_owned(composite, principal.name, context.id_secrets)
+
+
+def _may_use(context: Context, principal: Principal, deployment: Deployment) -> bool:
+    return principal.models is None or any(
+        deployment in context.deployments.serving(model) for model in principal.models
+    )
+
+
+_NOTHING = Previous()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a new response may run, and what it continues there."""
+
+    deployments: list[Deployment]
+    previous: Previous = _NOTHING
+
+
+async def route_of(request: web.Request, create: CreateRequest, serving: list[Deployment]) -> Route:
+    """Which deployments a request may go to: those of its model, or the one of the response that it continues.
+
+    Raises:
+        PreviousNotFound, PreviousNotFinished
+
+    """
+    given = create.previous_response_id
+    if not given:
+        return Route(serving)
+    previous = await _previous(request, given)
+    if not previous.deployment:
+        return Route(serving, previous)
+    lives_at = context_of(request).deployments.get(previous.deployment)
+    if lives_at is None:
+        raise PreviousNotFound(given, "belongs to a deployment that is no longer configured")
+    # Another model of the same account can continue it; another account knows nothing of it.
+    able = [one for one in serving if one == lives_at] or [one for one in serving if one.same_account(lives_at)]
+    if not able:
+        raise PreviousNotFound(given, f"belongs to a deployment that does not serve the model '{create.model}'")
+    return Route(able[:1], Previous(able[0].id, previous.provider_id))
+
+
+async def _previous(request: web.Request, given: str) -> Previous:
+    context, principal = context_of(request), principal_of(request)
+    if is_polling_id(given, context.config.pollux.id_prefix):
+        return continued(await find_record(context, principal, given), given)
+    if foreign := find_foreign(context, principal, given):
+        return Previous(foreign.deployment.id, foreign.provider_id)
+    # A provider's raw id names no owner: it is trusted like an id without a tag.
+    is_raw = decode_composite(given) is None
+    if is_raw and (principal.is_master or context.config.pollux.accept_untagged_ids):
+        return Previous("", given)
+    raise PreviousNotFound(given)

@@ -1,0 +1,145 @@
+"""Passing through: a call to a deployment, and its answer to the client, with ids rewritten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import aiohttp
+from aiohttp import web
+
+from server.api.answers import body_etag, response_answer, status_in
+from server.api.context import context_of
+from server.api.query import Wait
+from server.api.sse import HEARTBEAT_S, SseStream, StreamAborted
+from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
+from server.protocol.lifecycle import TERMINAL_EVENTS
+from server.protocol.sse import SseParser
+from server.upstream.client import Call, Tries, is_passing
+from server.upstream.deployments import Deployment
+from server.upstream.rewrite import Rewriter
+
+_FORWARDED_REQUEST = ("Idempotency-Key", "OpenAI-Beta", "X-Client-Request-Id", "traceparent", "tracestate")
+"""What goes upstream of a client's headers. Its credentials never do."""
+_FORWARDED_ANSWER = ("openai-processing-ms", "openai-version", "openai-poll-after-ms")
+
+_LAST_EVENTS = frozenset(TERMINAL_EVENTS) | {"error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One place where a call may be sent."""
+
+    deployment: Deployment
+    call: Call
+    rewriter: Rewriter
+
+
+def client_headers(request: web.Request) -> dict[str, str]:
+    """The headers of a client that an upstream gets."""
+    return {name: request.headers[name] for name in _FORWARDED_REQUEST if name in request.headers}
+
+
+async def relay(
+    request: web.Request,
+    deployments: list[Deployment],
+    target_for: Callable[[Deployment], Target],
+    *,
+    retries: int = 0,
+    resumed: bool = False,
+) -> web.StreamResponse:
+    """Call one deployment after the other until one answers, and pass its answer on, JSON or stream.
+
+    Only what certainly changed nothing, or was refused, is tried again; a timeout is not. `resumed`: a stream
+    without any event is a normal answer.
+
+    Raises:
+        PolluxError
+
+    """
+    tries = Tries(deployments, retries)
+    while True:
+        target = target_for(tries.deployment)
+        try:
+            async with context_of(request).upstream.open(target.deployment, target.call) as answer:
+                if answer.content_type == "text/event-stream":
+                    return await _stream(request, answer, target.rewriter, may_be_empty=resumed)
+                body = target.rewriter.json(await answer.read())
+                return _answer(request, answer, body)
+        except PolluxError as error:
+            await tries.again(target.rewriter.error(error), _worthwhile)
+
+
+def _worthwhile(error: PolluxError) -> bool:
+    if isinstance(error, UpstreamRefusal) and error.status in (408, 409):
+        return False  # the upstream may be at work on it
+    return is_passing(error) and not isinstance(error, UpstreamTimeout)
+
+
+def _answer(request: web.Request, answer: aiohttp.ClientResponse, body: bytes) -> web.Response:
+    passed = {name: answer.headers[name] for name in _FORWARDED_ANSWER if name in answer.headers}
+    if answer.content_type != "application/json":
+        return web.Response(status=answer.status, body=body, content_type=answer.content_type, headers=passed)
+    return response_answer(request, body, etag=body_etag(body), status=status_in(body), headers=passed)
+
+
+async def fetch(request: web.Request, target: Target) -> bytes:
+    """The body of one JSON answer, rewritten.
+
+    Raises:
+        PolluxError
+
+    """
+    try:
+        async with context_of(request).upstream.open(target.deployment, target.call) as answer:
+            return target.rewriter.json(await answer.read())
+    except PolluxError as error:
+        raise target.rewriter.error(error) from error
+
+
+def foreign_answer(request: web.Request, body: bytes, wait: Wait) -> web.Response:
+    """A provider's Response object as the answer to a GET or POST that may have waited."""
+    return response_answer(request, body, etag=body_etag(body), status=status_in(body), wait=wait)
+
+
+async def _stream(
+    request: web.Request, answer: aiohttp.ClientResponse, rewriter: Rewriter, *, may_be_empty: bool
+) -> web.StreamResponse:
+    stream = SseStream(request)
+    await stream.start()
+    try:
+        last = await _pass_on(answer, rewriter, stream)
+    except StreamAborted:
+        return stream.response
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        stream.abort()
+        return stream.response
+    if last in _LAST_EVENTS or (last is None and may_be_empty):
+        await stream.end()
+    else:
+        stream.abort()
+    return stream.response
+
+
+async def _pass_on(answer: aiohttp.ClientResponse, rewriter: Rewriter, stream: SseStream) -> str | None:
+    """Pass all events on; returns the type of the last one that ends or may end a stream."""
+    parser, last = SseParser(), None
+    while True:
+        try:
+            async with asyncio.timeout(HEARTBEAT_S):
+                chunk = await answer.content.readany()
+        except aiohttp.ServerTimeoutError:
+            raise
+        except TimeoutError:
+            await stream.heartbeat()
+            continue
+        if not chunk:
+            return last
+        passed = []
+        for event in parser.feed(chunk):
+            if event.data != b"[DONE]":
+                last = event.name or rewriter.type_of(event.data)
+            passed.append(rewriter.event(event))
+        if passed:
+            await stream.write(b"".join(passed))

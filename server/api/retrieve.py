@@ -1,0 +1,110 @@
+"""GET /responses/{id}: at once, or after a wait; JSON or a stream. And the waiting that POST shares with it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from server.api.answers import UNFINISHED, body_etag, response_answer, status_in
+from server.api.context import context_of
+from server.api.query import Wait, flag, includes, integer, wait_of
+from server.api.references import Foreign, named_response
+from server.api.relay import Target, fetch, foreign_answer, relay
+from server.api.stream import stream_record
+from server.errors import BadRequest, ResponseNotFound
+from server.hub import SWEEP_S
+from server.jobs.view import etag_of
+from server.upstream.client import Call
+from storage import Record
+
+
+async def retrieve_response(request: web.Request) -> web.StreamResponse:
+    streamed = flag(request, "stream", default=False)
+    found = await named_response(request)
+    if isinstance(found, Record):
+        if streamed:
+            return await _stream(request, found)
+        return await answer_record(request, found.id, wait_of(request))
+    if streamed:
+        return await _stream_foreign(request, found)
+    wait = wait_of(request)
+    body = await fetch(request, _target(request, found))
+    return foreign_answer(request, await wait_foreign(request, found, wait, body), wait)
+
+
+async def answer_record(request: web.Request, response_id: str, wait: Wait) -> web.Response:
+    """The object of a cached response, after the wait that was asked for.
+
+    Raises:
+        ResponseNotFound: also when it vanishes while somebody waits
+        StoreUnavailable
+
+    """
+    if wait.seconds:
+        await _wait_for_record(request, response_id, wait)
+    view = await context_of(request).views.view(response_id)
+    if view is None:
+        raise ResponseNotFound(response_id)
+    return response_answer(request, view.body, etag=view.etag, status=view.record.status, wait=wait)
+
+
+async def _wait_for_record(request: web.Request, response_id: str, wait: Wait) -> None:
+    """Sleep until it is terminal, or anything else than what the client has, or gone, or the time is over."""
+    context = context_of(request)
+    deadline = asyncio.get_running_loop().time() + (wait.seconds or 0)
+    states = context.hub.observe(
+        response_id,
+        lambda: context.store.responses.find(response_id),
+        tick_s=SWEEP_S,
+        deadline=deadline,
+        end_only=not wait.known,
+    )
+    async with aclosing(states):
+        async for record in states:
+            if record is None or record.terminal or (wait.known and not wait.has(etag_of(record))):
+                return
+
+
+async def _stream(request: web.Request, record: Record) -> web.StreamResponse:
+    after = integer(request, "starting_after")
+    if not record.stream:
+        raise BadRequest(
+            "This response cannot be streamed because it was not created with stream=true.", param="stream"
+        )
+    keep = flag(request, "include_obfuscation", default=True)
+    return await stream_record(request, record.id, after=-1 if after is None else after, obfuscation=keep)
+
+
+def _target(request: web.Request, found: Foreign, *, stream: bool = False) -> Target:
+    query = [("include[]", value) for value in includes(request)]
+    if stream:
+        query.append(("stream", "true"))
+        query += [(n, request.query[n]) for n in ("starting_after", "include_obfuscation") if n in request.query]
+    call = Call("GET", (found.provider_id,), urlencode(query), stream=stream)
+    return Target(found.deployment, call, found.rewriter)
+
+
+async def _stream_foreign(request: web.Request, found: Foreign) -> web.StreamResponse:
+    after = integer(request, "starting_after")
+    flag(request, "include_obfuscation", default=True)
+    return await relay(
+        request, [found.deployment], lambda _: _target(request, found, stream=True), resumed=after is not None
+    )
+
+
+async def wait_foreign(request: web.Request, found: Foreign, wait: Wait, body: bytes) -> bytes:
+    """The state of a native response after the wait, beginning with what is known of it."""
+
+    def done(newest: bytes) -> bool:
+        return status_in(newest) not in UNFINISHED or bool(wait.known and not wait.has(body_etag(newest)))
+
+    if not wait.seconds or done(body):
+        return body
+    target = _target(request, found)
+    newest = await context_of(request).pollers.wait(
+        f"{found.id}?{target.call.query}", lambda: fetch(request, target), done, wait.seconds
+    )
+    return newest or body

@@ -1,0 +1,47 @@
+"""The only table of URLs."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from server.api.control import cancel_response, delete_response
+from server.api.create import create_response
+from server.api.health import livez, readyz
+from server.api.lists import (
+    list_input_items,
+    list_models,
+    list_responses,
+    retrieve_model,
+)
+from server.api.middleware import Handler
+from server.api.retrieve import retrieve_response
+
+PREFIXES = ("/v1", "", "/openai/v1")
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("POST", "/responses", create_response),
+    ("GET", "/responses", list_responses),
+    ("GET", "/responses/{id}", retrieve_response),
+    ("POST", "/responses/{id}/cancel", cancel_response),
+    ("DELETE", "/responses/{id}", delete_response),
+    ("GET", "/responses/{id}/input_items", list_input_items),
+    ("GET", "/models", list_models),
+    ("GET", "/models/{id:.+}", retrieve_model),
+)
+
+OPERATIONS: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/livez", livez),
+    ("GET", "/readyz", readyz),
+    ("GET", "/health/liveliness", livez),
+    ("GET", "/health/liveness", livez),
+    ("GET", "/health/readiness", readyz),
+)
+
+
+def add_routes(app: web.Application) -> None:
+    for prefix in PREFIXES:
+        for method, path, handler in ROUTES:
+            # HEAD would run a whole GET, waits included.
+            app.router.add_route(method, prefix + path, handler)
+    for method, path, handler in OPERATIONS:
+        app.router.add_route(method, path, handler)

@@ -1,0 +1,71 @@
+"""A stream of server-sent events to one client: its headers, its deadline for writing, and its two ways to end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from server.protocol.sse import HEARTBEAT
+
+HEARTBEAT_S = 15.0
+"""After this much silence a comment is sent: proxies cut idle connections at 30 or 60 s."""
+WRITE_TIMEOUT_S = 30.0
+"""A client that takes nothing for so long is cut off; the stream can be resumed."""
+
+
+class StreamAborted(Exception):
+    """The connection was dropped: nothing more can be sent."""
+
+
+class SseStream:
+    """Open until `end` or `abort`."""
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self.response = web.StreamResponse(
+            headers={
+                "Content-Type": "text/event-stream; charset=utf-8",
+                "Cache-Control": "no-cache",
+                "X-Accel-Buffering": "no",
+            }
+        )
+        self._wrote_at = 0.0
+
+    async def start(self) -> None:
+        await self.response.prepare(self._request)
+        self._wrote_at = asyncio.get_running_loop().time()
+
+    async def write(self, data: bytes) -> None:
+        """Send; returns when it is on its way.
+
+        Raises:
+            StreamAborted: the client is gone, or too slow
+
+        """
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self.response.write(data)
+        except (TimeoutError, ConnectionError) as error:
+            self.abort()
+            raise StreamAborted from error
+        self._wrote_at = asyncio.get_running_loop().time()
+
+    async def heartbeat(self) -> None:
+        """Send a comment if it has been silent for `HEARTBEAT_S`."""
+        # A little less, because the timers that lead here fire a little early.
+        if asyncio.get_running_loop().time() - self._wrote_at > HEARTBEAT_S - 0.5:
+            await self.write(HEARTBEAT)
+
+    async def end(self) -> None:
+        """The clean end: only after the terminal event."""
+        try:
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await self.response.write_eof()
+        except (TimeoutError, ConnectionError):
+            self.abort()
+
+    def abort(self) -> None:
+        """Drop the connection without the last chunk: ended cleanly, SDKs would take it for the normal end."""
+        if self._request.transport is not None:
+            self._request.transport.abort()

@@ -1,0 +1,87 @@
+"""The stream of a cached response: replay and follow are one loop over the event log, on any replica."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from aiohttp import web
+
+from server.api.context import context_of
+from server.api.sse import HEARTBEAT_S, SseStream, StreamAborted
+from server.errors import ResponseNotFound
+from server.jobs.view import frames_after
+from server.protocol.events import strip_obfuscation
+from server.protocol.sse import DONE
+from storage import Cursor, Reading, StoreUnavailable
+
+PAGE = 64
+"""Batches that one reader holds at a time: bounds its memory, whatever the length of the log."""
+
+EPOCH = 1
+"""A response that was created with `stream` is never run again once a provider's event was logged."""
+
+
+async def stream_record(
+    request: web.Request, response_id: str, *, after: int, obfuscation: bool = True
+) -> web.StreamResponse:
+    """Send the events behind `after`, then follow until the terminal one.
+
+    Raises:
+        ResponseNotFound, StoreUnavailable: before the stream has begun
+
+    """
+    context = context_of(request)
+    follower = _Follower(request, response_id, after, obfuscation=obfuscation)
+    first = await follower.read()
+    if first is None:
+        raise ResponseNotFound(response_id)
+    await follower.stream.start()
+    try:
+        # Following drains with the process: an unfinished stream is then aborted, so that the client resumes.
+        states = context.hub.observe(response_id, follower.read, tick_s=HEARTBEAT_S)
+        async with aclosing(states):
+            async for reading in states:
+                if reading is None:
+                    break
+                if await follower.send(reading):
+                    await follower.finish()
+                    return follower.stream.response
+    except (StreamAborted, StoreUnavailable):
+        pass  # below
+    follower.stream.abort()
+    return follower.stream.response
+
+
+class _Follower:
+    """One client on its way through one log."""
+
+    def __init__(self, request: web.Request, response_id: str, after: int, *, obfuscation: bool) -> None:
+        self._context = context_of(request)
+        self._id = response_id
+        self._last = after
+        self._obfuscation = obfuscation
+        self.stream = SseStream(request)
+
+    async def read(self) -> Reading | None:
+        cursor = Cursor(EPOCH, max(self._last, -1))
+        return await self._context.store.responses.read_log(self._id, cursor, PAGE)
+
+    async def send(self, reading: Reading | None) -> bool:
+        """Send what was read and all that lies behind it; whether that was the end."""
+        while reading is not None:
+            for batch in reading.batches:
+                frames = frames_after(batch, self._last)
+                if not self._obfuscation:
+                    frames = [strip_obfuscation(frame) for frame in frames]
+                await self.stream.write(b"".join(frames))
+                self._last = batch.cursor.last
+            if len(reading.batches) < PAGE:
+                break
+            reading = await self.read()
+        await self.stream.heartbeat()
+        return reading is not None and reading.record.terminal and self._last >= reading.record.cursor.last
+
+    async def finish(self) -> None:
+        if self._context.config.pollux.sse_done:
+            await self.stream.write(DONE)
+        await self.stream.end()

@@ -1,0 +1,198 @@
+"""The composition root: from a config and a store to a running application, and back down again in order."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from server.api.context import CONTEXT, Context
+from server.api.middleware import authenticate, errors, stamp
+from server.api.routes import add_routes
+from server.config import Config, ConfigError
+from server.hub import Hub
+from server.jobs.journal import Committer
+from server.jobs.run import Runner
+from server.jobs.submit import Submitter
+from server.jobs.view import Views
+from server.jobs.worker import Worker
+from server.keyring import Keyring
+from server.upstream.client import Upstream, new_session
+from server.upstream.deployments import Deployments
+from server.upstream.poll import Pollers
+from storage import Store, open_store
+
+log = logging.getLogger("pollux.app")
+
+BACKLOG = 1024
+"""Connections that the kernel holds while the event loop is busy: a fleet that reconnects at once is not refused."""
+HANDLERS_END_WITHIN_S = 5.0
+"""After the drain nothing is left that is worth waiting longer for."""
+
+
+def create_app(context: Context) -> web.Application:
+    """The application for an assembled context."""
+    app = web.Application(middlewares=[errors, authenticate], client_max_size=context.config.pollux.max_body_bytes)
+    app[CONTEXT] = context
+    app.on_response_prepare.append(stamp)
+    add_routes(app)
+    return app
+
+
+@asynccontextmanager
+async def assembled(config: Config, store: Store) -> AsyncIterator[Context]:
+    """Everything that runs in one process, running. In the order of starting; it ends in the reverse order."""
+    ours = config.pollux
+    deployments = Deployments(config)
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(new_session())
+        upstream = Upstream(session, connect_timeout_s=ours.connect_timeout_s, stream_timeout_s=ours.stream_timeout_s)
+        committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s)
+        runner = Runner(store, upstream, deployments, committer, config.num_retries, ours.max_run_s)
+        worker = Worker(
+            store,
+            runner.run,
+            concurrency=ours.worker_concurrency,
+            lease_s=ours.lease_s,
+            max_attempts=ours.max_attempts,
+            max_age_s=ours.max_age_s,
+        )
+        hub = Hub(store, wake=worker.wake, revoked=worker.revoked)
+        submitter = Submitter(store, ours.id_prefix, config.ttl_s)
+        context = Context(
+            config=config,
+            deployments=deployments,
+            keyring=Keyring(config, config.master_key()),
+            store=store,
+            hub=hub,
+            views=Views(store),
+            submitter=submitter,
+            worker=worker,
+            upstream=upstream,
+            pollers=Pollers(),
+            id_secrets=_id_secrets(config, store),
+        )
+        for name, service in (
+            ("listener", hub.listen()),
+            ("sweep", hub.sweep()),
+            ("committer", committer.run()),
+            ("renewals", worker.renew()),
+            ("doubts", submitter.settle_doubts()),
+        ):
+            await stack.enter_async_context(_running(name, service))
+        async with _running("worker", worker.run(), wait=True):
+            try:
+                yield context
+            finally:
+                await drain(context, patience_s=0.0)
+
+
+async def drain(context: Context, *, patience_s: float, hurry: asyncio.Event | None = None) -> None:
+    """Refuse new work, answer all waits, let runs end; then hand over the rest and end all streams.
+
+    `hurry` ends the patience. Repeating it is harmless.
+    """
+    context.draining = True
+    context.hub.drain()
+    await context.pollers.drain()
+    await context.worker.drain(patience_s, hurry)
+    context.hub.close()
+
+
+@asynccontextmanager
+async def _running(name: str, service: Coroutine[Any, Any, None], *, wait: bool = False) -> AsyncIterator[None]:
+    """A service of the process for the length of a block. If it breaks, the process must not go on half alive."""
+    task = asyncio.create_task(service, name=name)
+    task.add_done_callback(_end_of_service)
+    try:
+        yield
+    finally:
+        if not wait:
+            task.cancel()
+        await asyncio.wait([task])
+
+
+def _end_of_service(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("the %s broke, shutting down", task.get_name(), exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _id_secrets(config: Config, store: Store) -> list[bytes]:
+    configured = [secret.get_secret_value().encode() for secret in config.pollux.id_secrets]
+    return configured or [store.id_secret]
+
+
+def check_exposure(config: Config, host: str) -> None:
+    """Without any key, serve this machine only.
+
+    Raises:
+        ConfigError
+
+    """
+    open_to_all = Keyring(config, config.master_key()).empty
+    if open_to_all and not config.pollux.allow_unauthenticated and not _is_loopback(host):
+        raise ConfigError(
+            f"no key is configured, so Pollux serves loopback only, not {host}: set general_settings.master_key "
+            "or pollux.keys, or pollux.allow_unauthenticated: true"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+async def serve(config: Config, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the drain's patience.
+
+    Raises:
+        ConfigError, StoreError, OSError (the address is taken)
+
+    """
+    check_exposure(config, host)
+    ending, hurry = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if ending.is_set() else ending).set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with (
+        open_store(config.store_url(), config.pollux.shards) as store,
+        assembled(config, store) as context,
+        listening(context, host, port),
+    ):
+        log.info("serving on http://%s:%d, store %s", host, port, store.name)
+        await ending.wait()
+        log.info("draining")
+        await drain(context, patience_s=config.pollux.drain_s, hurry=hurry)
+    log.info("stopped")
+
+
+@asynccontextmanager
+async def listening(context: Context, host: str, port: int) -> AsyncIterator[web.AppRunner]:
+    """The application on a socket."""
+    runner = web.AppRunner(
+        create_app(context),
+        # A client that hangs up ends its handler: waits and streams hold nothing for nobody.
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=HANDLERS_END_WITHIN_S,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        yield runner
+    finally:
+        await runner.cleanup()

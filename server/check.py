@@ -1,0 +1,80 @@
+"""What a config means, for people: for every model its mode, its deployments, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from server.config import Config
+from server.keyring import Keyring
+from server.protocol.routing import Decision, Mode, decide
+from server.upstream.deployments import Deployment, Deployments
+
+
+def describe(config: Config) -> str:
+    """The text that `pollux check-config` prints. No secret is in it."""
+    return "\n".join([*_general(config), "", *_models(config), *_surprises(config)]) + "\n"
+
+
+def _general(config: Config) -> Iterator[str]:
+    keyring = Keyring(config, config.master_key())
+    yield f"store: {_without_secret(config.store_url())}"
+    yield f"keys: {_keys(config)}" if not keyring.empty else "keys: none, so loopback only"
+    yield f"cached responses are kept for {config.ttl_s:g} s after their end"
+
+
+def _keys(config: Config) -> str:
+    names = sorted({key.name for key in config.pollux.keys})
+    return ", ".join([*(["master"] if config.master_key() else []), *names])
+
+
+def _models(config: Config) -> Iterator[str]:
+    deployments = Deployments(config)
+    if not deployments.all:
+        yield "models: none; add some to model_list"
+    for name in deployments.model_names:
+        decision = _decide(config, deployments, name)
+        target = deployments.canonical(name)
+        alias = f" (alias of {target})" if target != name else ""
+        yield f"{name}{alias}"
+        yield f"  background: {decision.mode}, because {decision.why}"
+        for deployment in deployments.serving(name):
+            yield f"  deployment {deployment.id[:16]}: {_deployment(deployment)}"
+
+
+def _deployment(deployment: Deployment) -> str:
+    address = deployment.base_url or "no address: set litellm_params.api_base, or no request can be served"
+    credential = {"Authorization", "api-key"} & set(deployment.headers)
+    return (
+        f"{deployment.provider}, model {deployment.upstream_model}, {address}, "
+        f"credential {'set' if credential else 'missing'}"
+    )
+
+
+def _decide(config: Config, deployments: Deployments, model: str) -> Decision:
+    return decide(model, background=True, settings=config.background_mode, providers_of=deployments.providers_of)
+
+
+def _surprises(config: Config) -> Iterator[str]:
+    """What is legal and probably not meant."""
+    deployments = Deployments(config)
+    settings = config.background_mode
+    polling = settings.polling_via_cache
+    if polling is True or (isinstance(polling, str) and polling != "all"):
+        yield f'warning: polling_via_cache: {polling!r} switches it off; write "all" or a list of providers'
+    for name in settings.native_background_mode:
+        if not deployments.serving(name):
+            yield f"warning: native_background_mode lists {name}, which no deployment serves"
+    for name in deployments.model_names:
+        decision = _decide(config, deployments, name)
+        exact = deployments.canonical(name) == name and "*" not in name
+        if isinstance(polling, list) and decision.mode is Mode.NATIVE and not exact:
+            yield f"warning: {name} is native: aliases and wildcards don't count for a list in polling_via_cache"
+        bare = name.split("/", 1)[-1]
+        if bare != name and bare in settings.native_background_mode:
+            yield f"warning: native_background_mode lists {bare}, which does not cover {name}: names are exact"
+
+
+def _without_secret(url: str) -> str:
+    head, at, place = url.rpartition("@")
+    scheme = head.split("://", 1)[0]
+    return (f"{scheme}://***@{place}" if at else url).split("?")[0]

@@ -1,0 +1,338 @@
+"""The configuration: LiteLLM's file as it is, and our own section `pollux:`. Read once, at start.
+
+LiteLLM's other keys are accepted and listed in one warning; a mistake in ours is an error that names its dotted
+path. `os.environ/NAME` may stand for any string.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from server.protocol.routing import BackgroundMode
+
+log = logging.getLogger("pollux.config")
+
+ENVIRON = "os.environ/"
+_KNOWN_ELSEWHERE = {"rpm", "tpm"}
+"""LiteLLM's limits: tolerated in silence, not served."""
+
+
+class ConfigError(Exception):
+    """The file can't be used. The message names the dotted path and says what to do."""
+
+
+class _Foreign(BaseModel):
+    """A section of LiteLLM's: what we don't know we keep, and warn of."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+
+class _Ours(BaseModel):
+    """A section of ours: what we don't know is a mistake."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LiteLLMParams(_Foreign):
+    """How one deployment is reached."""
+
+    model: str = Field(description="The upstream's name of the model, with `provider/` in front if you like.")
+    custom_llm_provider: str | None = Field(None, description="The provider, where the model does not tell.")
+    api_base: str | None = Field(None, description="The URL up to and including /v1 (Azure: the resource).")
+    api_key: SecretStr | None = Field(None, description="The credential; else <PROVIDER>_API_KEY.")
+    api_version: str | None = Field(None, description="Azure's api-version; `preview` by default.")
+    organization: str | None = Field(None, description="Sent as OpenAI-Organization.")
+    timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
+    extra_headers: dict[str, str] = Field({}, description="Further headers for the upstream.")
+    _as_written: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @property
+    def as_written(self) -> dict[str, Any]:
+        """All keys and values in the order of the file: LiteLLM's id of a deployment is a hash over them."""
+        return self._as_written
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _keep_order(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
+        made = handler(data)
+        if isinstance(data, dict):
+            made._as_written = dict(data)  # noqa: SLF001 - its own class
+        return made
+
+
+class ModelInfo(_Foreign):
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")] | None = Field(
+        None, description="The deployment's id, in place of the hash that Pollux makes."
+    )
+    fill_missing: bool = Field(
+        False, description="Complete proxied and native objects of a weak upstream with all standard keys."
+    )
+
+
+class ModelEntry(_Foreign):
+    """One deployment of a public model."""
+
+    model_name: str = Field(min_length=1, description="The name that clients use; `openai/*` and `*` are wildcards.")
+    litellm_params: LiteLLMParams
+    model_info: ModelInfo = ModelInfo()
+
+
+class BackgroundModeSection(_Foreign):
+    polling_via_cache: Any = Field(False, description='"all", a list of providers, or false.')
+    native_background_mode: list[str] | None = Field(None, description="Models left to the provider's background.")
+    ttl: float = Field(3600, gt=0, description="Seconds that a cached response is kept after its end.")
+
+
+class ResponsesSection(_Foreign):
+    background_mode: BackgroundModeSection = BackgroundModeSection()
+
+
+class CacheParams(_Foreign):
+    type: str | None = Field(None, description="`redis` makes these the store.")
+    host: str | None = None
+    port: int | str | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    db: int | None = None
+    ssl: bool = False
+    url: SecretStr | None = None
+    ttl: float | None = Field(None, description="Not used: `responses.background_mode.ttl` is.")
+    redis_startup_nodes: list[dict[str, Any]] | None = None
+    sentinel_nodes: list[list[Any]] | None = None
+    service_name: str | None = None
+
+
+class LiteLLMSettings(_Foreign):
+    cache: bool | None = None
+    cache_params: CacheParams = CacheParams()
+    responses: ResponsesSection = ResponsesSection()
+    num_retries: int | None = Field(None, ge=0, description="Retries before the first output.")
+    request_timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
+
+
+class RouterSettings(_Foreign):
+    num_retries: int | None = Field(None, ge=0, description="Overrules litellm_settings.num_retries.")
+    model_group_alias: dict[str, Any] = Field({}, description="Further names: {alias: model_name}.")
+
+
+class GeneralSettings(_Foreign):
+    master_key: SecretStr | None = Field(None, description="The key that sees all; else LITELLM_MASTER_KEY.")
+
+
+class Key(_Ours):
+    """A key of the section `pollux`."""
+
+    name: str = Field(min_length=1, description="The owner; several keys may share it, that is how keys rotate.")
+    key: SecretStr = Field(min_length=1, description="The secret that clients send.")
+    models: list[str] | None = Field(None, description="The models it may use; all if left out.")
+
+
+def _hashable_prefix(value: str) -> str:
+    if not value or not all(c.isalnum() or c in "_-" for c in value) or value == "resp_":
+        raise ValueError("must consist of letters, digits, - and _, and can't be resp_")
+    return value
+
+
+class Pollux(_Ours):
+    """Everything of ours."""
+
+    store: str | None = Field(
+        None,
+        description="embedded://[directory], redis://…, rediss://… or unix://…; POLLUX_STORE overrules it.",
+    )
+    keys: list[Key] = Field([], description="Clients' keys: name, key, models.")
+    id_secrets: list[SecretStr] = Field(
+        [],
+        description="Sign owner tags of composite ids: the first signs, all verify. Else made and stored once.",
+    )
+    id_prefix: Annotated[str, AfterValidator(_hashable_prefix)] = Field(
+        "litellm_poll_", description="What ids of cached responses begin with."
+    )
+    accept_untagged_ids: bool = Field(False, description="Serve LiteLLM's old composite ids to every key.")
+    allow_unauthenticated: bool = Field(False, description="Start without any key on an address beyond loopback.")
+    max_wait_s: float = Field(55, ge=0, description="The longest wait; load balancers cut at 60 s.")
+    max_run_s: float = Field(3600, gt=0, description="A run longer than this fails with `timeout`.")
+    max_age_s: float = Field(86400, gt=0, description="A job older than this fails instead of running.")
+    stream_timeout_s: float = Field(600, gt=0, description="Silence of an upstream after which it is given up.")
+    connect_timeout_s: float = Field(10, gt=0, description="Seconds to connect to an upstream.")
+    max_body_bytes: int = Field(50 * 1024 * 1024, gt=0, description="The largest request body.")
+    lease_s: float = Field(15, ge=1, description="After this long without a sign a worker is taken for dead.")
+    max_attempts: int = Field(3, ge=1, description="How often a job is begun before it fails with `worker_lost`.")
+    worker_concurrency: int = Field(1000, ge=0, description="Jobs at once per process; 0 runs none here.")
+    drain_s: float = Field(30, ge=0, description="How long running jobs may go on after SIGTERM.")
+    store_grace_s: float = Field(30, ge=0, description="How long running jobs go on without the store.")
+    shards: int = Field(1, ge=1, le=1024, description="Hash slots used; 16 on Cluster. Fixed once the store is used.")
+    sse_done: bool = Field(False, description="End streams of cached responses with data: [DONE].")
+    openai_poll_after_ms: int = Field(
+        1000, ge=0, description="What unfinished answers suggest in openai-poll-after-ms."
+    )
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+
+
+class Config(_Foreign):
+    """The whole file."""
+
+    model_list: list[ModelEntry] = []
+    litellm_settings: LiteLLMSettings = LiteLLMSettings()
+    router_settings: RouterSettings = RouterSettings()
+    general_settings: GeneralSettings = GeneralSettings()
+    pollux: Pollux = Pollux()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections(cls, data: Any) -> Any:
+        """A section with nothing under it is YAML's null."""
+        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
+
+    @property
+    def background_mode(self) -> BackgroundMode:
+        section = self.litellm_settings.responses.background_mode
+        return BackgroundMode(section.polling_via_cache, tuple(section.native_background_mode or ()))
+
+    @property
+    def ttl_s(self) -> float:
+        return self.litellm_settings.responses.background_mode.ttl
+
+    @property
+    def num_retries(self) -> int:
+        for given in (self.router_settings.num_retries, self.litellm_settings.num_retries):
+            if given is not None:
+                return given
+        return 2
+
+    def master_key(self, environ: Mapping[str, str] = os.environ) -> str | None:
+        given = self.general_settings.master_key
+        return given.get_secret_value() if given else environ.get("LITELLM_MASTER_KEY") or None
+
+    def store_url(self, environ: Mapping[str, str] = os.environ) -> str:
+        """POLLUX_STORE, else `pollux.store`, else `cache_params` of type redis, else the embedded server."""
+        if chosen := environ.get("POLLUX_STORE") or self.pollux.store:
+            return chosen
+        if self.litellm_settings.cache_params.type == "redis":
+            return _redis_url(self.litellm_settings.cache_params, environ)
+        return "embedded://"
+
+
+def _redis_url(params: CacheParams, environ: Mapping[str, str]) -> str:
+    if params.redis_startup_nodes or params.sentinel_nodes:
+        raise ConfigError(
+            "litellm_settings.cache_params: redis_startup_nodes and sentinel_nodes are not served yet; "
+            "set pollux.store to a single redis:// address"
+        )
+    url = params.url.get_secret_value() if params.url else None
+    if url is None and params.host is None:
+        url = environ.get("REDIS_URL")
+    if url:
+        return url
+    host = params.host or environ.get("REDIS_HOST") or "127.0.0.1"
+    port = params.port or environ.get("REDIS_PORT") or 6379
+    secret = params.password.get_secret_value() if params.password else environ.get("REDIS_PASSWORD")
+    user = quote(params.username or environ.get("REDIS_USERNAME") or "", safe="")
+    credentials = f"{user}:{quote(secret, safe='')}@" if secret else ""
+    return f"{'rediss' if params.ssl else 'redis'}://{credentials}{host}:{port}/{params.db or 0}"
+
+
+def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
+    """Read and check a file.
+
+    Raises:
+        ConfigError
+
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold a mapping at the top: model_list, litellm_settings, pollux …")
+    return parse_config(data, environ)
+
+
+def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) -> Config:
+    """Check what a file holds.
+
+    Raises:
+        ConfigError
+
+    """
+    try:
+        config = Config.model_validate(_resolve(data, environ, ""))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_complaint(detail) for detail in error.errors())) from error
+    _check(config)
+    return config
+
+
+def _complaint(detail: Any) -> str:
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = ", ".join((Key if ".keys." in f".{path}." and path != "pollux.keys" else Pollux).model_fields)
+        return f"{path}: there is no such key. Known are: {known}"
+    return f"{path}: {detail['msg']}"
+
+
+def _check(config: Config) -> None:
+    owners = [key.name for key in config.pollux.keys]
+    if "master" in owners:
+        raise ConfigError("pollux.keys: the name master belongs to the master key")
+    ids: dict[str, str] = {}
+    for entry in config.model_list:
+        given = entry.model_info.id
+        if given and ids.setdefault(given, entry.model_name) != entry.model_name:
+            raise ConfigError(f"model_list: two models have the model_info.id {given}")
+
+
+def _resolve(value: Any, environ: Mapping[str, str], path: str) -> Any:
+    """Put the environment in place of `os.environ/NAME`."""
+    if isinstance(value, dict):
+        return {key: _resolve(item, environ, f"{path}.{key}".lstrip(".")) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, environ, f"{path}.{index}") for index, item in enumerate(value)]
+    if isinstance(value, str) and value.startswith(ENVIRON):
+        name = value.removeprefix(ENVIRON)
+        if name not in environ:
+            raise ConfigError(f"{path}: the environment variable {name} is not set")
+        return environ[name]
+    return value
+
+
+def unknown_keys(section: BaseModel, path: str = "") -> Iterator[str]:
+    """The dotted paths of LiteLLM's keys that Pollux does not use."""
+    for name in section.model_extra or {}:
+        if name not in _KNOWN_ELSEWHERE:
+            yield f"{path}{name}"
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            yield from unknown_keys(value, f"{path}{name}.")
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from unknown_keys(item, f"{path}{name}.{index}.")
+
+
+def warn_of_unknown_keys(config: Config) -> None:
+    """One warning that lists them all."""
+    if found := sorted(set(unknown_keys(config))):
+        log.warning("these keys of the config are LiteLLM's and not used by Pollux: %s", ", ".join(found))

@@ -1,0 +1,164 @@
+"""The hub: one store subscription a process, fanned out to all waiters and subscribers.
+
+A notification carries nothing but "look again". So there is no queue per reader, none can overflow, and a lost
+notification costs at most `SWEEP_S`, never a hang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from storage import Cursor, Store, StoreError, StoreUnavailable
+
+log = logging.getLogger("pollux.hub")
+
+SWEEP_S = 10.0
+"""How often the truth is re-read for everything that somebody waits for."""
+SWEEP_IDS = 500
+"""How many records one pipeline of a sweep reads."""
+
+T = TypeVar("T")
+
+
+class _Watch:
+    """One waiter or subscriber."""
+
+    __slots__ = ("changed", "end_only")
+
+    def __init__(self, end_only: bool) -> None:  # noqa: FBT001
+        self.changed = asyncio.Event()
+        self.end_only = end_only
+
+
+class Hub:
+    """Who waits for what, in this process."""
+
+    def __init__(self, store: Store, *, wake: Callable[[], None], revoked: Callable[[str], None]) -> None:
+        self._store = store
+        self._on_wake = wake
+        self._on_revoked = revoked
+        self._listener = store.new_listener(self)
+        self._watches: dict[str, set[_Watch]] = {}
+        self._positions: dict[str, Cursor | None] = {}
+        self.draining = False
+        self.closed = False
+
+    # What the listener tells.
+
+    def moved(self, response_id: str, to: Cursor | None, *, over: bool) -> None:
+        if response_id in self._watches:
+            self._positions[response_id] = to
+            self._wake_all(response_id, over=over)
+
+    def wake(self) -> None:
+        self._on_wake()
+
+    def revoked(self, response_id: str) -> None:
+        self._on_revoked(response_id)
+
+    def _wake_all(self, response_id: str, *, over: bool) -> None:
+        for watch in self._watches.get(response_id, ()):
+            if over or not watch.end_only:
+                watch.changed.set()
+
+    # What waiters and subscribers do.
+
+    async def observe(
+        self,
+        response_id: str,
+        read: Callable[[], Awaitable[T]],
+        *,
+        tick_s: float,
+        deadline: float | None = None,
+        end_only: bool = False,
+    ) -> AsyncGenerator[T, None]:
+        """Register, then read, then sleep: the one correct order, in this one place.
+
+        Yields what `read` returns: at once, after each notification (with `end_only`, of the end alone), and every
+        `tick_s` in any case; for the last time when the deadline (on the loop's clock) has come, or when the process
+        drains; without a deadline, when it closes. While the store is away it holds on until the deadline.
+
+        Raises:
+            StoreUnavailable: the store was away when the deadline came, or (without one) for `tick_s`
+
+        """
+        loop = asyncio.get_running_loop()
+        away_since: float | None = None
+        async with self._watch(response_id, end_only=end_only) as changed:
+            while True:
+                changed.clear()
+                over = self.closed or (deadline is not None and (self.draining or loop.time() >= deadline))
+                try:
+                    yield await read()
+                    away_since = None
+                except StoreUnavailable:
+                    away_since = away_since or loop.time()
+                    if over or (deadline is None and loop.time() - away_since > tick_s):
+                        raise
+                    await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
+                    continue
+                if over:
+                    return
+                pause_s = tick_s if deadline is None else min(tick_s, deadline - loop.time())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, pause_s)):
+                        await changed.wait()
+
+    @asynccontextmanager
+    async def _watch(self, response_id: str, *, end_only: bool) -> AsyncIterator[asyncio.Event]:
+        watch = _Watch(end_only)
+        self._watches.setdefault(response_id, set()).add(watch)
+        try:
+            await self._listener.subscribe(response_id)
+            yield watch.changed
+        finally:
+            watches = self._watches[response_id]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[response_id]
+                self._positions.pop(response_id, None)
+                await self._listener.unsubscribe(response_id)
+
+    # What runs for as long as the process.
+
+    async def listen(self) -> None:
+        """Hear notifications until cancelled."""
+        await self._listener.run()
+
+    async def sweep(self) -> None:
+        """Wake, every `SWEEP_S`, whoever waits for something that has moved unheard. Until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            waited_for = list(self._watches)
+            try:
+                for start in range(0, len(waited_for), SWEEP_IDS):
+                    await self._sweep(waited_for[start : start + SWEEP_IDS])
+            except StoreError as error:
+                log.warning("sweep put off: %s", error)
+
+    async def _sweep(self, ids: list[str]) -> None:
+        for response_id, record in zip(ids, await self._store.responses.find_many(ids), strict=True):
+            position = None if record is None else record.cursor
+            if response_id in self._watches and (position is None or self._positions.get(response_id) != position):
+                self._positions[response_id] = position
+                self._wake_all(response_id, over=record is None or record.terminal)
+
+    def drain(self) -> None:
+        """Let every wait answer with the current state, now. Streams go on."""
+        self.draining = True
+        self._wake_everybody()
+
+    def close(self) -> None:
+        """Let every stream end, now."""
+        self.closed = self.draining = True
+        self._wake_everybody()
+
+    def _wake_everybody(self) -> None:
+        for response_id in self._watches:
+            self._wake_all(response_id, over=True)

@@ -1,0 +1,155 @@
+"""Submitting a background response: from a request to a stored record, two events and a job, in one step."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from server.errors import IdempotencyKeyReused, PreviousNotFinished, PreviousNotFound
+from server.protocol.events import encode_lifecycle
+from server.protocol.lifecycle import OPENING, Status
+from server.protocol.requests import CreateRequest
+from server.protocol.snapshot import Identity, response_object
+from storage import (
+    START,
+    CreateOutcome,
+    NewResponse,
+    Record,
+    Store,
+    StoreError,
+    StoreUnavailable,
+    draw_id,
+)
+
+log = logging.getLogger("pollux.jobs")
+
+UNSTORED_TTL_S = 600.0
+"""What `store: false` asks for: kept for ten minutes after the end, so that it can be fetched at all."""
+MOST_DOUBTS = 10_000
+"""Creates of unknown outcome that are remembered; beyond it the oldest is let run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """Where the response that a new one continues lives: a deployment, and the provider's own id."""
+
+    deployment: str = ""
+    provider_id: str = ""
+
+
+@dataclass
+class Submitter:
+    """Creates cached responses."""
+
+    store: Store
+    id_prefix: str
+    ttl_s: float
+    _doubts: dict[str, Record] = field(default_factory=dict)
+
+    async def submit(
+        self, request: CreateRequest, raw: bytes, owner: str, previous: Previous, idempotency_key: str | None
+    ) -> str:
+        """Store it, and return its id: a new one, or that of the response which the same key started.
+
+        Raises:
+            IdempotencyKeyReused
+            StoreUnavailable, StoreFull
+
+        """
+        new = self._new(request, raw, owner, previous, idempotency_key)
+        try:
+            outcome, response_id = await self.store.responses.create(new)
+        except StoreUnavailable:
+            if not idempotency_key:
+                # It may have been created all the same. The client will hear 503 and create another one.
+                self._doubt(new)
+            raise
+        if outcome is CreateOutcome.REUSED:
+            raise IdempotencyKeyReused
+        if outcome is CreateOutcome.CREATED:
+            log.info(
+                "response created",
+                extra={
+                    "response_id": response_id,
+                    "model": request.model,
+                    "owner": owner,
+                    "stream": request.stream,
+                },
+            )
+        return response_id
+
+    def _new(
+        self, request: CreateRequest, raw: bytes, owner: str, previous: Previous, idempotency_key: str | None
+    ) -> NewResponse:
+        response_id = draw_id(lambda: f"{self.id_prefix}{uuid4()}", owner, self.store.shards)
+        who = Identity(response_id, int(time.time()), request.body)
+        queued = response_object(who, Status.QUEUED)
+        frames = [
+            encode_lifecycle(kind, number, {**queued, "status": status})
+            for number, (kind, status) in enumerate(
+                zip(OPENING, (Status.QUEUED, Status.QUEUED, Status.IN_PROGRESS), strict=True)
+            )
+        ]
+        return NewResponse(
+            id=response_id,
+            owner=owner,
+            model=request.model,
+            created_at=who.created_at,
+            stream=request.stream,
+            request=raw,
+            opening=frames[0] + frames[1],
+            started=frames[2],
+            ttl_s=self.ttl_s if request.store else min(self.ttl_s, UNSTORED_TTL_S),
+            deployment=previous.deployment,
+            previous=previous.provider_id,
+            idempotency_key=idempotency_key or "",
+            body_digest=hashlib.sha256(raw).hexdigest(),
+        )
+
+    def _doubt(self, new: NewResponse) -> None:
+        if len(self._doubts) >= MOST_DOUBTS:
+            self._doubts.pop(next(iter(self._doubts)))
+        self._doubts[new.id] = new_record(new)
+
+    async def settle_doubts(self) -> None:
+        """Remove, once the store is back, what was created though its client was told otherwise. Until cancelled."""
+        while True:
+            await asyncio.sleep(1.0)
+            for response_id, record in list(self._doubts.items()):
+                try:
+                    removed = await self.store.responses.delete(record, uuid4().hex)
+                except StoreError:
+                    break  # still away: later
+                self._doubts.pop(response_id, None)
+                if removed:
+                    log.info(
+                        "response removed, its create was answered with 503",
+                        extra={"response_id": response_id},
+                    )
+
+
+def new_record(new: NewResponse) -> Record:
+    """The record as `create` may have left it: enough to delete it."""
+    return Record(new.id, new.owner, "queued", new.model, new.created_at, new.stream, START)
+
+
+def continued(record: Record | None, response_id: str) -> Previous:
+    """What `previous_response_id` means when it names a cached response.
+
+    Raises:
+        PreviousNotFound, PreviousNotFinished
+
+    """
+    if record is None:
+        raise PreviousNotFound(response_id)
+    if not record.terminal:
+        raise PreviousNotFinished(
+            f"Previous response with id '{response_id}' is {record.status}: wait until it has ended."
+        )
+    if not record.provider_id:
+        raise PreviousNotFound(response_id, f"can't be continued: it {record.status} before the provider began it")
+    return Previous(record.deployment, record.provider_id)

@@ -1,0 +1,211 @@
+"""The worker: leases jobs, keeps the leases alive, stops what is no longer ours, hands over what it can't finish.
+
+It knows neither providers nor events: what a job does is the given `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from server.jobs.journal import Lost, StoreGone
+from server.protocol.lifecycle import Status
+from storage import Lease, Outcome, Store, StoreError, StoreUnavailable
+
+log = logging.getLogger("pollux.jobs")
+
+IDLE_S = 1.0
+"""How often an idle worker looks, should a wake notification get lost."""
+
+RunJob = Callable[[Lease, Callable[[Outcome], None]], Awaitable[Status]]
+
+
+@dataclass
+class _Active:
+    """One run of this process."""
+
+    lease: Lease
+    task: asyncio.Task[None] | None = None
+    stopped: str | None = field(default=None)
+    """Why it was stopped, if it was."""
+
+    def stop(self, why: str) -> None:
+        if self.stopped is None and self.task is not None:
+            self.stopped = why
+            self.task.cancel()
+
+
+class Worker:
+    """The consumer of jobs of one process."""
+
+    def __init__(
+        self,
+        store: Store,
+        run: RunJob,
+        *,
+        concurrency: int,
+        lease_s: float,
+        max_attempts: int,
+        max_age_s: float,
+    ) -> None:
+        self._store = store
+        self._run_job = run
+        self._concurrency = concurrency
+        self._lease_s = lease_s
+        self._max_attempts = max_attempts
+        self._max_age_s = max_age_s
+        self._active: dict[str, _Active] = {}
+        self._draining = False
+        self._look = asyncio.Event()
+        # After an outage nobody is reclaimed before a whole lease has passed: all renewals failed alike.
+        self._reclaim_from = 0.0
+        self._away = False
+
+    @property
+    def active(self) -> int:
+        return len(self._active)
+
+    def wake(self) -> None:
+        """There may be a job, or room for one."""
+        self._look.set()
+
+    def revoked(self, response_id: str) -> None:
+        """Stop the run of this response, should it be ours: it was cancelled or deleted."""
+        if active := self._active.get(response_id):
+            active.stop("revoked")
+
+    async def run(self) -> None:
+        """Lease and run jobs until drained."""
+        while not self._draining:
+            self._look.clear()
+            if len(self._active) < self._concurrency and (lease := await self._lease()):
+                self._start(lease)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_S):
+                    await self._look.wait()
+
+    async def renew(self) -> None:
+        """Keep the leases of all runs alive, until cancelled."""
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            held = [active.lease for active in self._active.values()]
+            if not held:
+                continue
+            try:
+                outcomes = await self._store.jobs.renew(held, self._lease_s)
+            except StoreError as error:
+                self._note_outage(error)
+                continue
+            for lease, outcome in zip(held, outcomes, strict=True):
+                if outcome is not Outcome.OK:
+                    self._lose(lease, outcome)
+
+    async def drain(self, patience_s: float, hurry: asyncio.Event | None = None) -> None:
+        """Take no more, let runs end for so long (or until `hurry`), then hand the rest to whoever is there."""
+        self._draining = True
+        self._look.set()
+        if self._active and patience_s > 0:
+            log.info("draining %d runs for up to %.0f s", len(self._active), patience_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._until_idle(hurry or asyncio.Event())
+        left = list(self._active.values())
+        for active in left:
+            active.stop("draining")
+        if left:
+            await asyncio.wait([active.task for active in left if active.task is not None])
+
+    async def _until_idle(self, hurry: asyncio.Event) -> None:
+        tasks = [active.task for active in self._active.values() if active.task is not None]
+        hurried = asyncio.create_task(hurry.wait(), name="hurry")
+        try:
+            while tasks and not hurried.done():
+                await asyncio.wait([*tasks, hurried], return_when=asyncio.FIRST_COMPLETED)
+                tasks = [task for task in tasks if not task.done()]
+        finally:
+            hurried.cancel()
+
+    async def _lease(self) -> Lease | None:
+        loop = asyncio.get_running_loop()
+        shards = list(self._store.jobs.shards)
+        random.shuffle(shards)
+        try:
+            for shard in shards:
+                lease = await self._store.jobs.lease(
+                    shard,
+                    uuid4().hex,
+                    lease_s=self._lease_s,
+                    max_attempts=self._max_attempts,
+                    max_age_s=self._max_age_s,
+                    reclaim=not self._away and loop.time() >= self._reclaim_from,
+                )
+                if self._away:
+                    self._away = False
+                    self._reclaim_from = loop.time() + self._lease_s
+                    log.info("the store is back")
+                if lease is not None:
+                    return lease
+        except StoreUnavailable as error:
+            self._note_outage(error)
+        return None
+
+    def _note_outage(self, error: StoreError) -> None:
+        if not self._away:
+            log.warning("the store is away: %s", error)
+        self._away = True
+
+    def _lose(self, lease: Lease, outcome: Outcome) -> None:
+        active = self._active.get(lease.id)
+        if active is not None and active.lease.token == lease.token:
+            active.stop(outcome)
+
+    def _start(self, lease: Lease) -> None:
+        if previous := self._active.get(lease.id):
+            # We were paused, our lease ran out, and it came back to us.
+            previous.stop(Outcome.STALE)
+        active = _Active(lease)
+        self._active[lease.id] = active
+        active.task = asyncio.create_task(self._work(active), name=f"run {lease.id}")
+
+    async def _work(self, active: _Active) -> None:
+        """One run, and what its end means. Nothing that it raises leaves here."""
+        lease = active.lease
+        fields = {
+            "response_id": lease.id,
+            "model": lease.model,
+            "attempt": lease.attempt,
+            "owner": lease.owner,
+        }
+        log.info("response started", extra=fields)
+        try:
+            status = await self._run_job(lease, lambda outcome: self._lose(lease, outcome))
+            log.info("response ended", extra={**fields, "status": str(status)})
+        except asyncio.CancelledError:
+            if active.stopped is None:
+                raise
+            log.info("run stopped", extra={**fields, "why": active.stopped})
+            if active.stopped == "draining":
+                await self._release(lease)
+        except Lost as lost:
+            log.info("run stopped", extra={**fields, "why": str(lost)})
+        except StoreGone as gone:
+            log.warning("run given up, the store is away: %s", gone, extra=fields)
+        except Exception:
+            # A defect. The lease is left to expire, so that the job is tried again, `max_attempts` times at most.
+            log.exception("run broke", extra=fields)
+        finally:
+            if self._active.get(lease.id) is active:
+                del self._active[lease.id]
+            self._look.set()
+
+    async def _release(self, lease: Lease) -> None:
+        try:
+            await self._store.jobs.release(lease)
+        except StoreError as error:
+            log.warning("not released, its lease will run out: %s", error, extra={"response_id": lease.id})

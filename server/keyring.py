@@ -1,0 +1,95 @@
+"""Keys: who is calling, and what that principal may use. Keys are kept only as hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from server.config import Config
+from server.errors import Unauthorized
+
+MASTER = "master"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who an API key stands for."""
+
+    name: str
+    """The owner of what it creates."""
+    models: frozenset[str] | None = None
+    """The models it may use; None: all."""
+
+    @property
+    def is_master(self) -> bool:
+        return self.name == MASTER
+
+    def may_use(self, model: str) -> bool:
+        return self.models is None or model in self.models
+
+    def may_see(self, owner: str) -> bool:
+        return self.is_master or owner == self.name
+
+
+class Keyring:
+    """All configured keys. Without any, everybody is the master."""
+
+    def __init__(self, config: Config, master_key: str | None) -> None:
+        self._principals: list[tuple[bytes, Principal]] = []
+        for key in config.pollux.keys:
+            models = None if key.models is None else frozenset(key.models)
+            self._add(key.key.get_secret_value(), Principal(key.name, models))
+        if master_key:
+            self._add(master_key, Principal(MASTER))
+
+    def _add(self, key: str, principal: Principal) -> None:
+        self._principals.append((_digest(key), principal))
+
+    @property
+    def empty(self) -> bool:
+        return not self._principals
+
+    def authenticate(self, headers: Mapping[str, str]) -> Principal:
+        """The principal of a request, by `Authorization: Bearer`, else `api-key`, `x-litellm-api-key`, `x-api-key`.
+
+        Raises:
+            Unauthorized
+
+        """
+        if self.empty:
+            return Principal(MASTER)
+        key = _presented(headers)
+        if not key:
+            raise Unauthorized("You didn't provide an API key. Send it in the header Authorization: Bearer YOUR_KEY.")
+        digest = _digest(key)
+        found: Principal | None = None
+        # All are compared, each in constant time: the time taken tells nothing of which one came close.
+        for known, principal in self._principals:
+            if hmac.compare_digest(known, digest):
+                found = principal
+        if found is None:
+            raise Unauthorized(f"Incorrect API key provided: {masked(key)}.")
+        return found
+
+
+def _presented(headers: Mapping[str, str]) -> str | None:
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    for name in ("api-key", "x-litellm-api-key", "x-api-key"):
+        if value := headers.get(name, "").strip():
+            # LiteLLM's own header may carry the scheme too.
+            return value.removeprefix("Bearer ").strip()
+    return None
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def masked(key: str) -> str:
+    """Enough of a key to recognise one's own: its beginning and its last four characters."""
+    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in key)
+    return f"{shown[:3]}…{shown[-4:]}" if len(shown) >= 12 else "…"

@@ -1,0 +1,88 @@
+"""Intake: from an upstream's events to the frames of our log and to the end of the response.
+
+Pure: bytes in, frames out. It decides what is logged (everything but the upstream's own lifecycle events and errors),
+gives each frame its number, and recognises the one end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from server.protocol.events import Event, MalformedEvent, parse_event, renumber
+from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS, Status
+from server.protocol.sse import ServerEvent
+
+_DONE = b"[DONE]"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run ends, before it is written."""
+
+    status: Status
+    upstream: dict[str, Any] | None = None
+    """The provider's final response object, where it sent one."""
+    error: dict[str, Any] | None = None
+
+
+def failure(code: str, message: str) -> Ending:
+    return Ending(Status.FAILED, error={"code": code, "message": message})
+
+
+class Intake:
+    """One upstream stream. `take` its events in order, then ask `end` what they came to."""
+
+    def __init__(self, first_number: int) -> None:
+        self.number = first_number
+        """The number that the next logged event gets."""
+        self.base: dict[str, Any] | None = None
+        """The response object that the upstream began with."""
+        self.ending: Ending | None = None
+        self._error: dict[str, Any] | None = None
+
+    def take(self, event: ServerEvent) -> bytes | None:
+        """The frame to log for this event, if any. Sets `ending` with the terminal event, and then takes no more."""
+        if self.ending is not None or event.data == _DONE:
+            return None
+        try:
+            parsed = parse_event(event.name, event.data)
+        except MalformedEvent as error:
+            self.ending = failure("server_error", f"The provider sent an event that is {error}.")
+            return None
+        if parsed.type in TERMINAL_EVENTS:
+            self.ending = self._ended(parsed)
+        elif self._error is not None:
+            # It was held back for the provider's own response.failed, which is not what came.
+            self.ending = Ending(Status.FAILED, error=self._error)
+        elif (error_fields := parsed.error) is not None:
+            self._error = error_fields
+        elif parsed.type in OPENING:
+            self.base = parsed.response or self.base
+        else:
+            frame = renumber(parsed, self.number)
+            self.number += 1
+            return frame
+        return None
+
+    def end(self) -> Ending:
+        """What a stream that is over came to."""
+        if self.ending is not None:
+            return self.ending
+        if self._error is not None:
+            return Ending(Status.FAILED, error=self._error)
+        return failure("server_error", "The provider ended the stream before the response was complete.")
+
+    def _ended(self, event: Event) -> Ending:
+        status, response = TERMINAL_EVENTS[event.type], event.response
+        if status is Status.FAILED and response is not None and response.get("status") == "cancelled":
+            status = Status.CANCELLED
+        return Ending(status, response, self._error if status is Status.FAILED else None)
+
+
+def ending_of(response: Any) -> Ending:
+    """The end told by a whole response object, from an upstream that answers a streamed request with JSON."""
+    status = response.get("status") if isinstance(response, dict) else None
+    if status in ("completed", "failed", "incomplete", "cancelled"):
+        return Ending(Status(status), response)
+    return failure("server_error", "The provider answered with neither a stream nor a finished response.")
