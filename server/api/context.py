@@ -36,8 +36,8 @@ class Context:
 
 
 CONTEXT = web.AppKey("context", Context)
-PRINCIPAL = "pollux.principal"
-REQUEST_ID = "pollux.request_id"
+PRINCIPAL = web.RequestKey("principal", Principal)
+REQUEST_ID = web.RequestKey("request_id", str)
 
 
 def context_of(request: web.Request) -> Context:
@@ -45,5 +45,4 @@ def context_of(request: web.Request) -> Context:
 
 
 def principal_of(request: web.Request) -> Principal:
-    principal: Principal = request[PRINCIPAL]
-    return principal
+    return request[PRINCIPAL]

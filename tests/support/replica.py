@@ -1,0 +1,141 @@
+"""Pollux for tests: replicas in this process or as processes of their own, and clients for them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from openai import AsyncOpenAI
+
+from server.api.context import Context
+from server.app import assembled, listening
+from server.config import parse_config
+from storage import open_store
+from tests.support.waiting import wait_until
+
+MASTER_KEY = "sk-test-master-0000"
+ALICE, BOB = "sk-test-alice-1111", "sk-test-bob-2222"
+
+CACHED, NATIVE = "gpt-5.2", "o4-mini-deep-research"
+"""The models of `make_config`, by how their background requests are served."""
+
+
+def make_config(upstream: str, *, api_key: str = "sk-upstream-secret", **pollux: Any) -> dict[str, Any]:
+    """A config as a LiteLLM user would have it: one cached and one native model at this upstream, two keys."""
+
+    def entry(name: str) -> dict[str, Any]:
+        return {
+            "model_name": name,
+            "litellm_params": {"model": f"openai/{name}", "api_base": upstream, "api_key": api_key},
+        }
+
+    return {
+        "model_list": [entry(CACHED), entry(NATIVE)],
+        "litellm_settings": {
+            "cache": True,
+            "responses": {
+                "background_mode": {
+                    "polling_via_cache": ["openai"],
+                    "native_background_mode": [NATIVE],
+                    "ttl": 600,
+                }
+            },
+        },
+        "general_settings": {"master_key": MASTER_KEY},
+        "pollux": {
+            "keys": [{"name": "alice", "key": ALICE}, {"name": "bob", "key": BOB}],
+            **pollux,
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One running Pollux."""
+
+    url: str
+    """`http://127.0.0.1:PORT`, without a path."""
+    context: Context | None = None
+    """Its insides, where it runs in this process."""
+    process: asyncio.subprocess.Process | None = None
+
+    def client(self, key: str = ALICE, **options: Any) -> AsyncOpenAI:
+        """The official SDK, pointed here. It does not retry on its own unless told so."""
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **options})
+
+    def http(self, key: str | None = ALICE) -> aiohttp.ClientSession:
+        """A plain client, pointed at `/v1/`."""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return aiohttp.ClientSession(f"{self.url}/v1/", headers=headers)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
+        await self.process.wait()
+
+
+@asynccontextmanager
+async def running_replica(config: dict[str, Any], store_url: str) -> AsyncIterator[Replica]:
+    """A replica in this process, on a free port."""
+    parsed = parse_config({**config, "pollux": {**config["pollux"], "store": store_url}}, environ={})
+    async with (
+        open_store(store_url, parsed.pollux.shards) as store,
+        assembled(parsed, store) as context,
+        listening(context, "127.0.0.1", 0) as runner,
+    ):
+        yield Replica(f"http://127.0.0.1:{runner.addresses[0][1]}", context)
+
+
+@asynccontextmanager
+async def replica_process(config: dict[str, Any], store_url: str, folder: Path) -> AsyncIterator[Replica]:
+    """A replica as a process of its own, ready to serve. Killed at the end, if it still runs."""
+    port = free_port()
+    file = folder / f"config-{port}.yaml"
+    file.write_text(yaml.safe_dump({**config, "pollux": {**config["pollux"], "store": store_url}}))
+    with (folder / f"replica-{port}.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "server", "serve", "--config", str(file), "--port", str(port)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={name: value for name, value in os.environ.items() if not name.startswith("POLLUX_")},
+        )
+    replica = Replica(f"http://127.0.0.1:{port}", process=process)
+    try:
+        await wait_until(lambda: is_ready(replica), timeout_s=20, what="the replica is ready")
+        yield replica
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def is_ready(replica: Replica) -> bool:
+    assert replica.process is None or replica.process.returncode is None, "the replica ended"
+    try:
+        async with aiohttp.ClientSession() as session, session.get(f"{replica.url}/readyz") as answer:
+            return answer.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
