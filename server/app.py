@@ -195,4 +195,6 @@ async def listening(context: Context, host: str, port: int) -> AsyncIterator[web
         await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
         yield runner
     finally:
+        # Else the runner would wait for handlers that wait for something to happen.
+        await drain(context, patience_s=0.0)
         await runner.cleanup()

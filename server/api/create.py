@@ -67,10 +67,11 @@ async def _forward(
     model = context.deployments.canonical(create.model)
     previous = route.previous.provider_id or None
 
+    # The response that it continues keeps the id by which the client named it.
+    known = {previous: create.previous_response_id} if previous and create.previous_response_id else {}
+
     def target_for(deployment: Deployment) -> Target:
-        rewriter = new_rewriter(context, principal_of(request), deployment)
-        if previous and create.previous_response_id:
-            rewriter.public_ids[previous] = create.previous_response_id
+        rewriter = new_rewriter(context, principal_of(request), deployment, known)
         rewriter.fill_from = create.body
         body = forwarded_body(create.body, deployment.model_for(model), previous)
         call = Call("POST", body=body, headers=client_headers(request), stream=create.stream)
@@ -79,11 +80,11 @@ async def _forward(
     answer = await relay(request, route.deployments, target_for, retries=context.config.num_retries)
     wait = wait_of(request)
     if mode is Mode.NATIVE and wait.seconds and isinstance(answer, web.Response):
-        return await _wait_native(request, answer, Wait(wait.seconds))
+        return await _wait_native(request, answer, Wait(wait.seconds), known)
     return answer
 
 
-async def _wait_native(request: web.Request, created: web.Response, wait: Wait) -> web.Response:
+async def _wait_native(request: web.Request, created: web.Response, wait: Wait, known: dict[str, str]) -> web.Response:
     """Hold the answer to a native create until the response has ended, or the time is over."""
     body = created.body if isinstance(created.body, bytes) else b""
     if status_in(body) not in UNFINISHED:
@@ -91,4 +92,5 @@ async def _wait_native(request: web.Request, created: web.Response, wait: Wait) 
     foreign = find_foreign(context_of(request), principal_of(request), orjson.loads(body)["id"])
     if foreign is None:
         return created
+    foreign.rewriter.public_ids |= known
     return foreign_answer(request, await wait_foreign(request, foreign, wait, body), wait)

