@@ -36,10 +36,12 @@ fmt: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Needs pip-tools on the PATH; the lock must not name a host.
+# Needs pip-tools on the PATH; the locks must not name a host. The image gets what is tested, without the tools.
 lock:
 	pip-compile --extra dev --generate-hashes --strip-extras --allow-unsafe --no-header \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
+	pip-compile --constraint requirements.lock --generate-hashes --strip-extras --allow-unsafe --no-header \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o deploy/requirements.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from server.api.connection import HttpRunner
 from server.api.context import CONTEXT, Context
 from server.api.middleware import authenticate, errors, stamp
 from server.api.routes import add_routes
@@ -183,7 +184,7 @@ async def serve(config: Config, host: str, port: int) -> None:
 @asynccontextmanager
 async def listening(context: Context, host: str, port: int) -> AsyncIterator[web.AppRunner]:
     """The application on a socket."""
-    runner = web.AppRunner(
+    runner = HttpRunner(
         create_app(context),
         # A client that hangs up ends its handler: waits and streams hold nothing for nobody.
         handler_cancellation=True,

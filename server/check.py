@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from server.config import Config
@@ -18,13 +19,17 @@ def describe(config: Config) -> str:
 def _general(config: Config) -> Iterator[str]:
     keyring = Keyring(config, config.master_key())
     yield f"store: {_without_secret(config.store_url())}"
-    yield f"keys: {_keys(config)}" if not keyring.empty else "keys: none, so loopback only"
+    yield f"keys: {_keys(config) if not keyring.empty else _no_keys(config)}"
     yield f"cached responses are kept for {config.ttl_s:g} s after their end"
 
 
 def _keys(config: Config) -> str:
     names = sorted({key.name for key in config.pollux.keys})
     return ", ".join([*(["master"] if config.master_key() else []), *names])
+
+
+def _no_keys(config: Config) -> str:
+    return "none, and everybody is served" if config.pollux.allow_unauthenticated else "none, so loopback only"
 
 
 def _models(config: Config) -> Iterator[str]:
@@ -42,8 +47,9 @@ def _models(config: Config) -> Iterator[str]:
 
 
 def _deployment(deployment: Deployment) -> str:
-    address = deployment.base_url or "no address: set litellm_params.api_base, or no request can be served"
-    credential = {"Authorization", "api-key"} & set(deployment.headers)
+    base = deployment.base_url
+    address = _without_secret(base) if base else "no address: set litellm_params.api_base, or no request can be served"
+    credential = {"authorization", "api-key"} & {name.lower() for name in deployment.headers}
     return (
         f"{deployment.provider}, model {deployment.upstream_model}, {address}, "
         f"credential {'set' if credential else 'missing'}"
@@ -59,7 +65,7 @@ def _surprises(config: Config) -> Iterator[str]:
     deployments = Deployments(config)
     settings = config.background_mode
     polling = settings.polling_via_cache
-    if polling is True or (isinstance(polling, str) and polling != "all"):
+    if polling not in (None, False, "all") and not isinstance(polling, list):
         yield f'warning: polling_via_cache: {polling!r} switches it off; write "all" or a list of providers'
     for name in settings.native_background_mode:
         if not deployments.serving(name):
@@ -75,6 +81,10 @@ def _surprises(config: Config) -> Iterator[str]:
 
 
 def _without_secret(url: str) -> str:
-    head, at, place = url.rpartition("@")
-    scheme = head.split("://", 1)[0]
-    return (f"{scheme}://***@{place}" if at else url).split("?")[0]
+    """The URL without user, password and query. In doubt less of it: a password may hold any of `@?#`."""
+    scheme, mark, rest = url.partition("://")
+    before_query = re.split(r"[?#]", rest, maxsplit=1)[0]
+    if "@" not in rest:
+        return scheme + mark + before_query
+    place = before_query.rpartition("@")[2] if "@" in before_query else "…"
+    return f"{scheme}{mark}***@{place}"

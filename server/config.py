@@ -38,16 +38,28 @@ class ConfigError(Exception):
     """The file can't be used. The message names the dotted path and says what to do."""
 
 
-class _Foreign(BaseModel):
+class _Section(BaseModel):
+    """A mapping of the file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_keys(cls, data: Any) -> Any:
+        """A key with nothing behind it is YAML's null, and means the default."""
+        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
+
+
+class _Foreign(_Section):
     """A section of LiteLLM's: what we don't know we keep, and warn of."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
 
 
-class _Ours(BaseModel):
+class _Ours(_Section):
     """A section of ours: what we don't know is a mistake."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid")
 
 
 class LiteLLMParams(_Foreign):
@@ -145,7 +157,7 @@ class Key(_Ours):
 
 
 def _hashable_prefix(value: str) -> str:
-    if not value or not all(c.isalnum() or c in "_-" for c in value) or value == "resp_":
+    if not value or not all((c.isascii() and c.isalnum()) or c in "_-" for c in value) or value == "resp_":
         raise ValueError("must consist of letters, digits, - and _, and can't be resp_")
     return value
 
@@ -194,12 +206,6 @@ class Config(_Foreign):
     router_settings: RouterSettings = RouterSettings()
     general_settings: GeneralSettings = GeneralSettings()
     pollux: Pollux = Pollux()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_sections(cls, data: Any) -> Any:
-        """A section with nothing under it is YAML's null."""
-        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
 
     @property
     def background_mode(self) -> BackgroundMode:
@@ -257,16 +263,24 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
 
     """
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {_yaml_problem(error)}") from error
     if data is None:
         data = {}
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold a mapping at the top: model_list, litellm_settings, pollux …")
     return parse_config(data, environ)
+
+
+def _yaml_problem(error: Exception) -> str:
+    """What is wrong, and where. Without the line itself, in which a secret may stand."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{error.problem} at line {mark.line + 1} column {mark.column + 1}"
+    return str(error)
 
 
 def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) -> Config:
@@ -276,16 +290,29 @@ def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) 
         ConfigError
 
     """
+    unset: dict[str, str] = {}
+    resolved = _resolve(data, environ, "", unset)
     try:
-        config = Config.model_validate(_resolve(data, environ, ""))
+        config = Config.model_validate(resolved)
     except ValidationError as error:
-        raise ConfigError("\n".join(_complaint(detail) for detail in error.errors())) from error
+        raise ConfigError("\n".join(_complaint(detail, unset) for detail in error.errors())) from error
+    unused = tuple(unknown_keys(config))
+    for path, name in unset.items():
+        # LiteLLM's own sections, of a database say, may name what is set only there.
+        if not any(path == key or path.startswith(f"{key}.") for key in unused):
+            raise ConfigError(_not_set(path, name))
     _check(config)
     return config
 
 
-def _complaint(detail: Any) -> str:
+def _not_set(path: str, name: str) -> str:
+    return f"{path}: the environment variable {name} is not set"
+
+
+def _complaint(detail: Any, unset: Mapping[str, str]) -> str:
     path = ".".join(str(part) for part in detail["loc"])
+    if path in unset:
+        return _not_set(path, unset[path])
     if detail["type"] == "extra_forbidden":
         known = ", ".join((Key if ".keys." in f".{path}." and path != "pollux.keys" else Pollux).model_fields)
         return f"{path}: there is no such key. Known are: {known}"
@@ -303,17 +330,17 @@ def _check(config: Config) -> None:
             raise ConfigError(f"model_list: two models have the model_info.id {given}")
 
 
-def _resolve(value: Any, environ: Mapping[str, str], path: str) -> Any:
-    """Put the environment in place of `os.environ/NAME`."""
+def _resolve(value: Any, environ: Mapping[str, str], path: str, unset: dict[str, str]) -> Any:
+    """Put the environment in place of `os.environ/NAME`; `unset` gets the paths of what is not in it."""
     if isinstance(value, dict):
-        return {key: _resolve(item, environ, f"{path}.{key}".lstrip(".")) for key, item in value.items()}
+        return {key: _resolve(item, environ, f"{path}.{key}".lstrip("."), unset) for key, item in value.items()}
     if isinstance(value, list):
-        return [_resolve(item, environ, f"{path}.{index}") for index, item in enumerate(value)]
+        return [_resolve(item, environ, f"{path}.{index}", unset) for index, item in enumerate(value)]
     if isinstance(value, str) and value.startswith(ENVIRON):
         name = value.removeprefix(ENVIRON)
-        if name not in environ:
-            raise ConfigError(f"{path}: the environment variable {name} is not set")
-        return environ[name]
+        if name in environ:
+            return environ[name]
+        unset[path] = name
     return value
 
 

@@ -1,7 +1,7 @@
 """Every refusal that a client can meet: each class owns its status, type and code (contract: OpenAI's error shape).
 
 PolluxError
-├── BadRequest 400                 InvalidJson, InvalidType, MissingParameter, NotFinished …
+├── BadRequest 400                 MalformedHttp, InvalidJson, InvalidType, MissingParameter, PreviousNotFound …
 ├── Unauthorized 401
 ├── NotFound 404                   ResponseNotFound, ModelNotFound
 ├── TooLarge 413
@@ -14,6 +14,7 @@ PolluxError
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import orjson
@@ -34,6 +35,10 @@ class PolluxError(Exception):
         self.param = param or self.param
         self.code = code or self.code
 
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": self.retry_after_s} if self.retry_after_s else {}
+
     def body(self) -> bytes:
         """The JSON that the client gets: always the four keys."""
         return orjson.dumps({"error": self.as_dict()})
@@ -45,6 +50,16 @@ class PolluxError(Exception):
 class BadRequest(PolluxError):
     status = 400
     type = "invalid_request_error"
+
+
+class MalformedHttp(BadRequest):
+    code = "malformed_http"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            f"This is not a valid HTTP request ({kind}), or a line of it is too long: a header, or the path, may "
+            "have 8190 bytes."
+        )
 
 
 class InvalidJson(BadRequest):
@@ -119,6 +134,14 @@ class MethodNotAllowed(PolluxError):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+    def __init__(self, method: str, allowed: Collection[str]) -> None:
+        self.allowed = ", ".join(sorted(allowed))
+        super().__init__(f"{method} is not allowed here. Allowed are: {self.allowed}.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Allow": self.allowed}
 
 
 class TooLarge(PolluxError):

@@ -7,8 +7,9 @@ has the listener. redis-py's own retries stay on, because every script may run t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,11 +19,12 @@ from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
-    ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
@@ -41,8 +43,10 @@ CONNECT_TIMEOUT_S = 3.0
 POOL_TIMEOUT_S = 5.0
 RETRIES = 3
 
-# Prefixes of replies that say "not now", not "not so".
-_PASSING = ("MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "BUSY", "NOREPLICAS", "UNBLOCKED")
+# Replies that say "not now", not "not so": those that redis-py has a class for (MASTERDOWN is a kind of CLUSTERDOWN),
+# and the first words of the others (MISCONF: the disk is full, for one).
+_NOT_NOW = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
+_NOT_NOW_WORDS = ("BUSY", "NOREPLICAS", "UNBLOCKED", "MISCONF")
 
 
 @contextmanager
@@ -55,20 +59,40 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (AuthenticationError, NoPermissionError) as error:
-        raise StoreMisfit(f"the store refuses these credentials: {error}") from error
-    except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, ReadOnlyError, OSError) as error:
-        raise StoreUnavailable(str(error) or type(error).__name__) from error
-    except OutOfMemoryError as error:
-        raise StoreFull(str(error)) from error
-    except ResponseError as error:
-        if str(error).startswith(_PASSING):
-            raise StoreUnavailable(str(error)) from error
-        if "OOM" in str(error):
-            raise StoreFull(str(error)) from error
-        raise StoreError(str(error)) from error
-    except RedisError as error:
-        raise StoreError(str(error)) from error
+    except (RedisError, OSError) as error:
+        raise _meaning(error) from error
+
+
+@asynccontextmanager
+async def answered() -> AsyncIterator[None]:
+    """The errors of this package around one exchange with the server, and the deadline for its answer.
+
+    The deadline stands here and not in redis-py's `socket_timeout`: that one sends each command by way of
+    `asyncio.wait_for`, which on Python 3.11 can swallow the cancellation of the caller's task (it then runs on for
+    ever), and costs a task a command.
+
+    Raises:
+        StoreUnavailable, StoreFull, StoreMisfit, StoreError
+    """
+    with translated():
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            yield
+
+
+def _meaning(error: BaseException) -> StoreError:
+    # What a server answers to a new connection, a wrong password for one, redis-py wraps.
+    while isinstance(error, RedisConnectionError) and isinstance(error.__cause__, RedisError):
+        error = error.__cause__
+    text = str(error) or type(error).__name__
+    if isinstance(error, AuthenticationError | NoPermissionError):
+        return StoreMisfit(f"the store refuses these credentials: {text}")
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError, *_NOT_NOW, OSError)):
+        return StoreUnavailable(text)
+    if text.startswith(_NOT_NOW_WORDS):
+        return StoreUnavailable(text)
+    if isinstance(error, OutOfMemoryError) or "OOM" in text:
+        return StoreFull(text)
+    return StoreError(text)
 
 
 class Connections:
@@ -105,7 +129,7 @@ class Connections:
 
 
 def _options(url: str) -> dict[str, Any]:
-    options: dict[str, Any] = {"socket_timeout": ANSWER_TIMEOUT_S}
+    options: dict[str, Any] = {"socket_timeout": None}
     if urlsplit(url).scheme != "unix":
         options["socket_connect_timeout"] = CONNECT_TIMEOUT_S
         options["socket_keepalive"] = True

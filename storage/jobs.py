@@ -44,7 +44,7 @@ class Jobs:
 
     async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[Outcome]:
         """Renew these, in order, one round trip a shard. One that ran out but was not reclaimed lives again."""
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[tuple[str, str], Outcome] = {}
         for shard in {self._shard(lease.id) for lease in leases}:
             mine = [lease for lease in leases if self._shard(lease.id) == shard]
             answer = await RENEW.run(
@@ -53,8 +53,8 @@ class Jobs:
                 [int(lease_s * 1000), *(word for lease in mine for word in (lease.id, lease.token))],
             )
             for lease, word in zip(mine, answer, strict=True):
-                outcomes[lease.id] = Outcome(word.decode())
-        return [outcomes[lease.id] for lease in leases]
+                outcomes[lease.id, lease.token] = Outcome(word.decode())
+        return [outcomes[lease.id, lease.token] for lease in leases]
 
     async def append_many(self, appends: Sequence[Append], lease_s: float) -> list[Step | StoreError]:
         """Append each batch to its log and renew its lease, all in one round trip.

@@ -11,7 +11,7 @@
 | `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:ended:<owner>` | zset | those that ended, by time of expiry (ms): prunes `owned` | `INDEX_TTL_MS` |
 | `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |
-| `pollux:{n}:tombstone:<id>` | string | token of its `delete`, so that a repeat succeeds | a minute |
+| `pollux:{n}:tombstone:<id>` | string | token of its `delete`, for repeats of it and of `create` | a minute |
 | `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once | none |
 
 | channel | says |

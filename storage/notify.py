@@ -21,6 +21,9 @@ from storage.records import Cursor
 
 log = logging.getLogger("pollux.store")
 
+REMOVED = (b"del", b"expired", b"evicted")
+"""What is heard of a record's key. A server may be set to tell more, each HSET even: that would wake in vain."""
+
 PING_EVERY_S = 5.0
 SILENCE_S = 12.0
 """Two pings without an answer: the connection is dead, though nobody said so."""
@@ -165,7 +168,8 @@ class Listener:
                 waiting.set_result(None)
             self._ear.moved(response_id, None, over=True)
         elif name.startswith(self._keyspace):
-            self._ear.moved(response_id, None, over=True)
+            if data in REMOVED:
+                self._ear.moved(response_id, None, over=True)
         else:
             text: str = data.decode()
             epoch, _, last = text.rstrip("!").partition("-")

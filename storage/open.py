@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from storage.connection import Connections, translated
+from storage.connection import Connections, answered
 from storage.embedded import default_directory, embedded_server
 from storage.errors import StoreError, StoreMisfit, StoreUnavailable
 from storage.jobs import Jobs
@@ -45,7 +45,7 @@ class Store:
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless the server answers."""
-        with translated():
+        async with answered():
             await self.connections.commands.ping()
 
 
@@ -60,7 +60,8 @@ async def open_store(url: str, shards: int = 1) -> AsyncIterator[Store]:
         StoreUnavailable: there is none
 
     """
-    parts = urlsplit(url)
+    with _readable():
+        parts = urlsplit(url)
     if parts.scheme == "embedded":
         place = unquote(parts.netloc + parts.path)
         directory = _absolute(place) if place else default_directory()
@@ -78,7 +79,9 @@ async def open_store(url: str, shards: int = 1) -> AsyncIterator[Store]:
 
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Connections]:
-    connections = Connections(url)
+    with _readable():
+        connections = Connections(url)
+        connections.new_listening_connection()  # made, not connected: it looks at every option
     try:
         yield connections
     finally:
@@ -103,7 +106,7 @@ async def _reach(name: str, connections: Connections) -> None:
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while True:
         try:
-            with translated():
+            async with answered():
                 await connections.commands.ping()
             return
         except StoreUnavailable as error:
@@ -114,7 +117,7 @@ async def _reach(name: str, connections: Connections) -> None:
 
 
 async def _inspect(connections: Connections) -> None:
-    with translated():
+    async with answered():
         about = await connections.commands.info("server", "cluster", "memory")
     version = str(about.get("redis_version", "0.0"))
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
@@ -133,7 +136,7 @@ async def _inspect(connections: Connections) -> None:
 async def _check_keyspace_notifications(connections: Connections) -> None:
     """They only make a wait on a record that is deleted by hand end sooner: nothing depends on them."""
     try:
-        with translated():
+        async with answered():
             answer: Any = await connections.commands.config_get("notify-keyspace-events")
     except StoreError:
         return  # CONFIG is often forbidden; then nobody can follow our advice either
@@ -148,7 +151,7 @@ async def _check_keyspace_notifications(connections: Connections) -> None:
 async def _settle(connections: Connections, shards: int) -> bytes:
     """Agree with all other processes on the number of shards and on the secret."""
     client = connections.commands
-    with translated():
+    async with answered():
         await client.hsetnx(SETTINGS, "shards", shards)
         await client.hsetnx(SETTINGS, "id_secret", secrets.token_hex(32))
         settings: Any = await client.hmget(SETTINGS, "shards", "id_secret")
@@ -159,6 +162,18 @@ async def _settle(connections: Connections, shards: int) -> bytes:
             "the wrong place. Set it back, or use an empty store."
         )
     return bytes.fromhex(secret.decode())
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError):
+        # Not their messages: they quote what they stumble over, which may be half of a password.
+        raise StoreMisfit(
+            "the store's URL can't be read. Are its port and db numbers, its options known to redis-py, and the "
+            "special characters of its password percent-encoded?"
+        ) from None
 
 
 def _absolute(place: str) -> Path:

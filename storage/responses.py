@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from storage.connection import Connections, translated
+from storage.connection import Connections, answered
 from storage.keys import (
     IDEMPOTENCY_TTL_MS,
     INDEX_TTL_MS,
@@ -55,6 +55,7 @@ class Responses:
             shard.rotation,
             shard.owned(new.owner),
             shard.ended(new.owner),
+            shard.tombstone(new.id),
         ]
         if new.idempotency_key:
             keys.append(shard.idempotency(new.owner, new.idempotency_key))
@@ -132,7 +133,7 @@ class Responses:
         index = shard.owned(owner)
         rank: int | None = -1 if after is None else await self._rank(index, after)
         while rank is not None:
-            with translated():
+            async with answered():
                 page: Any = await self._client.zrange(index, rank + 1, rank + PAGE, desc=True)
             ids = [member.decode() for member in page]
             for record in await self.find_many(ids):
@@ -141,13 +142,13 @@ class Responses:
             rank = rank + PAGE if len(ids) == PAGE else None
 
     async def _rank(self, index: str, response_id: str) -> int | None:
-        with translated():
+        async with answered():
             rank: int | None = await self._client.zrevrank(index, response_id)  # type: ignore[assignment]
         return rank
 
     async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The records of these, in order and in one round trip; None for one that is gone."""
-        with translated():
+        async with answered():
             async with self._client.pipeline(transaction=False) as pipe:
                 for response_id in ids:
                     pipe.hmget(self._shard(response_id).record(response_id), _FIELDS)

@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from storage.connection import translated
+from storage.connection import answered
 
 Argument = str | bytes | int | float
 Call = tuple[Sequence[str], Sequence[Argument]]
@@ -32,7 +32,7 @@ class Script:
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, client: Redis, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        with translated():
+        async with answered():
             try:
                 return await client.evalsha(self.sha, len(keys), *keys, *args)
             except NoScriptError:
@@ -40,7 +40,7 @@ class Script:
 
     async def run_many(self, client: Redis, calls: Sequence[Call]) -> list[Any]:
         """The answers in order; an error of one call is its answer, so that it can't hide the others."""
-        with translated():
+        async with answered():
             answers = await self._pipeline(client, calls)
             missing = [i for i, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
             if missing:

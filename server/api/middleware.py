@@ -10,7 +10,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from server.api.context import PRINCIPAL, REQUEST_ID, context_of
-from server.errors import Internal, MethodNotAllowed, NotFound, PolluxError, TooLarge, Unavailable, shown
+from server.errors import Internal, InvalidJson, MethodNotAllowed, NotFound, PolluxError, TooLarge, Unavailable, shown
 from storage import StoreFull, StoreUnavailable
 
 log = logging.getLogger("pollux.api")
@@ -41,6 +41,13 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     except (StoreUnavailable, StoreFull) as error:
         log.warning("answered 503: %s", error, extra={"request_id": request[REQUEST_ID]})
         return error_answer(Unavailable("The service can't reach its store right now. Try again shortly."))
+    except web.RequestPayloadError:
+        answer = error_answer(
+            InvalidJson("The request body is not encoded as its Content-Encoding or Transfer-Encoding says.")
+        )
+        # What is left of it can't be read either.
+        answer.force_close()
+        return answer
     except web.HTTPException as error:
         return error_answer(_of_aiohttp(request, error))
     except Exception:
@@ -62,17 +69,14 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
 
 
 def error_answer(error: PolluxError) -> web.Response:
-    headers = {"Retry-After": error.retry_after_s} if error.retry_after_s else {}
-    return web.Response(status=error.status, body=error.body(), content_type="application/json", headers=headers)
+    return web.Response(status=error.status, body=error.body(), content_type="application/json", headers=error.headers)
 
 
 def _of_aiohttp(request: web.Request, error: web.HTTPException) -> PolluxError:
     if isinstance(error, web.HTTPRequestEntityTooLarge):
         return TooLarge(context_of(request).config.pollux.max_body_bytes)
     if isinstance(error, web.HTTPMethodNotAllowed):
-        return MethodNotAllowed(
-            f"{request.method} is not allowed here. Allowed are: {', '.join(sorted(error.allowed_methods))}."
-        )
+        return MethodNotAllowed(request.method, error.allowed_methods)
     if error.status == 404:
         return NotFound(f"There is no {request.method} {shown(request.path)}. {_hint(request.path)}")
     answer = PolluxError(error.reason)

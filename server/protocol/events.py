@@ -12,12 +12,14 @@ from typing import Any
 
 import orjson
 
+from server.protocol.nesting import is_too_deep
 from server.protocol.sse import encode_frame
 
 _TYPE = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 # Inside a JSON string the closing quote would be escaped, so an unescaped match is always a key.
 _NUMBER = re.compile(rb'"sequence_number"\s*:\s*(-?[0-9][0-9.eE+\-]*|null|"[^"\\]*")')
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]]')
+# Possessive: a string of megabytes must not be remembered step by step.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]')
 
 
 class MalformedEvent(ValueError):
@@ -65,6 +67,8 @@ def parse_event(name: str, data: bytes) -> Event:
         raise MalformedEvent(f"not valid JSON ({error.msg})") from error
     if not isinstance(payload, dict):
         raise MalformedEvent("not a JSON object")
+    if is_too_deep(data, payload):
+        raise MalformedEvent("nested too deeply")
     kind = payload.get("type") or name or ("error" if payload.get("error") else None)
     if not isinstance(kind, str) or not _TYPE.fullmatch(kind):
         raise MalformedEvent("without a type")
@@ -75,22 +79,27 @@ def parse_event(name: str, data: bytes) -> Event:
 def renumber(event: Event, number: int) -> bytes:
     """The event's frame with our number; all its other bytes as they came."""
     data = event.data
-    where = _top_level_number(data) if "sequence_number" in event.payload else None
-    if where is None:
-        # An object with a type, or at least an error, is never empty.
-        numbered = b'{"sequence_number":%d,%b' % (number, data[1:].lstrip())
-    else:
+    if "sequence_number" not in event.payload:
+        # An object without any key, typed by its `event:` line alone, needs no comma.
+        comma = b"," if event.payload else b""
+        numbered = b'{"sequence_number":%d%b%b' % (number, comma, data[1:].lstrip())
+    elif where := _top_level_number(data):
         numbered = b"%b%d%b" % (data[: where[0]], number, data[where[1] :])
+    else:
+        numbered = orjson.dumps({**event.payload, "sequence_number": number})
     return encode_frame(event.type, numbered)
 
 
 def _top_level_number(data: bytes) -> tuple[int, int] | None:
-    """Where the number of the event itself stands: the items inside may have keys of the same name."""
+    """Where the number of the event itself stands: the items inside may have keys of the same name.
+
+    None where it is no number at all, but an object, say.
+    """
     matches = list(_NUMBER.finditer(data))
-    if len(matches) == 1:
+    if len(matches) == 1 == data.count(b'"sequence_number"'):
         return matches[0].span(1)
     places = {match.start(): match.span(1) for match in matches}
-    depth = 0
+    depth, found = 0, None
     for token in _TOKEN.finditer(data):
         mark = token.group()
         if mark in b"{[":
@@ -98,8 +107,9 @@ def _top_level_number(data: bytes) -> tuple[int, int] | None:
         elif mark in b"}]":
             depth -= 1
         elif depth == 1 and token.start() in places:
-            return places[token.start()]
-    return None
+            # Of a key that stands twice, parsers take the last.
+            found = places[token.start()]
+    return found
 
 
 def encode_lifecycle(event_type: str, number: int, response: dict[str, Any]) -> bytes:

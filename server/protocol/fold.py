@@ -1,7 +1,7 @@
 """The fold: from the events of a log to the growing `output` of its response.
 
 It knows every event that carries content and passes over all others, also malformed ones: an upstream's mistake
-must not make a response unreadable. `output_item.done` and the terminal event replace whatever was folded before.
+must not make a response unreadable. `output_item.done` replaces whatever was folded of its item before.
 """
 
 from __future__ import annotations
@@ -50,6 +50,8 @@ class Fold:
 
     def __init__(self) -> None:
         self._items: dict[int, dict[str, Any]] = {}
+        self._placed: dict[tuple[int, str, int], int] = {}
+        """Where a part stands in its list. Not at its index where an upstream counts on from item to item."""
 
     @property
     def output(self) -> list[dict[str, Any]]:
@@ -57,7 +59,7 @@ class Fold:
         return [item for _, item in sorted(self._items.items())]
 
     def apply(self, event: dict[str, Any]) -> None:
-        """Apply one event. Never raises, whatever it holds."""
+        """Apply one event. Never raises, whatever it holds. What lies in the event is the fold's own from now on."""
         kind = event.get("type")
         if not isinstance(kind, str):
             return
@@ -81,24 +83,31 @@ class Fold:
         item = self._item(event)
         if item is None:
             return None
-        parts, index = _list(item, listed), event.get(_INDEXES[listed])
-        if type(index) is not int or index < 0:
+        parts = _list(item, listed)
+        place = self._place(event, listed, parts)
+        if place is None:
             return None
-        if index >= len(parts):
+        if place == len(parts):
             parts.append(dict(empty))
-            index = len(parts) - 1
-        part = parts[index]
+        part = parts[place]
         return part if isinstance(part, dict) else None
 
     def _put_part(self, event: dict[str, Any], listed: str) -> None:
-        item, part, index = self._item(event), event.get("part"), event.get(_INDEXES[listed])
-        if item is None or not isinstance(part, dict) or type(index) is not int or index < 0:
+        item, part = self._item(event), event.get("part")
+        if item is None or not isinstance(part, dict):
             return
         parts = _list(item, listed)
-        if index < len(parts):
-            parts[index] = part
-        else:
-            parts.append(part)
+        place = self._place(event, listed, parts)
+        if place is not None:
+            parts[place : place + 1] = [part]
+
+    def _place(self, event: dict[str, Any], listed: str, parts: list[Any]) -> int | None:
+        """Where in the list of its item the part of an event stands, or is to be appended."""
+        index = event.get(_INDEXES[listed])
+        if type(index) is not int or index < 0:
+            return None
+        place = self._placed.setdefault((event["output_index"], listed, index), min(index, len(parts)))
+        return min(place, len(parts))
 
     def _annotate(self, event: dict[str, Any]) -> None:
         part, index = self._part(event, "content", _OUTPUT_TEXT), event.get("annotation_index")
@@ -126,6 +135,31 @@ class Fold:
         content.append({"type": "output_audio", "data": "", "transcript": ""})
         last: dict[str, Any] = content[-1]
         return last
+
+    def _command(self, event: dict[str, Any]) -> tuple[list[Any], int] | None:
+        """The commands of a shell call, and the place of the one that the event is about."""
+        action, index = (self._item(event) or {}).get("action"), event.get("command_index")
+        if not isinstance(action, dict) or type(index) is not int or index < 0:
+            return None
+        commands = _list(action, "commands")
+        return commands, min(index, len(commands))
+
+    def _put_command(self, event: dict[str, Any]) -> None:
+        found, command = self._command(event), event.get("command")
+        if found is not None and isinstance(command, str):
+            commands, index = found
+            commands[index : index + 1] = [command]
+
+    def _add_to_command(self, event: dict[str, Any]) -> None:
+        found, delta = self._command(event), event.get("delta")
+        if found is None or not isinstance(delta, str):
+            return
+        commands, index = found
+        begun = commands[index] if index < len(commands) else ""
+        if not isinstance(begun, Text):
+            begun = Text(begun if isinstance(begun, str) else "")
+        commands[index : index + 1] = [begun]
+        begun.add(delta)
 
     def _picture(self, event: dict[str, Any]) -> None:
         item, picture = self._item(event), event.get("partial_image_b64")
@@ -222,5 +256,8 @@ _FOLDS: dict[str, _Apply] = {
     "response.apply_patch_call_operation_diff.done": _sets(_DIFF, "diff"),
     "response.audio.transcript.delta": _adds(_AUDIO, "transcript"),
     "response.audio.transcript.done": _sets(_AUDIO, "transcript"),
+    "response.shell_call_command.added": Fold._put_command,  # noqa: SLF001
+    "response.shell_call_command.delta": Fold._add_to_command,  # noqa: SLF001
+    "response.shell_call_command.done": Fold._put_command,  # noqa: SLF001
     "response.image_generation_call.partial_image": Fold._picture,  # noqa: SLF001
 }

@@ -77,7 +77,8 @@ class Intake:
         status, response = TERMINAL_EVENTS[event.type], event.response
         if status is Status.FAILED and response is not None and response.get("status") == "cancelled":
             status = Status.CANCELLED
-        return Ending(status, response, self._error if status is Status.FAILED else None)
+        told = response is not None and response.get("error")
+        return Ending(status, response, self._error if status is Status.FAILED and not told else None)
 
 
 def ending_of(response: Any) -> Ending:

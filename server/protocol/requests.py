@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from server.errors import InvalidJson, InvalidType, MissingParameter
+from server.protocol.nesting import is_too_deep
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,8 @@ def parse_object(raw: bytes) -> dict[str, Any]:
         ) from error
     if not isinstance(body, dict):
         raise InvalidJson("The request body is not a JSON object.")
+    if is_too_deep(raw, body):
+        raise InvalidJson("The request body is nested too deeply.")
     return body
 
 
@@ -77,16 +80,18 @@ def check_cached(body: dict[str, Any]) -> None:
     for index, item in enumerate(given if isinstance(given, list) else ()):
         if not isinstance(item, dict):
             raise InvalidType(f"input[{index}]", "an object", item)
+        for name in ("type", "id"):
+            _typed(item, name, str, "a string", f"input[{index}].{name}")
     for name in ("metadata", "text", "reasoning"):
         _typed(body, name, dict, "an object")
     for name in ("tools", "include"):
         _typed(body, name, list, "an array")
 
 
-def _typed(body: dict[str, Any], name: str, wanted: type, expected: str) -> Any:
+def _typed(body: dict[str, Any], name: str, wanted: type, expected: str, param: str = "") -> Any:
     value = body.get(name)
     if value is not None and type(value) is not wanted:
-        raise InvalidType(name, expected, value)
+        raise InvalidType(param or name, expected, value)
     return value
 
 

@@ -66,7 +66,8 @@ def response_object(
     `upstream` is the provider's response object, as far as known; `output` overrules its output; `error` overrules
     its error; `ended_at` stands in for a `completed_at` that it does not tell.
     """
-    theirs = {key: value for key, value in (upstream or {}).items() if value is not None}
+    theirs = upstream or {}
+    completed_at = theirs.get("completed_at")
     made: dict[str, Any] = {
         **theirs,
         "id": who.id,
@@ -74,7 +75,7 @@ def response_object(
         "created_at": who.created_at,
         "status": status,
         "background": True,
-        "completed_at": theirs.get("completed_at", ended_at) if status is Status.COMPLETED else None,
+        "completed_at": (ended_at if completed_at is None else completed_at) if status is Status.COMPLETED else None,
         "error": _error(error or theirs.get("error")) if status is Status.FAILED else None,
         "incomplete_details": theirs.get("incomplete_details") if status is Status.INCOMPLETE else None,
         "previous_response_id": who.request.get("previous_response_id"),
@@ -133,7 +134,7 @@ def _usage(usage: Any) -> Any:
         return None
     return {
         **usage,
-        "input_tokens_details": usage.get("input_tokens_details") or {"cached_tokens": 0},
+        "input_tokens_details": usage.get("input_tokens_details") or {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens_details": usage.get("output_tokens_details") or {"reasoning_tokens": 0},
     }
 

@@ -12,7 +12,8 @@ DONE = b"data: [DONE]\n\n"
 LONGEST_EVENT_BYTES = 64 * 1024 * 1024
 """A generated image comes in one event of several megabytes; beyond this an upstream has lost its mind."""
 
-_BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\r\n\r|\r\r\n")
+# Atomic: CRLF is one line end, never two.
+_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -61,8 +62,8 @@ class SseParser:
 
 
 def _may_grow(found: re.Match[bytes], buffer: bytearray) -> bool:
-    """A blank line that ends the buffer in CR may be the first half of CRLF: its LF must not begin an event."""
-    return found.end() == len(buffer) and buffer[-1:] == b"\r"
+    """CRLF, CR at the end of the buffer is CRLF, CRLF without its end: that LF must not begin an event."""
+    return found.end() == len(buffer) and found.group().endswith(b"\n\r")
 
 
 def parse_block(raw: bytes) -> ServerEvent | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from urllib.parse import quote, urlencode, urlsplit
+from dataclasses import dataclass, field, replace
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from server.config import Config, ModelEntry
 
@@ -68,7 +69,7 @@ class Deployments:
 
     def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
         default_timeout_s = config.litellm_settings.request_timeout or 600.0
-        self.all = [_deployment(entry, default_timeout_s, environ) for entry in config.model_list]
+        self.all = _told_apart([_deployment(entry, default_timeout_s, environ) for entry in config.model_list])
         self._aliases = _aliases(config)
         self._exact: dict[str, list[Deployment]] = {}
         self._by_id: dict[str, Deployment] = {}
@@ -148,6 +149,21 @@ def _deployment(entry: ModelEntry, default_timeout_s: float, environ: Mapping[st
     )
 
 
+def _told_apart(deployments: list[Deployment]) -> list[Deployment]:
+    """The same, the second and further ones of one id with ids of their own.
+
+    They differ in the credential alone, and a response can be found only through the account that made it.
+    """
+    seen: Counter[str] = Counter()
+    apart = []
+    for deployment in deployments:
+        count = seen[deployment.id]
+        seen[deployment.id] += 1
+        own = hashlib.sha256(f"{deployment.id}\n{count}".encode()).hexdigest() if count else deployment.id
+        apart.append(replace(deployment, id=own))
+    return apart
+
+
 def _address(entry: ModelEntry, provider: str, environ: Mapping[str, str]) -> tuple[str | None, str]:
     """Base URL (what comes before /responses) and query. Both are settled here, once, from the config alone."""
     params = entry.litellm_params
@@ -161,13 +177,14 @@ def _address(entry: ModelEntry, provider: str, environ: Mapping[str, str]) -> tu
     path = parts.path.rstrip("/").removesuffix("/responses")
     query = parts.query
     if provider == "azure":
-        version = params.api_version or environ.get("AZURE_API_VERSION") or "preview"
+        stated = parse_qs(query).get("api-version", [None])[0]
+        version = stated or params.api_version or environ.get("AZURE_API_VERSION") or "preview"
         if not path.endswith(("/openai", "/openai/v1")):
             path += "/openai"
         if version in _AZURE_V1_VERSIONS and not path.endswith("/v1"):
             path += "/v1"
-        if "api-version=" not in query:
-            query = urlencode({"api-version": version})
+        if stated is None:
+            query = "&".join(part for part in (query, urlencode({"api-version": version})) if part)
     return f"{parts.scheme}://{parts.netloc}{path}", query
 
 

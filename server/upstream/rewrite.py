@@ -5,7 +5,6 @@ Bytes stay bytes: an object is parsed to find its ids, and only these are replac
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,43 +44,53 @@ class Rewriter:
 
     def json(self, raw: bytes) -> bytes:
         """A JSON answer."""
-        return self._replace(raw, lambda body: body)
+        body = _parsed(raw)
+        return raw if body is None else self._response(raw, body, body)
 
     def event(self, event: ServerEvent) -> bytes:
         """One event of a stream, as bytes; only those that carry a response, or an error, are looked into."""
         if b'"response"' not in event.data and b'"error"' not in event.data:
             return event.raw
-        data = self._replace(event.data, lambda body: body.get("response"))
-        data = self._in_text(data) if b'"error"' in data else data
-        return event.raw if data == event.data else encode_frame(event.name or self.type_of(data), data)
+        body = _parsed(event.data)
+        if body is None:
+            return event.raw
+        data, response = event.data, body.get("response")
+        if isinstance(response, dict):
+            data = self._response(data, body, response)
+        data = self._messages(data, body, body)
+        if data == event.data:
+            return event.raw
+        # Line breaks can only be white space between tokens: inside strings JSON forbids them.
+        return encode_frame(event.name or self.type_of(data), data.replace(b"\r", b" ").replace(b"\n", b" "))
 
     def error(self, error: PolluxError) -> PolluxError:
         """The same error, its message without raw ids."""
-        error.message = self._in_text(error.message.encode()).decode()
+        error.message = self._in_text(error.message)
         return error
 
-    def _replace(self, raw: bytes, find: Callable[[dict[str, Any]], Any]) -> bytes:
-        try:
-            body = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            return raw
-        found = find(body) if isinstance(body, dict) else None
-        if not isinstance(found, dict):
-            return raw
-        if self.deployment.fill_missing and found.get("object") == "response" and "status" in found:
-            fill_foreign(found, self.fill_from)
+    def _response(self, raw: bytes, body: dict[str, Any], response: dict[str, Any]) -> bytes:
+        if self.deployment.fill_missing and response.get("object") == "response" and "status" in response:
+            fill_foreign(response, self.fill_from)
             raw = orjson.dumps(body)
         for name in ("id", "previous_response_id"):
-            value = found.get(name)
+            value = response.get(name)
             # A list of items has an id-like key too, but is no response.
-            if isinstance(value, str) and value and found.get("object") != "list":
-                raw = raw.replace(orjson.dumps(value), orjson.dumps(self.public(value)))
+            if isinstance(value, str) and value and response.get("object") != "list":
+                raw = _put(raw, body, response, name, self.public(value))
+        return self._messages(raw, body, response)
+
+    def _messages(self, raw: bytes, body: dict[str, Any], holder: dict[str, Any]) -> bytes:
+        """The text of an error, in whichever of its three forms."""
+        for place, name in ((holder.get("error"), "message"), (holder, "error"), (holder, "message")):
+            if isinstance(place, dict) and isinstance(text := place.get(name), str):
+                raw = _put(raw, body, place, name, self._in_text(text))
         return raw
 
-    def _in_text(self, text: bytes) -> bytes:
-        for raw, public in self.public_ids.items():
+    def _in_text(self, text: str) -> str:
+        # The longest first: one may be the beginning of another.
+        for raw in sorted(self.public_ids, key=len, reverse=True):
             if len(raw) >= SHORTEST_DISTINCT_ID:
-                text = text.replace(raw.encode(), public.encode())
+                text = text.replace(raw, self.public_ids[raw])
         return text
 
     @staticmethod
@@ -92,3 +101,22 @@ class Rewriter:
         except (orjson.JSONDecodeError, AttributeError):
             return "message"
         return kind if isinstance(kind, str) else "message"
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _put(raw: bytes, body: dict[str, Any], holder: dict[str, Any], name: str, new: str) -> bytes:
+    """Put a string in its place in the body, and in its bytes: there by search, where that can hit nothing else."""
+    old, holder[name] = holder[name], new
+    if old == new:
+        return raw
+    encoded = orjson.dumps(old)
+    if len(old) >= SHORTEST_DISTINCT_ID and encoded in raw:
+        return raw.replace(encoded, orjson.dumps(new))
+    return orjson.dumps(body)

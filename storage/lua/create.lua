@@ -1,13 +1,13 @@
 #!lua
 -- Record, events 0 and 1, and the job, in one step. No allow-oom: a full server takes no new work.
--- KEYS: record, log, queue, rotation, owned, ended [, idempotency]
+-- KEYS: record, log, queue, rotation, owned, ended, tombstone [, idempotency]
 -- ARGV: id, owner, body digest, opening frames, idempotency ttl, index ttl, wake channel, record prefix,
 --       then field, value … of the record
-local record, log, queue, rotation, owned, ended, idempotency = unpack(KEYS)
+local record, log, queue, rotation, owned, ended, tombstone, idempotency = unpack(KEYS)
 local id, owner, digest, opening, idempotency_ttl, index_ttl, wake, record_prefix = unpack(ARGV, 1, 8)
 
-if redis.call('EXISTS', record) == 1 then
-  return {'created', id} -- this call ran before
+if redis.call('EXISTS', record, tombstone) > 0 then
+  return {'created', id} -- this call ran before; and what was deleted since stays so
 end
 if idempotency then
   local seen = redis.call('HMGET', idempotency, 'id', 'body')

@@ -56,8 +56,9 @@ local function start(id)
 end
 
 local granted = redis.call('GET', grant)
-if granted and redis.call('HGET', record_prefix .. granted, 'token') == token then
-  return job(granted) -- this call ran before
+if granted then -- this call ran before: the same job again, or none if it has been lost since
+  local r = redis.call('HMGET', record_prefix .. granted, 'status', 'token')
+  return r[2] == token and not TERMINAL[r[1]] and job(granted) or {}
 end
 
 if reclaim then

@@ -4,13 +4,12 @@
 -- ARGV: id, token, wake channel
 local record, leases, queue, rotation = unpack(KEYS)
 local id, token, wake = unpack(ARGV)
-local r = redis.call('HMGET', record, 'status', 'token', 'owner', 'queued_ms', 'attempt')
+local r = redis.call('HMGET', record, 'status', 'token', 'owner', 'queued_ms', 'attempt', 'released')
 if not r[1] then return 'gone' end
 if TERMINAL[r[1]] then return 'over' end
-if r[2] ~= token then
-  return 'stale' -- or this call ran before: nothing more to do either way
-end
-redis.call('HSET', record, 'token', '', 'attempt', r[5] - 1)
+if r[6] == token then return 'ok' end -- this call ran before
+if r[2] ~= token then return 'stale' end
+redis.call('HSET', record, 'token', '', 'released', token, 'attempt', r[5] - 1)
 redis.call('ZREM', leases, id)
 enqueue(queue, rotation, r[3], id, r[4])
 redis.call('PUBLISH', wake, id)

@@ -1,0 +1,141 @@
+"""The store fails: records vanish, connections break, the server dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+import redis
+
+from tests.conftest import plain_url
+from tests.support.replica import CACHED, Replica, create, make_config, running_replica
+from tests.support.sse import events_of
+from tests.support.waiting import wait_until
+
+
+def sleeping(replica: Replica) -> int:
+    assert replica.context is not None
+    return sum(len(watches) for watches in replica.context.hub._watches.values())
+
+
+async def test_a_record_deleted_by_hand_under_a_waiter_is_404_within_a_second(
+    pollux: Replica, admin: redis.Redis
+) -> None:
+    response_id = await create(pollux, "[[first_delay_ms=30000]]")
+    async with pollux.http() as http:
+        waiting = asyncio.create_task(http.get(f"responses/{response_id}?wait=30"))
+        await wait_until(lambda: sleeping(pollux) == 1, what="it sleeps")
+        began = time.monotonic()
+        admin.delete(f"pollux:{{0}}:record:{response_id}")
+        assert (await waiting).status == 404
+        assert time.monotonic() - began < 1
+
+
+async def test_a_record_that_expires_under_a_waiter_is_404(pollux: Replica, admin: redis.Redis) -> None:
+    response_id = await create(pollux, "[[first_delay_ms=30000]]")
+    async with pollux.http() as http:
+        waiting = asyncio.create_task(http.get(f"responses/{response_id}?wait=30"))
+        await wait_until(lambda: sleeping(pollux) == 1, what="it sleeps")
+        admin.pexpire(f"pollux:{{0}}:record:{response_id}", 50)
+        assert (await asyncio.wait_for(waiting, 5)).status == 404
+
+
+async def test_the_pubsub_connection_killed_under_a_hundred_waiters_loses_nobody(
+    pollux: Replica, admin: redis.Redis
+) -> None:
+    ids = [await create(pollux, f"{n} [[first_delay_ms=1500]]") for n in range(100)]
+    async with pollux.http() as http:
+        waiting = [asyncio.create_task(http.get(f"responses/{one}?wait=30")) for one in ids]
+        await wait_until(lambda: sleeping(pollux) == 100, what="all sleep")
+        assert admin.client_kill_filter(_type="pubsub") >= 1
+        began = time.monotonic()
+        answers = await asyncio.gather(*waiting)
+        assert {(await answer.json())["status"] for answer in answers} == {"completed"}
+        assert time.monotonic() - began < 11, "within one sweep"
+
+
+async def test_notifications_that_never_come_cost_a_sweep_and_no_more(
+    simulator: str, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.hub.SWEEP_S", 0.5)
+    monkeypatch.setattr("server.hub.Hub.moved", lambda *_args, **_kwargs: None)
+    async with running_replica(make_config(simulator), store_url) as pollux, pollux.http() as http:
+        response_id = await create(pollux, "deaf [[first_delay_ms=700]]")
+        answer = await asyncio.wait_for(http.get(f"responses/{response_id}?wait=30"), 15)
+        assert (await answer.json())["status"] == "completed"
+
+
+@pytest.fixture
+def own_store(tmp_path: Path) -> str:
+    """A store that may be killed: nobody else's."""
+    return f"embedded://{tmp_path / 'store'}"
+
+
+def server_pid(store_url: str) -> int:
+    with redis.Redis.from_url(plain_url(store_url)) as client:
+        return int(client.info("server")["process_id"])  # type: ignore[index]
+
+
+async def test_running_jobs_waits_and_streams_survive_the_death_of_the_server(
+    simulator: str, own_store: str
+) -> None:
+    async with running_replica(make_config(simulator), own_store) as pollux, pollux.http() as http:
+        ids = [await create(pollux, f"job {n} [[words=60]] [[delay_ms=50]]") for n in range(20)]
+        waiting = [asyncio.create_task(http.get(f"responses/{one}?wait=50")) for one in ids]
+        body = {"model": CACHED, "input": "s [[words=60]] [[delay_ms=50]]", "background": True, "stream": True}
+        events = events_of(await http.post("responses", json=body))
+        seen = [await anext(events) for _ in range(6)]
+        # What is not yet on disk is lost with the server (appendfsync everysec): wait until it is.
+        with redis.Redis.from_url(plain_url(own_store)) as client:
+            client.execute_command("WAITAOF", 1, 0, 5000)
+        os.kill(server_pid(own_store), signal.SIGKILL)
+
+        answers = await asyncio.gather(*waiting)
+        responses = [await answer.json() for answer in answers]
+        assert [response["status"] for response in responses] == ["completed"] * 20
+        for number, response in enumerate(responses):
+            assert f"job {number} " in response["output"][0]["content"][0]["text"]
+        seen += [event async for event in events]
+        assert [event["sequence_number"] for event in seen] == list(range(len(seen)))
+        assert seen[-1]["type"] == "response.completed"
+
+
+async def test_without_its_store_it_says_503_and_when_to_come_back(
+    simulator: str, own_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.connection.ANSWER_TIMEOUT_S", 0.3)
+    async with running_replica(make_config(simulator), own_store) as pollux, pollux.http() as http:
+        done = await create(pollux, "before")
+        await http.get(f"responses/{done}?wait=10")
+        pid = server_pid(own_store)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            body = {"model": CACHED, "input": "during", "background": True}
+            for answer in (await http.post("responses", json=body), await http.get(f"responses/{done}")):
+                assert answer.status == 503
+                assert answer.headers["Retry-After"]
+                assert (await answer.json())["error"]["code"] == "service_unavailable"
+            assert (await http.get(f"{pollux.url}/readyz")).status == 503
+            assert (await http.get(f"{pollux.url}/livez")).status == 200
+            proxied = await http.post("responses", json={"model": CACHED, "input": "needs no store"})
+            assert proxied.status == 200
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await wait_until(lambda: ready(http, pollux), what="it is ready again")
+        assert (await http.get(f"responses/{done}")).status == 200
+        # The create that was answered with 503 ran when the server went on: it is taken back.
+        await wait_until(lambda: listed(http, 1), what="only the first response is left")
+
+
+async def ready(http: aiohttp.ClientSession, pollux: Replica) -> bool:
+    return (await http.get(f"{pollux.url}/readyz")).status == 200
+
+
+async def listed(http: aiohttp.ClientSession, count: int) -> bool:
+    answer = await http.get("responses")
+    return answer.status == 200 and len((await answer.json())["data"]) == count

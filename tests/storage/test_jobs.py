@@ -1,0 +1,507 @@
+"""Jobs: the queue and its fairness, leases and their fencing, what a rerun may do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+import redis
+
+from storage import (
+    Append,
+    CancelOutcome,
+    Cursor,
+    Finish,
+    Lease,
+    Outcome,
+    Step,
+    Store,
+    Verdict,
+)
+from tests.support.keys import contents
+from tests.support.stored import (
+    ALICE,
+    BOB,
+    LEASE_S,
+    a_millisecond,
+    append,
+    cancel,
+    create,
+    expire_lease,
+    finish,
+    frames,
+    lease,
+    log_of,
+    new_response,
+    numbered,
+    record_of,
+    renew,
+    run,
+    shard_of_id,
+    terminal,
+    try_lease,
+)
+
+# ---- The queue
+
+
+async def test_a_lease_says_all_that_a_run_needs(store: Store) -> None:
+    new = new_response(
+        BOB,
+        stream=True,
+        model="claude",
+        created_at=1_700_000_000,
+        request=b"\xff\x00{}",
+        deployment="d1",
+        previous="r0",
+    )
+    await store.responses.create(new)
+    assert await try_lease(store, token="t1") == Lease(
+        id=new.id,
+        token="t1",
+        owner=BOB,
+        verdict=Verdict.RUN,
+        epoch=1,
+        attempt=1,
+        last=2,
+        stream=True,
+        created_at=1_700_000_000,
+        model="claude",
+        deployment="d1",
+        previous="r0",
+        request=b"\xff\x00{}",
+    )
+
+
+async def test_an_empty_queue_gives_nothing(store: Store) -> None:
+    assert await try_lease(store) is None
+
+
+async def test_the_jobs_of_one_owner_are_leased_in_the_order_of_their_creation(
+    store: Store, admin: redis.Redis
+) -> None:
+    created = []
+    for _ in range(4):
+        created.append(await create(store))
+        await a_millisecond(admin)
+    assert [(await lease(store)).id for _ in created] == created
+
+
+async def test_every_job_is_leased_once_however_many_workers_ask_at_the_same_instant(store: Store) -> None:
+    created = await asyncio.gather(*(create(store, owner) for owner in (ALICE, BOB) * 40))
+    taken = await asyncio.gather(*(try_lease(store) for _ in range(120)))
+    assert Counter(one.id for one in taken if one) == Counter(created)
+    assert taken.count(None) == 40
+
+
+async def test_the_first_lease_makes_it_in_progress_and_writes_event_2_and_no_later_one_does(
+    store: Store, admin: redis.Redis
+) -> None:
+    response_id = await create(store)
+    assert (await record_of(store, response_id)).status == "queued"
+    assert await log_of(store, response_id) == numbered(1)
+    for attempt in (1, 2, 3):
+        assert (await lease(store)).attempt == attempt
+        record = await record_of(store, response_id)
+        assert (record.status, record.cursor) == ("in_progress", Cursor(1, 2))
+        assert await log_of(store, response_id) == numbered(2)
+        expire_lease(admin, store, response_id)
+
+
+# ---- Fairness
+
+
+async def test_an_owner_with_one_job_does_not_wait_behind_a_thousand_of_another(store: Store) -> None:
+    await asyncio.gather(*(create(store, ALICE) for _ in range(1000)))
+    single = await create(store, BOB)
+    assert single in {(await lease(store)).id for _ in range(2)}
+
+
+async def test_owners_take_turns(store: Store) -> None:
+    for owner in (ALICE, ALICE, ALICE, BOB, BOB, "carol"):
+        await create(store, owner)
+    owners = [(await lease(store)).owner for _ in range(6)]
+    assert owners == [ALICE, BOB, "carol", ALICE, BOB, ALICE]
+
+
+async def test_who_comes_back_waits_for_a_turn_behind_those_who_wait_already(store: Store) -> None:
+    for owner in (ALICE, BOB, BOB):
+        await create(store, owner)
+    assert (await lease(store)).owner == ALICE
+    await create(store, ALICE)
+    assert [(await lease(store)).owner for _ in range(3)] == [BOB, ALICE, BOB]
+
+
+async def test_the_rotation_forgets_who_has_no_jobs_left(store: Store, admin: redis.Redis) -> None:
+    shard = store.jobs.shards[0]
+    await create(store, ALICE)
+    await cancel(store, await create(store, BOB))
+    assert await try_lease(store) is not None
+    assert await try_lease(store) is None
+    assert admin.exists(shard.rotation, shard.queue(ALICE), shard.queue(BOB)) == 0
+
+
+async def test_a_hundred_dead_jobs_in_the_queue_do_not_hide_the_one_behind_them(
+    store: Store, admin: redis.Redis
+) -> None:
+    for _ in range(100):
+        dead = await create(store)
+        admin.delete(shard_of_id(store, dead).record(dead), shard_of_id(store, dead).log(dead))
+    await a_millisecond(admin)
+    alive = await create(store)
+    assert (await lease(store)).id == alive
+
+
+# ---- Appending
+
+
+async def test_an_append_writes_a_batch_and_its_fields_and_renews_the_lease(store: Store, admin: redis.Redis) -> None:
+    taken = await run(store)
+    expire_lease(admin, store, taken.id)
+    assert await append(store, taken, 3, 5, provider_id="resp_1", deployment="d2") == Step(Outcome.OK, 5)
+    record = await record_of(store, taken.id)
+    assert (record.cursor, record.provider_id, record.deployment) == (Cursor(1, 5), "resp_1", "d2")
+    assert await log_of(store, taken.id) == numbered(5)
+    assert await try_lease(store, reclaim=True) is None
+
+
+async def test_an_append_without_frames_sets_fields_and_moves_nothing(store: Store) -> None:
+    taken = await run(store)
+    (step,) = await store.jobs.append_many([Append(taken, 3, 2, b"", {"provider_id": "resp_1"})], LEASE_S)
+    assert step == Step(Outcome.OK, 2)
+    assert (await record_of(store, taken.id)).provider_id == "resp_1"
+    assert await log_of(store, taken.id) == numbered(2)
+
+
+@pytest.mark.parametrize("first", [3, 5, 7], ids=["too early", "overlapping", "too late"])
+async def test_a_batch_that_does_not_follow_the_log_is_told_where_it_ends(store: Store, first: int) -> None:
+    taken = await run(store)
+    await append(store, taken, 3, 5)
+    assert await append(store, taken, first, 8) == Step(Outcome.GAP, 5)
+    assert (await finish(store, taken, 7)) == Step(Outcome.GAP, 5)
+    assert await log_of(store, taken.id) == numbered(5)
+    assert (await record_of(store, taken.id)).cursor == Cursor(1, 5)
+
+
+async def test_after_a_gap_the_run_goes_on_from_where_the_log_ends(store: Store) -> None:
+    taken = await run(store)
+    step = await append(store, taken, 5, 6)
+    assert step == Step(Outcome.GAP, 2)
+    assert await append(store, taken, 3, 6) == Step(Outcome.OK, 6)
+    assert await log_of(store, taken.id) == numbered(6)
+
+
+async def test_many_appends_in_one_round_trip_are_answered_each_for_itself(store: Store) -> None:
+    first, second, third, fourth = [await run(store) for _ in range(4)]
+    await cancel(store, second.id)
+    await store.responses.delete(await record_of(store, third.id), "t")
+    batches = [(first, 3), (second, 3), (third, 3), (fourth, 4), (first, 4)]
+    steps = await store.jobs.append_many(
+        [Append(taken, number, number, frames(number, number)) for taken, number in batches], LEASE_S
+    )
+    assert steps == [
+        Step(Outcome.OK, 3),
+        Step(Outcome.OVER, 3),
+        Step(Outcome.GONE, -1),
+        Step(Outcome.GAP, 2),
+        Step(Outcome.OK, 4),
+    ]
+    assert await log_of(store, first.id) == numbered(4)
+
+
+# ---- Finishing
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "incomplete", "cancelled"])
+async def test_finish_takes_the_last_batch_the_terminal_event_and_the_final_object(store: Store, status: str) -> None:
+    taken = await run(store)
+    batch = Append(taken, 3, 5, frames(3, 4) + terminal(5, status), {"provider_id": "resp_1"})
+    assert await store.jobs.finish(Finish(batch, status, b"{final}")) == Step(Outcome.OK, 5)
+    assert await log_of(store, taken.id) == numbered(5, status)
+    reading = await store.responses.read(taken.id)
+    assert reading is not None
+    assert (reading.record.status, reading.record.terminal) == (status, True)
+    assert (reading.record.cursor, reading.record.provider_id) == (Cursor(1, 5), "resp_1")
+    assert (reading.snapshot, reading.base, reading.batches) == (b"{final}", b"", ())
+
+
+@pytest.mark.parametrize("second", ["completed", "failed"])
+async def test_the_first_terminal_status_wins(store: Store, second: str) -> None:
+    taken = await run(store)
+    await finish(store, taken, 3, "incomplete")
+    assert await finish(store, taken, 4, second) == Step(Outcome.OVER, 3)
+    assert await cancel(store, taken.id) is CancelOutcome.OVER
+    assert (await record_of(store, taken.id)).status == "incomplete"
+    assert await log_of(store, taken.id) == numbered(3, "incomplete")
+
+
+async def test_of_a_finish_and_a_cancel_at_the_same_instant_one_wins(store: Store) -> None:
+    for _ in range(20):
+        taken = await run(store)
+        step, cancelled = await asyncio.gather(finish(store, taken, 3), cancel(store, taken.id))
+        status = (await record_of(store, taken.id)).status
+        expected = {
+            "completed": (Step(Outcome.OK, 3), CancelOutcome.OVER),
+            "cancelled": (Step(Outcome.OVER, 3), CancelOutcome.CANCELLED),
+        }
+        assert (step, cancelled) == expected[status]
+        assert await log_of(store, taken.id) == numbered(3, status)
+
+
+# ---- Fencing
+
+
+async def all_fenced(store: Store, taken: Lease) -> set[Outcome]:
+    """What every step of a leased job comes to. Most of all it must not happen."""
+    step = await append(store, taken, 3, 3, provider_id="too late")
+    assert isinstance(step, Step)
+    finished = await finish(store, taken, 3, "failed", provider_id="too late")
+    return {step.outcome, finished.outcome, await renew(store, taken), await store.jobs.release(taken)}
+
+
+async def test_when_a_job_was_reclaimed_its_former_worker_is_refused_everything(
+    store: Store, admin: redis.Redis
+) -> None:
+    paused = await run(store)
+    expire_lease(admin, store, paused.id)
+    present = await lease(store)
+    assert present.id == paused.id
+    assert present.token != paused.token
+    before = contents(admin)
+    assert await all_fenced(store, paused) == {Outcome.STALE}
+    assert contents(admin) == before
+    assert await append(store, present, 3, 3) == Step(Outcome.OK, 3)
+
+
+async def test_a_token_of_an_earlier_epoch_is_stale(store: Store, admin: redis.Redis) -> None:
+    paused = await run(store)
+    await append(store, paused, 3, 4)
+    expire_lease(admin, store, paused.id)
+    present = await lease(store)
+    assert (paused.epoch, present.epoch) == (1, 2)
+    assert await all_fenced(store, paused) == {Outcome.STALE}
+    assert await log_of(store, present.id) == numbered(2)
+
+
+async def test_when_a_response_was_cancelled_its_worker_is_refused_everything(store: Store, admin: redis.Redis) -> None:
+    taken = await run(store)
+    await cancel(store, taken.id)
+    before = contents(admin)
+    assert await all_fenced(store, taken) == {Outcome.OVER}
+    assert contents(admin) == before
+
+
+async def test_when_a_response_has_ended_its_worker_is_refused_everything_else(
+    store: Store, admin: redis.Redis
+) -> None:
+    taken = await run(store)
+    await finish(store, taken, 3, "completed")
+    before = contents(admin)
+    assert await all_fenced(store, taken) == {Outcome.OVER}
+    assert contents(admin) == before
+
+
+async def test_when_a_response_was_deleted_nothing_brings_it_back(store: Store, admin: redis.Redis) -> None:
+    taken = await run(store)
+    record = await record_of(store, taken.id)
+    await store.responses.delete(record, "t")
+    before = contents(admin)
+    assert await all_fenced(store, taken) == {Outcome.GONE}
+    assert await store.responses.cancel(record, b"", b"") is CancelOutcome.GONE
+    assert contents(admin) == before
+    assert not any("record" in key or "log" in key for key in before)
+
+
+async def test_a_job_whose_record_was_removed_by_hand_is_forgotten_and_not_revived(
+    store: Store, admin: redis.Redis
+) -> None:
+    taken = await run(store)
+    shard = shard_of_id(store, taken.id)
+    admin.delete(shard.record(taken.id), shard.log(taken.id))
+    assert await all_fenced(store, taken) == {Outcome.GONE}
+    expire_lease(admin, store, taken.id)
+    assert await try_lease(store) is None
+    assert admin.exists(shard.record(taken.id), shard.log(taken.id), shard.leases) == 0
+
+
+# ---- Leases that run out
+
+
+async def test_a_lease_that_ran_out_but_was_not_reclaimed_lives_again_when_renewed(
+    store: Store, admin: redis.Redis
+) -> None:
+    taken = await run(store)
+    expire_lease(admin, store, taken.id)
+    assert await renew(store, taken) is Outcome.OK
+    assert await try_lease(store) is None
+    assert await append(store, taken, 3, 3) == Step(Outcome.OK, 3)
+
+
+async def test_renewing_many_answers_each_in_order(store: Store, admin: redis.Redis) -> None:
+    mine, stale, over, gone = [await run(store) for _ in range(4)]
+    expire_lease(admin, store, stale.id)
+    present = await lease(store)
+    await finish(store, over, 3)
+    await store.responses.delete(await record_of(store, gone.id), "t")
+    outcomes = await store.jobs.renew([mine, stale, over, gone, present], LEASE_S)
+    assert outcomes == [Outcome.OK, Outcome.STALE, Outcome.OVER, Outcome.GONE, Outcome.OK]
+    assert await store.jobs.renew([], LEASE_S) == []
+
+
+async def test_without_reclaim_a_lease_that_ran_out_is_left_alone(store: Store, admin: redis.Redis) -> None:
+    taken = await run(store)
+    expire_lease(admin, store, taken.id)
+    queued = await create(store)
+    assert (await lease(store, reclaim=False)).id == queued
+    assert await try_lease(store, reclaim=False) is None
+    assert await renew(store, taken) is Outcome.OK
+
+
+async def test_what_ran_out_is_reclaimed_before_anything_queued_is_begun(store: Store, admin: redis.Redis) -> None:
+    taken = await run(store)
+    await create(store)
+    expire_lease(admin, store, taken.id)
+    assert (await lease(store)).id == taken.id
+
+
+async def test_what_ran_out_is_reclaimed_once_however_many_ask_at_the_same_instant(
+    store: Store, admin: redis.Redis
+) -> None:
+    dead = [await run(store) for _ in range(20)]
+    for taken in dead:
+        expire_lease(admin, store, taken.id)
+    taken_again = await asyncio.gather(*(try_lease(store) for _ in range(40)))
+    assert Counter(one.id for one in taken_again if one) == Counter(one.id for one in dead)
+
+
+# ---- Reruns
+
+
+async def rerun(store: Store, admin: redis.Redis, *, stream: bool, output: bool, **options: int) -> Lease:
+    """What the second worker gets when the first one died, before or after output."""
+    first = await run(store, stream=stream)
+    if output:
+        await append(store, first, 3, 4, provider_id="resp_1", base=b"{base}", deployment="d1")
+    expire_lease(admin, store, first.id)
+    return await lease(store, **options)
+
+
+async def test_an_unstreamed_response_with_output_is_run_again_in_a_new_epoch(store: Store, admin: redis.Redis) -> None:
+    second = await rerun(store, admin, stream=False, output=True)
+    assert (second.verdict, second.epoch, second.attempt, second.last) == (Verdict.RUN, 2, 2, 2)
+    reading = await store.responses.read(second.id)
+    assert reading is not None
+    assert (reading.record.status, reading.record.cursor) == ("in_progress", Cursor(2, 2))
+    assert (reading.base, reading.record.provider_id, reading.record.deployment) == (b"", "", "")
+    assert [batch.cursor for batch in reading.batches] == [Cursor(2, 1), Cursor(2, 2)]
+    assert await log_of(store, second.id) == numbered(2)
+    assert await append(store, second, 3, 3) == Step(Outcome.OK, 3)
+
+
+async def test_a_third_run_starts_a_third_epoch(store: Store, admin: redis.Redis) -> None:
+    second = await rerun(store, admin, stream=False, output=True)
+    await append(store, second, 3, 7)
+    expire_lease(admin, store, second.id)
+    third = await lease(store)
+    assert (third.epoch, third.attempt, third.last) == (3, 3, 2)
+    assert await log_of(store, third.id) == numbered(2)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_with_lifecycle_events_only_is_run_again_in_the_same_epoch(
+    store: Store, admin: redis.Redis, stream: bool
+) -> None:
+    second = await rerun(store, admin, stream=stream, output=False)
+    assert (second.verdict, second.epoch, second.attempt, second.last) == (Verdict.RUN, 1, 2, 2)
+    assert await log_of(store, second.id) == numbered(2)
+
+
+async def test_a_streamed_response_with_output_is_lost_and_keeps_its_log(store: Store, admin: redis.Redis) -> None:
+    second = await rerun(store, admin, stream=True, output=True)
+    assert (second.verdict, second.epoch, second.last) == (Verdict.LOST, 1, 4)
+    assert await log_of(store, second.id) == numbered(4)
+    assert await finish(store, second, 5, "failed") == Step(Outcome.OK, 5)
+    assert await log_of(store, second.id) == numbered(5, "failed")
+
+
+async def test_a_job_that_was_tried_too_often_is_lost_and_keeps_its_log(store: Store, admin: redis.Redis) -> None:
+    second = await rerun(store, admin, stream=False, output=True, max_attempts=1)
+    assert (second.verdict, second.epoch, second.attempt, second.last) == (Verdict.LOST, 1, 2, 4)
+    assert await log_of(store, second.id) == numbered(4)
+
+
+async def test_a_worker_that_dies_while_it_fails_a_lost_job_leaves_it_lost(store: Store, admin: redis.Redis) -> None:
+    second = await rerun(store, admin, stream=False, output=True, max_attempts=1)
+    expire_lease(admin, store, second.id)
+    third = await lease(store, max_attempts=1)
+    assert (third.verdict, third.epoch, third.last) == (Verdict.LOST, 1, 4)
+
+
+async def test_a_job_that_waited_too_long_is_expired_also_in_its_first_lease(store: Store, admin: redis.Redis) -> None:
+    response_id = await create(store)
+    admin.hincrby(shard_of_id(store, response_id).record(response_id), "queued_ms", -10_001)
+    taken = await lease(store, max_age_s=10)
+    assert (taken.id, taken.verdict) == (response_id, Verdict.EXPIRED)
+    assert await finish(store, taken, 3, "failed") == Step(Outcome.OK, 3)
+    assert await log_of(store, response_id) == numbered(3, "failed")
+
+
+async def test_a_pinned_deployment_survives_a_rerun(store: Store, admin: redis.Redis) -> None:
+    first = await run(store, deployment="d1", previous="resp_0")
+    await append(store, first, 3, 3, deployment="d1", provider_id="resp_1")
+    expire_lease(admin, store, first.id)
+    second = await lease(store)
+    assert (second.epoch, second.deployment, second.previous) == (2, "d1", "resp_0")
+
+
+# ---- Handing back
+
+
+async def test_a_released_job_counts_as_no_attempt(store: Store) -> None:
+    taken = await run(store)
+    for _ in range(5):
+        assert taken.attempt == 1
+        assert await store.jobs.release(taken) is Outcome.OK
+        taken = await lease(store, max_attempts=1)
+    assert (taken.verdict, taken.epoch) == (Verdict.RUN, 1)
+
+
+async def test_a_released_job_keeps_its_place_in_the_queue(store: Store, admin: redis.Redis) -> None:
+    created = []
+    for _ in range(3):
+        created.append(await create(store))
+        await a_millisecond(admin)
+    taken = await lease(store)
+    await store.jobs.release(taken)
+    assert [(await lease(store)).id for _ in created] == created
+
+
+async def test_a_released_job_stays_in_progress_and_its_former_worker_is_refused(store: Store) -> None:
+    taken = await run(store)
+    await store.jobs.release(taken)
+    assert (await record_of(store, taken.id)).status == "in_progress"
+    assert await append(store, taken, 3, 3) == Step(Outcome.STALE, 2)
+    assert await finish(store, taken, 3) == Step(Outcome.STALE, 2)
+    assert await renew(store, taken) is Outcome.STALE
+
+
+@pytest.mark.parametrize(
+    ("stream", "verdict", "epoch", "last"), [(False, Verdict.RUN, 2, 2), (True, Verdict.LOST, 1, 3)]
+)
+async def test_a_job_released_after_output_is_run_again_only_if_nobody_streams_it(
+    store: Store, stream: bool, verdict: Verdict, epoch: int, last: int
+) -> None:
+    taken = await run(store, stream=stream)
+    await append(store, taken, 3, 3)
+    await store.jobs.release(taken)
+    second = await lease(store)
+    assert (second.verdict, second.epoch, second.attempt, second.last) == (verdict, epoch, 1, last)
+
+
+async def test_a_cancelled_job_that_was_released_is_not_leased_again(store: Store, admin: redis.Redis) -> None:
+    taken = await run(store)
+    await store.jobs.release(taken)
+    assert await cancel(store, taken.id) is CancelOutcome.CANCELLED
+    assert admin.exists(shard_of_id(store, taken.id).queue(ALICE)) == 0
+    assert await try_lease(store) is None

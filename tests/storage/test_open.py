@@ -1,0 +1,232 @@
+"""Opening a store: fit or misfit, patient, and one secret for all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+from redis.asyncio import Redis
+
+from storage import Store, StoreMisfit, StoreUnavailable, open_store
+from storage import open as opening
+from tests.conftest import plain_url
+from tests.support.servers import configured
+from tests.support.stored import create, finish, lease, log_of, numbered
+from tests.support.waiting import wait_until
+
+
+async def outcome_of(url: str, shards: int = 1) -> Store:
+    async with open_store(url, shards) as store:
+        await store.ping()
+        return store
+
+
+# ---- Fit
+
+
+async def test_everybody_on_a_store_has_the_same_secret(store_url: str) -> None:
+    stores = await asyncio.gather(*(outcome_of(store_url) for _ in range(5)))
+    (secret,) = {store.id_secret for store in stores}
+    assert len(secret) == 32
+
+
+async def test_two_stores_have_two_secrets(store_url: str, admin: redis.Redis) -> None:
+    first = await outcome_of(store_url)
+    admin.flushall()
+    assert (await outcome_of(store_url)).id_secret != first.id_secret
+
+
+async def test_what_is_stored_is_there_for_whoever_opens_the_store_next(store_url: str) -> None:
+    async with open_store(store_url) as store:
+        response_id = await create(store)
+    async with open_store(store_url) as store:
+        await finish(store, await lease(store), 3)
+    async with open_store(store_url) as store:
+        assert await log_of(store, response_id) == numbered(3, "completed")
+
+
+async def test_the_name_of_an_embedded_store_is_its_directory(tmp_path: Path) -> None:
+    place = tmp_path / "a store"
+    async with open_store(f"embedded://{tmp_path}/a%20store") as store:
+        assert store.name == f"embedded://{place}"
+        assert (place / "server.lock").exists()
+
+
+# ---- Misfit
+
+
+@pytest.mark.parametrize("shards", [1, 8, 32])
+async def test_a_store_that_was_made_with_other_shards_is_refused(store_url: str, shards: int) -> None:
+    await outcome_of(store_url, 16)
+    with pytest.raises(StoreMisfit, match=f"shards: 16, the config says {shards}"):
+        await outcome_of(store_url, shards)
+    await outcome_of(store_url, 16)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"redis_version": "6.2.14"}, "Redis 6.2.14: Pollux needs Redis 7.0 or newer"),
+        ({}, "Redis 0.0"),
+        ({"redis_version": "7.2.4", "cluster_enabled": 1}, "Redis Cluster"),
+    ],
+)
+async def test_a_server_that_can_not_serve_us_is_refused_and_left_as_it_was(
+    store_url: str, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch, about: dict[str, Any], message: str
+) -> None:
+    async def info(*_: Any) -> dict[str, Any]:
+        return about
+
+    monkeypatch.setattr(Redis, "info", info)
+    with pytest.raises(StoreMisfit, match=message):
+        await outcome_of(store_url)
+    assert admin.dbsize() == 0
+
+
+@pytest.mark.parametrize("url", ["http://localhost", "memory://", "localhost:6379", "redis", "", "REDIS2://h"])
+async def test_an_unknown_kind_of_store_is_refused_with_those_that_are_known(url: str) -> None:
+    with pytest.raises(StoreMisfit, match=r"embedded://\[directory\], redis://"):
+        await outcome_of(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost:port",
+        "redis://:hunter2/6@localhost",
+        "redis://localhost?db=hunter2",
+        "redis://localhost?hunter2=1",
+        "redis://[::1",
+        "unix:///nowhere?socket_timeout=hunter2",
+    ],
+)
+async def test_a_url_that_can_not_be_read_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(StoreMisfit, match="URL can't be read") as caught:
+        await outcome_of(url)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+# ---- Credentials
+
+
+@contextmanager
+def user(admin: redis.Redis, name: str, password: str, *commands: str) -> Iterator[None]:
+    admin.acl_setuser(
+        name,
+        enabled=True,
+        reset=True,
+        passwords=[f"+{password}"],
+        keys=["*"],
+        channels=["*"],
+        commands=commands,
+    )
+    try:
+        yield
+    finally:
+        admin.acl_deluser(name)
+
+
+def signed_in(store_url: str, credentials: str) -> str:
+    parts = urlsplit(plain_url(store_url))
+    return parts._replace(netloc=f"{credentials}@{parts.netloc.rpartition('@')[2]}").geturl()
+
+
+async def test_a_password_is_used_and_never_shown(
+    store_url: str, admin: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with user(admin, "pollux", "hunter2", "+@all"):
+        store = await outcome_of(signed_in(store_url, "pollux:hunter2"))
+    assert "pollux:***@" in store.name
+    assert "hunter2" not in f"{store.name} {caplog.text}"
+
+
+async def test_a_password_in_the_query_is_not_shown_either(store_url: str, admin: redis.Redis) -> None:
+    with user(admin, "pollux", "hunter2", "+@all"):
+        store = await outcome_of(f"{plain_url(store_url)}?username=pollux&password=hunter2")
+    assert "hunter2" not in store.name
+
+
+async def test_a_wrong_password_is_refused_at_once(store_url: str, admin: redis.Redis) -> None:
+    refused = pytest.raises(StoreMisfit, match="refuses these credentials")
+    with user(admin, "pollux", "hunter2", "+@all"), refused as caught:
+        await outcome_of(signed_in(store_url, "pollux:hunter3"))
+    assert "hunter" not in str(caught.value)
+
+
+async def test_a_user_who_may_not_do_what_we_do_is_refused_at_once(store_url: str, admin: redis.Redis) -> None:
+    refused = pytest.raises(StoreMisfit, match="refuses these credentials")
+    with user(admin, "pollux", "hunter2", "+ping", "+info", "+client", "+hello"), refused:
+        await outcome_of(signed_in(store_url, "pollux:hunter2"))
+
+
+async def test_a_user_who_may_not_read_the_configuration_is_served(store_url: str, admin: redis.Redis) -> None:
+    with user(admin, "pollux", "hunter2", "+@all", "-config"):
+        await outcome_of(signed_in(store_url, "pollux:hunter2"))
+
+
+# ---- Patience
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "PATIENCE_S", 0.1)
+
+
+@pytest.mark.parametrize("url", ["unix:///nowhere/redis.sock", "redis://user:hunter2@127.0.0.1:1/0"])
+@pytest.mark.usefixtures("impatient")
+async def test_a_store_that_is_not_there_is_waited_for_but_not_for_ever(url: str) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(StoreUnavailable, match="no store answers at") as caught:
+            await outcome_of(url)
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_store_that_starts_late_is_waited_for(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    server = urlsplit(plain_url(store_url))
+    if server.scheme != "unix":
+        pytest.skip("the given server has no socket file that could be moved")
+    with tempfile.TemporaryDirectory(prefix="pollux-") as directory:
+        late = Path(directory) / "redis.sock"
+        opening_task = asyncio.create_task(outcome_of(f"unix://{late}"))
+        await wait_until(lambda: "waiting for the store" in caplog.text)
+        late.symlink_to(server.path)
+        assert (await opening_task).shards == 1
+
+
+# ---- Warnings
+
+
+async def test_a_server_that_evicts_is_warned_about(
+    store_url: str, admin: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with configured(admin, maxmemory="4gb", maxmemory_policy="allkeys-lru"):
+        await outcome_of(store_url)
+    assert "CONFIG SET maxmemory-policy noeviction" in caplog.text
+
+
+@pytest.mark.parametrize("flags", ["", "KA", "KEA", "Kgxe", "Kg$xe", "Egxe", "Kgx"])
+async def test_keyspace_notifications_that_are_off_are_warned_about_with_the_remedy(
+    store_url: str, admin: redis.Redis, caplog: pytest.LogCaptureFixture, flags: str
+) -> None:
+    with configured(admin, notify_keyspace_events=flags):
+        await outcome_of(store_url)
+    enough = flags in ("KA", "KEA", "Kgxe", "Kg$xe")
+    assert ("CONFIG SET notify-keyspace-events Kgxe" in caplog.text) is not enough
+
+
+async def test_a_server_that_is_as_it_should_be_is_not_talked_about(
+    store_url: str, admin: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with configured(admin, maxmemory_policy="noeviction", notify_keyspace_events="Kgxe"):
+        await outcome_of(store_url)
+    assert [record.message for record in caplog.records if record.name.startswith("pollux")] == []
