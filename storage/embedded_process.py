@@ -3,11 +3,13 @@
 Nothing here decides anything; who may do which of these, and when, is the business of `storage.embedded`.
 """
 
+import asyncio
 import os
 import stat
 import subprocess
 import threading
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -164,14 +166,15 @@ class EmbeddedServer:
             f"Its log, {self.log_file}, ends:\n{self._log_tail(0)}"
         )
 
-    def _client(self) -> Redis:
-        # No retries: the callers' loops repeat what matters.
-        return Redis(
-            unix_socket_path=str(self.socket_path),
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
-            retry=Retry(NoBackoff(), 0),
-        )
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Redis]:
+        # No retries: the callers' loops repeat what matters. The deadline is not redis-py's `socket_timeout`, which
+        # can swallow the cancellation of the supervisor (`connection.answered` tells how).
+        async with asyncio.timeout(ANSWER_S):
+            async with Redis(
+                unix_socket_path=str(self.socket_path), socket_timeout=None, retry=Retry(NoBackoff(), 0)
+            ) as client:
+                yield client
 
     def _log_tail(self, offset: int) -> str:
         """The last lines that were logged after `offset`."""

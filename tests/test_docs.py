@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from server.api.sse import HEARTBEAT_S
+from server.app import HANDLERS_END_WITHIN_S
+from server.check import describe
 from server.cli import _parser, main
 from server.config import Config, load_config, parse_config, unknown_keys
 
@@ -37,9 +41,7 @@ class Setting:
 
 
 def uncommented(text: str) -> list[str]:
-    return [
-        match[1] + match[2] if (match := _COMMENTED_OUT.fullmatch(line)) else line for line in text.splitlines()
-    ]
+    return [match[1] + match[2] if (match := _COMMENTED_OUT.fullmatch(line)) else line for line in text.splitlines()]
 
 
 def settings(lines: list[str], node: yaml.Node, path: str = "") -> Iterator[Setting]:
@@ -150,52 +152,166 @@ def test_the_example_speaks_to_the_simulator_where_it_listens_by_default() -> No
         assert entry.litellm_params.api_base == f"http://127.0.0.1:{port}/v1"
 
 
-# The image and the composition.
+# The image, the composition, the proxy.
 
 
-def dockerfile() -> list[list[str]]:
-    """The instructions, each as a list of its words."""
-    text = re.sub(r"^#.*\n", "", (ROOT / "deploy" / "Dockerfile").read_text(), flags=re.MULTILINE)
-    lines = text.replace("\\\n", " ").splitlines()
-    return [[name, *_words(rest)] for line in lines if line.strip() for name, _, rest in [line.partition(" ")]]
-
-
-def _words(text: str) -> list[str]:
-    """The exec form is JSON."""
-    if text.startswith("["):
-        words: list[str] = json.loads(text)
-        return words
-    return shlex.split(text)
+def deployed(name: str) -> str:
+    return (ROOT / "deploy" / name).read_text(encoding="utf-8")
 
 
 def instructions(name: str) -> list[list[str]]:
-    return [words for first, *words in dockerfile() if first == name]
+    """The instructions of the Dockerfile that begin with this word, split into the words behind it."""
+    text = re.sub(r"^#.*\n", "", deployed("Dockerfile"), flags=re.MULTILINE).replace("\\\n", " ")
+    found = [re.fullmatch(rf"{name} +(.*)", line) for line in text.splitlines()]
+    return [_words(match[1]) for match in found if match]
+
+
+def _words(text: str) -> list[str]:
+    """The exec form is a JSON list at the end."""
+    options, bracket, rest = text.partition("[")
+    words: list[str] = json.loads(bracket + rest) if bracket else []
+    return [*shlex.split(options), *words]
+
+
+def understood(command: list[str]) -> dict[str, Any]:
+    """What our own command line makes of a `pollux …`; it ends the test if it makes nothing of it."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert command[0] in scripts
+    return vars(_parser().parse_args(command[1:]))
 
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+    found: dict[str, Any] = yaml.safe_load(deployed("compose.yaml"))
     return found
 
 
-def check_command(command: list[str]) -> dict[str, Any]:
-    """A `pollux …` that the command line understands, and what it understands."""
-    assert command[0] == "pollux"
-    return vars(_parser().parse_args(command[1:]))
+@pytest.fixture(scope="module")
+def composed(compose: dict[str, Any]) -> Config:
+    """The config that stands in compose.yaml."""
+    return parse_config(yaml.safe_load(compose["configs"]["pollux"]["content"]), environ={})
+
+
+def replicas(compose: dict[str, Any]) -> list[dict[str, Any]]:
+    return [service for name, service in compose["services"].items() if name.startswith("pollux-")]
+
+
+def test_the_image_starts_pollux_where_it_can_be_reached() -> None:
+    [command] = instructions("ENTRYPOINT")
+    arguments = understood(command)
+    assert (arguments["host"], arguments["config"]) == ("0.0.0.0", Path("/etc/pollux/config.yaml"))
+    assert instructions("EXPOSE") == [[str(arguments["port"])]]
+    [[*_, probe]] = instructions("HEALTHCHECK")
+    compile(probe, "HEALTHCHECK", "exec")
+    assert f"'127.0.0.1', {arguments['port']}" in probe
+    assert "'/livez'" in probe
+
+
+def test_the_image_ends_orderly_and_does_not_run_as_root() -> None:
+    assert instructions("STOPSIGNAL") == [["SIGTERM"]]
+    assert instructions("USER") == [["10001:10001"]]
+
+
+def test_the_image_copies_only_what_exists_and_is_not_ignored() -> None:
+    let_through = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in let_through
+    copied = [words[:-1] for words in instructions("COPY") if not words[0].startswith("--from")]
+    sources = {source for words in copied for source in words}
+    for source in sources:
+        assert (ROOT / source).exists()
+        assert f"!{source}" in let_through
+    assert {line[1:] for line in let_through if line.startswith("!")} == sources
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(packages["packages"]) <= sources
+
+
+def test_the_image_installs_what_was_tested_and_no_more() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    tested, installed = pins("requirements.lock"), pins("deploy/requirements.lock")
+    assert installed.items() <= tested.items(), "run make lock"
+    assert {name_of(dependency) for dependency in project["dependencies"]} <= installed.keys()
+    only_for_tests = {name_of(dependency) for dependency in project["optional-dependencies"]["dev"]}
+    assert not only_for_tests & installed.keys()
+    [install] = [words for words in instructions("RUN") if "-r" in words]
+    assert "--require-hashes" in install
+    assert install[-1].endswith("deploy/requirements.lock")
+
+
+@pytest.mark.parametrize("lock", ["requirements.lock", "deploy/requirements.lock"])
+def test_a_lock_has_hashes_and_names_no_host(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert "://" not in text
+    assert len(re.findall(r"^\S+==\S+ \\\n +--hash=sha256:", text, re.MULTILINE)) == len(pins(lock)) > 10
+
+
+def pins(lock: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
+
+
+def name_of(dependency: str) -> str:
+    match = re.match(r"[A-Za-z0-9-]+", dependency)
+    assert match
+    return match[0].lower()
+
+
+def test_compose_starts_commands_that_exist(compose: dict[str, Any]) -> None:
+    simulator = understood(compose["services"]["simulator"]["entrypoint"])
+    assert simulator["host"] == "0.0.0.0"
+    for replica in replicas(compose):
+        assert not {"entrypoint", "command"} & replica.keys(), "a replica starts as the image does"
+        assert [mounted["target"] for mounted in replica["configs"]] == ["/etc/pollux/config.yaml"]
+        assert (ROOT / "deploy" / replica["build"]["context"] / replica["build"]["dockerfile"]).is_file()
+        assert replica["depends_on"].keys() <= compose["services"].keys()
+
+
+def test_compose_has_two_replicas_on_ports_of_this_machine_alone(compose: dict[str, Any]) -> None:
+    [image_port] = instructions("EXPOSE")[0]
+    assert [replica["ports"] for replica in replicas(compose)] == [
+        [f"127.0.0.1:{port}:{image_port}"] for port in (4000, 4001)
+    ]
+
+
+def test_compose_gives_replicas_the_time_to_drain(compose: dict[str, Any], composed: Config) -> None:
+    for replica in replicas(compose):
+        assert seconds(replica["stop_grace_period"]) >= composed.pollux.drain_s + HANDLERS_END_WITHIN_S
+
+
+def test_compose_has_a_config_that_its_own_services_answer(compose: dict[str, Any], composed: Config) -> None:
+    assert not list(unknown_keys(composed))
+    environment = replicas(compose)[0]["environment"]
+    assert "LITELLM_MASTER_KEY" in environment, "else it would serve loopback only"
+    addresses = {
+        composed.store_url(environ={}),
+        *(entry.litellm_params.api_base or "" for entry in composed.model_list),
+    }
+    port = understood(compose["services"]["simulator"]["entrypoint"])["port"]
+    assert addresses == {"redis://redis:6379/0", f"http://simulator:{port}/v1"}
+    assert {"redis", "simulator"} <= compose["services"].keys()
+    assert "warning" not in describe(composed)
+
+
+def test_compose_has_a_redis_that_keeps_what_it_accepted(compose: dict[str, Any]) -> None:
+    program, *options = compose["services"]["redis"]["command"]
+    assert program == "redis-server"
+    assert dict(zip(options[::2], options[1::2], strict=True)) == {
+        "--appendonly": "yes",
+        "--maxmemory-policy": "noeviction",
+        "--notify-keyspace-events": "Kgxe",
+    }
+
+
+def test_nginx_lets_waits_streams_and_bodies_through(compose: dict[str, Any], composed: Config) -> None:
+    directives = dict(re.findall(r"^ +([a-z_]+) +(.+);$", deployed("nginx.conf"), re.MULTILINE))
+    assert directives["proxy_buffering"] == "off"
+    assert directives["proxy_http_version"] == "1.1"
+    assert seconds(directives["proxy_read_timeout"]) > max(composed.pollux.max_wait_s, 600, HEARTBEAT_S)
+    assert directives["client_max_body_size"].endswith("m")
+    assert int(directives["client_max_body_size"][:-1]) * 1024**2 > composed.pollux.max_body_bytes
+    published = [port.rpartition(":")[0] for replica in replicas(compose) for port in replica["ports"]]
+    assert re.findall(r"^ +server (\S+:\d+);$", deployed("nginx.conf"), re.MULTILINE) == published
 
 
 def seconds(text: str) -> int:
-    assert re.fullmatch(r"\d+s", text)
-    return int(text[:-1])
-
-
-def test_the_image_starts_pollux_on_all_addresses() -> None:
-    [command] = instructions("ENTRYPOINT")
-    understood = check_command(command)
-    assert understood["host"] == "0.0.0.0"
-    assert understood["config"] == Path("/etc/pollux/config.yaml")
-    assert instructions("EXPOSE") == [[str(understood["port"])]]
-    assert instructions("STOPSIGNAL") == [["SIGTERM"]]
-    assert instructions("USER")[-1] != ["root"]
-    [health] = instructions("HEALTHCHECK")
-    assert f"'127.0.0.1', {understood['port']}" in health[-1] or "/livez" in health[-1]
+    match = re.fullmatch(r"(\d+)s", text)
+    assert match, text
+    return int(match[1])

@@ -109,7 +109,6 @@ async def test_the_demo_shows_its_five_parts_and_ends_with_0(tmp_path: Path) -> 
     await nothing_is_left(tmp_path)
 
 
-@pytest.mark.slow
 async def test_the_demo_fails_and_says_why_when_its_provider_dies(tmp_path: Path) -> None:
     with running_demo(tmp_path) as demo:
         printed = read_until(demo, "in_progress")
@@ -138,7 +137,6 @@ async def test_ctrl_c_ends_the_demo_and_the_store_that_a_killed_pollux_left(tmp_
     await nothing_is_left(tmp_path)
 
 
-@pytest.mark.slow
 async def test_kept_running_it_serves_until_ctrl_c(tmp_path: Path) -> None:
     ports = ("--port", str(free_port()), "--simulator-port", str(free_port()))
     with running_demo(tmp_path, "--keep-running", *ports) as demo:

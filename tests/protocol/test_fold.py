@@ -192,7 +192,7 @@ def test_what_a_tool_is_called_with_grows(events: str, field: str, start: str | 
     call = {"type": "call", field: start}
     (item,) = folded(added(call), at(f"{events}.delta", delta='{"a"'), at(f"{events}.delta", delta=":1}"))
     assert item == {"type": "call", field: '{"a":1}'}
-    (item,) = folded(added(call), at(f"{events}.delta", delta="{"), at(f"{events}.done", **{field: "{}"}))
+    (item,) = folded(added(call), at(f"{events}.delta", delta="{"), {**at(f"{events}.done"), field: "{}"})
     assert item == {"type": "call", field: "{}"}
 
 

@@ -36,7 +36,8 @@ blocks = st.lists(lines, min_size=1, max_size=5)
 
 def reference(text: str) -> list[tuple[str, str]]:
     """The standard's algorithm, line by line, on a whole stream: name and data of each event."""
-    events, name, data = [], "", []
+    events: list[tuple[str, str]] = []
+    name, data = "", list[str]()
     for line in re.sub("\r\n|\r", "\n", text).split("\n"):
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")

@@ -1,0 +1,190 @@
+"""What `pollux check-config` tells: every model with its mode and why, what surprises, and no secret."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from server.check import describe
+from server.config import parse_config
+from tests.support.generated import moderate
+
+DEEP = "o4-mini-deep-research"
+READ = (
+    "LITELLM_MASTER_KEY",
+    "POLLUX_STORE",
+    *("REDIS_URL", "REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_USERNAME"),
+    *("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE"),
+    *("AZURE_API_KEY", "AZURE_API_BASE", "AZURE_API_VERSION"),
+    "MYSTERY_API_KEY",
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in READ:
+        monkeypatch.delenv(name, raising=False)
+
+
+def entry(name: str, model: str, **params: Any) -> dict[str, Any]:
+    return {"model_name": name, "litellm_params": {"model": model, **params}}
+
+
+def mode(polling: Any, native: list[str] | None = None) -> dict[str, Any]:
+    section = {"polling_via_cache": polling, "native_background_mode": native}
+    return {"responses": {"background_mode": section}}
+
+
+def told(**sections: Any) -> str:
+    return describe(parse_config(sections, environ={}))
+
+
+def warnings(**sections: Any) -> list[str]:
+    return [line for line in told(**sections).splitlines() if line.startswith("warning: ")]
+
+
+def test_a_whole_config_is_told() -> None:
+    text = told(
+        model_list=[
+            {**entry("gpt-5.2", "openai/gpt-5.2", api_key="sk-up"), "model_info": {"id": "main"}},
+            {**entry(DEEP, f"openai/{DEEP}", api_base="http://h/v1"), "model_info": {"id": "deep"}},
+            {**entry("odd", "mystery/odd"), "model_info": {"id": "odd"}},
+        ],
+        litellm_settings={**mode(["openai"], [DEEP]), "cache_params": {"type": "redis", "password": "secret"}},
+        router_settings={"model_group_alias": {"short": "gpt-5.2"}},
+        general_settings={"master_key": "sk-1234"},
+        pollux={"keys": [{"name": "bob", "key": "k1"}, {"name": "alice", "key": "k2"}]},
+    )
+    assert text == (
+        "store: redis://***@127.0.0.1:6379/0\n"
+        "keys: master, alice, bob\n"
+        "cached responses are kept for 3600 s after their end\n"
+        "\n"
+        "gpt-5.2\n"
+        "  background: cached, because polling_via_cache lists openai\n"
+        "  deployment main: openai, model gpt-5.2, https://api.openai.com/v1, credential set\n"
+        "o4-mini-deep-research\n"
+        "  background: native, because listed in native_background_mode\n"
+        "  deployment deep: openai, model o4-mini-deep-research, http://h/v1, credential missing\n"
+        "odd\n"
+        "  background: native, because polling_via_cache does not list its provider (mystery)\n"
+        "  deployment odd: mystery, model odd, no address: set litellm_params.api_base, or no request can be served, "
+        "credential missing\n"
+        "short (alias of gpt-5.2)\n"
+        "  background: native, because polling_via_cache does not list its provider (none)\n"
+        "  deployment main: openai, model gpt-5.2, https://api.openai.com/v1, credential set\n"
+        "warning: short is native: aliases and wildcards don't count for a list in polling_via_cache\n"
+    )
+
+
+def test_an_empty_config_is_told() -> None:
+    assert told() == (
+        "store: embedded://\n"
+        "keys: none, so loopback only\n"
+        "cached responses are kept for 3600 s after their end\n"
+        "\n"
+        "models: none; add some to model_list\n"
+    )
+
+
+def test_a_server_open_to_everybody_is_told() -> None:
+    assert "keys: none, and everybody is served\n" in told(pollux={"allow_unauthenticated": True})
+
+
+def test_the_environment_counts_as_the_config_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELLM_MASTER_KEY", "sk-environ")
+    monkeypatch.setenv("POLLUX_STORE", "redis://:hush@h")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-environ")
+    text = told(model_list=[entry("gpt-5.2", "openai/gpt-5.2")])
+    assert "keys: master\n" in text
+    assert "store: redis://***@h\n" in text
+    assert "credential set\n" in text
+
+
+@pytest.mark.parametrize("polling", [True, "openai", "ALL", "true", 1, {"openai": True}])
+def test_a_value_that_switches_polling_off_is_warned_of(polling: Any) -> None:
+    (warning,) = warnings(model_list=[entry("m", "openai/m")], litellm_settings=mode(polling))
+    assert f"polling_via_cache: {polling!r} switches it off" in warning
+
+
+@pytest.mark.parametrize("polling", ["all", ["openai"], [], False, None])
+def test_a_value_that_means_what_it_says_is_not_warned_of(polling: Any) -> None:
+    assert warnings(model_list=[entry("m", "openai/m")], litellm_settings=mode(polling)) == []
+
+
+def test_a_native_model_that_nobody_serves_is_warned_of() -> None:
+    (warning,) = warnings(model_list=[entry("m", "openai/m")], litellm_settings=mode("all", ["n"]))
+    assert warning == "warning: native_background_mode lists n, which no deployment serves"
+
+
+def test_a_native_model_that_does_not_cover_its_prefixed_name_is_warned_of() -> None:
+    entries = [entry(DEEP, f"openai/{DEEP}"), entry(f"openai/{DEEP}", f"openai/{DEEP}")]
+    (warning,) = warnings(model_list=entries, litellm_settings=mode("all", [DEEP]))
+    assert f"lists {DEEP}, which does not cover openai/{DEEP}" in warning
+
+
+def test_a_wildcard_that_is_native_only_for_being_one_is_warned_of() -> None:
+    (warning,) = warnings(model_list=[entry("*", "openai/*")], litellm_settings=mode(["openai"]))
+    assert warning.startswith("warning: * is native: aliases and wildcards don't count")
+    assert warnings(model_list=[entry("openai/*", "openai/*")], litellm_settings=mode(["openai"])) == []
+
+
+# Secrets.
+
+# Letters alone would be found in the text by chance.
+secrets = st.text(st.sampled_from("aB3@:/?#[]%&=+ ü$"), min_size=1, max_size=12).map(lambda text: f"hu5h{text}tu5h")
+
+
+@settings(moderate, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(secrets)
+def test_no_secret_is_told_wherever_it_stands(secret: str) -> None:
+    text = told(
+        model_list=[
+            entry("a", "openai/a", api_key=secret, organization=secret, extra_headers={"x-key": secret}),
+            entry("b", "azure/b", api_base=f"https://user:{quoted(secret)}@h/openai?sig={quoted(secret)}"),
+            entry("c", "openai/c", api_base=f"https://h/v1?key={quoted(secret)}", password=secret),
+        ],
+        litellm_settings={"cache_params": {"type": "redis", "password": secret, "host": "h"}},
+        general_settings={"master_key": secret},
+        pollux={"keys": [{"name": "a", "key": secret}], "id_secrets": [secret]},
+    )
+    assert "hu5h" not in text
+    assert "tu5h" not in text
+
+
+def quoted(secret: str) -> str:
+    """As careless people do: only what would end the authority."""
+    return secret.replace("/", "%2F").replace("?", "%3F").replace("#", "%23").replace("[", "%5B").replace("]", "%5D")
+
+
+@settings(moderate, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(secrets, st.sampled_from(["redis", "rediss", "unix"]))
+def test_no_secret_in_the_address_of_the_store_is_told(secret: str, scheme: str) -> None:
+    for url in (
+        f"{scheme}://:{secret}@host:1/0",
+        f"{scheme}://user:{secret}@host",
+        f"{scheme}://host/0?password={secret}",
+    ):
+        text = told(pollux={"store": url})
+        assert "hu5h" not in text
+        assert "tu5h" not in text
+        assert f"store: {scheme}://" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("embedded://", "embedded://"),
+        ("embedded:///var/lib/pollux", "embedded:///var/lib/pollux"),
+        ("redis://host:6379/2", "redis://host:6379/2"),
+        ("redis://:p@host:6379/2", "redis://***@host:6379/2"),
+        ("redis://u:p@ss@host", "redis://***@host"),
+        ("redis://u:p?s@host", "redis://***@…"),
+        ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
+    ],
+)
+def test_the_address_of_the_store_stays_recognisable(url: str, shown: str) -> None:
+    assert told(pollux={"store": url}).startswith(f"store: {shown}\n")

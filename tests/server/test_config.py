@@ -1,0 +1,462 @@
+"""The config: LiteLLM's file as it is, our section strictly, and errors that name the dotted path."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.config import Config, ConfigError, load_config, parse_config, unknown_keys, warn_of_unknown_keys
+
+ENTRY = {"model_name": "gpt-5.2", "litellm_params": {"model": "openai/gpt-5.2"}}
+
+# As in LiteLLM's own documentation: what a user of its proxy has.
+LITELLMS = """
+model_list:
+  - model_name: gpt-5.2
+    litellm_params:
+      model: openai/gpt-5.2
+      api_key: os.environ/OPENAI_API_KEY
+      rpm: 100
+      tpm: 100000
+      max_parallel_requests: 10
+    model_info:
+      mode: responses
+  - model_name: azure-gpt
+    litellm_params: {model: azure/gpt, api_base: https://res.openai.azure.com, api_version: "2025-04-01-preview"}
+litellm_settings:
+  cache: true
+  cache_params: {type: redis, ttl: 3600, host: 127.0.0.1, port: 6379}
+  drop_params: true
+  callbacks: ["prometheus"]
+  responses:
+    background_mode:
+      polling_via_cache: ["openai"]
+      native_background_mode: ["o4-mini-deep-research"]
+      ttl: 1800
+router_settings:
+  routing_strategy: simple-shuffle
+  model_group_alias: {short: gpt-5.2, hidden: {model: azure-gpt, hidden: true}}
+general_settings:
+  master_key: sk-1234
+  database_url: os.environ/DATABASE_URL
+environment_variables:
+  SOMETHING: else
+"""
+
+
+def config_of(environ: dict[str, str] | None = None, **sections: Any) -> Config:
+    return parse_config(sections, environ=environ or {})
+
+
+def store_of(environ: dict[str, str] | None = None, **sections: Any) -> str:
+    return config_of(environ, **sections).store_url(environ or {})
+
+
+def cache(**params: Any) -> dict[str, Any]:
+    return {"cache_params": {"type": "redis", **params}}
+
+
+def refusal(environ: dict[str, str] | None = None, **sections: Any) -> str:
+    with pytest.raises(ConfigError) as refused:
+        config_of(environ, **sections)
+    return str(refused.value)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.yaml"
+
+
+# LiteLLM's file.
+
+
+def test_litellms_own_file_is_understood(file: Path) -> None:
+    file.write_text(LITELLMS)
+    config = load_config(file, {"OPENAI_API_KEY": "sk-upstream"})
+    first, second = config.model_list
+    assert first.model_name == "gpt-5.2"
+    assert first.litellm_params.api_key is not None
+    assert first.litellm_params.api_key.get_secret_value() == "sk-upstream"
+    assert second.litellm_params.api_version == "2025-04-01-preview"
+    assert config.background_mode.polling_via_cache == ["openai"]
+    assert config.background_mode.native_background_mode == ("o4-mini-deep-research",)
+    assert config.router_settings.model_group_alias["short"] == "gpt-5.2"
+    assert config.master_key({}) == "sk-1234"
+    assert config.store_url({}) == "redis://127.0.0.1:6379/0"
+
+
+def test_the_time_to_live_is_that_of_background_mode(file: Path) -> None:
+    file.write_text(LITELLMS)
+    assert load_config(file, {"OPENAI_API_KEY": "x"}).ttl_s == 1800
+    assert config_of(litellm_settings=cache(ttl=60)).ttl_s == 3600
+
+
+def test_keys_that_are_not_used_are_listed_in_one_warning(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file.write_text(LITELLMS)
+    with caplog.at_level(logging.WARNING):
+        warn_of_unknown_keys(load_config(file, {"OPENAI_API_KEY": "x"}))
+    (record,) = caplog.records
+    assert record.getMessage().rpartition(": ")[2].split(", ") == [
+        "environment_variables",
+        "general_settings.database_url",
+        "litellm_settings.callbacks",
+        "litellm_settings.drop_params",
+        "model_list.0.litellm_params.max_parallel_requests",
+        "model_list.0.model_info.mode",
+        "router_settings.routing_strategy",
+    ]
+
+
+def test_limits_of_litellm_are_tolerated_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    params = {"model": "openai/gpt-5.2", "rpm": 10, "tpm": 1000}
+    warn_of_unknown_keys(config_of(model_list=[{"model_name": "a", "litellm_params": params, "rpm": 1, "tpm": 1}]))
+    assert caplog.records == []
+
+
+def test_an_empty_file_is_a_config(file: Path) -> None:
+    for text in ("", "# nothing yet\n", "---\n", "{}"):
+        file.write_text(text)
+        config = load_config(file, {})
+        assert config.model_list == []
+        assert config.store_url({}) == "embedded://"
+
+
+def test_sections_with_nothing_under_them_mean_the_defaults() -> None:
+    sections = ("model_list", "litellm_settings", "router_settings", "general_settings", "pollux")
+    assert config_of(**dict.fromkeys(sections)) == config_of()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"litellm_settings": {"cache_params": None, "responses": None, "num_retries": None}},
+        {"litellm_settings": {"responses": {"background_mode": None}}},
+        {"litellm_settings": {"responses": {"background_mode": {"native_background_mode": None, "ttl": None}}}},
+        {"router_settings": {"model_group_alias": None}},
+        {"general_settings": {"master_key": None}},
+        {"pollux": {"keys": None, "id_secrets": None, "store": None, "drain_s": None}},
+    ],
+)
+def test_keys_with_nothing_behind_them_mean_the_defaults(sections: dict[str, Any]) -> None:
+    config = config_of(**sections)
+    assert config.background_mode == config_of().background_mode
+    assert (config.ttl_s, config.pollux, config.num_retries) == (3600, config_of().pollux, 2)
+
+
+def test_an_entry_may_leave_its_optional_sections_empty() -> None:
+    params = {"model": "m", "extra_headers": None, "api_key": None}
+    (entry,) = config_of(model_list=[{"model_name": "a", "litellm_params": params, "model_info": None}]).model_list
+    assert entry.litellm_params.extra_headers == {}
+    assert entry.litellm_params.as_written == params
+    assert entry.model_info.id is None
+
+
+@pytest.mark.parametrize(
+    ("entry", "path"),
+    [
+        ({"litellm_params": {"model": "m"}}, "model_list.0.model_name: "),
+        ({"model_name": "", "litellm_params": {"model": "m"}}, "model_list.0.model_name: "),
+        ({"model_name": "a"}, "model_list.0.litellm_params: "),
+        ({"model_name": "a", "litellm_params": None}, "model_list.0.litellm_params: "),
+        ({"model_name": "a", "litellm_params": {}}, "model_list.0.litellm_params.model: "),
+        ({"model_name": "a", "litellm_params": {"model": "m", "timeout": 0}}, "model_list.0.litellm_params.timeout: "),
+        ("gpt-5.2", "model_list.0: "),
+    ],
+)
+def test_a_broken_deployment_is_refused_by_its_path(entry: Any, path: str) -> None:
+    assert refusal(model_list=[entry]).startswith(path)
+
+
+@pytest.mark.parametrize("good", ["a", "gpt-5.2:eu", "A_b-c.d:9"])
+def test_a_deployment_may_be_given_an_id(good: str) -> None:
+    (entry,) = config_of(model_list=[{**ENTRY, "model_info": {"id": good}}]).model_list
+    assert entry.model_info.id == good
+
+
+@pytest.mark.parametrize("bad", ["", "a b", "a;b", "a/b", "ä", "a\n", "a,b"])
+def test_an_id_that_would_break_composite_ids_is_refused(bad: str) -> None:
+    assert refusal(model_list=[{**ENTRY, "model_info": {"id": bad}}]).startswith("model_list.0.model_info.id: ")
+
+
+def test_two_models_cannot_have_the_same_id() -> None:
+    entries = [{**ENTRY, "model_name": name, "model_info": {"id": "same"}} for name in "ab"]
+    assert "same" in refusal(model_list=entries)
+
+
+# The environment.
+
+
+def test_the_environment_stands_in_for_any_string() -> None:
+    environ = {"KEY": "sk-1", "NAME": "gpt", "WAIT": "7.5", "POLL": "all", "OWNER": "alice"}
+    config = config_of(
+        environ,
+        model_list=[
+            {
+                "model_name": "os.environ/NAME",
+                "litellm_params": {"model": "m", "extra_headers": {"x": "os.environ/KEY"}},
+            }
+        ],
+        litellm_settings={"responses": {"background_mode": {"polling_via_cache": "os.environ/POLL"}}},
+        pollux={"max_wait_s": "os.environ/WAIT", "keys": [{"name": "os.environ/OWNER", "key": "os.environ/KEY"}]},
+    )
+    assert config.model_list[0].model_name == "gpt"
+    assert config.model_list[0].litellm_params.extra_headers == {"x": "sk-1"}
+    assert config.background_mode.polling_via_cache == "all"
+    assert config.pollux.max_wait_s == 7.5
+    assert config.pollux.keys[0].key.get_secret_value() == "sk-1"
+
+
+@pytest.mark.parametrize(
+    ("sections", "path"),
+    [
+        ({"general_settings": {"master_key": "os.environ/GONE"}}, "general_settings.master_key"),
+        ({"pollux": {"max_wait_s": "os.environ/GONE"}}, "pollux.max_wait_s"),
+        ({"pollux": {"keys": [{"name": "a", "key": "os.environ/GONE"}]}}, "pollux.keys.0.key"),
+        (
+            {"model_list": [{"model_name": "a", "litellm_params": {"model": "m", "api_key": "os.environ/GONE"}}]},
+            "model_list.0.litellm_params.api_key",
+        ),
+    ],
+)
+def test_a_variable_that_is_not_set_is_an_error_with_its_path(sections: dict[str, Any], path: str) -> None:
+    assert refusal(**sections) == f"{path}: the environment variable GONE is not set"
+
+
+def test_a_variable_that_only_litellm_needs_may_be_unset() -> None:
+    config = config_of(
+        general_settings={"database_url": "os.environ/GONE"},
+        litellm_settings={"s3": {"keys": ["os.environ/GONE"]}},
+        environment_variables={"A": "os.environ/GONE"},
+    )
+    assert sorted(unknown_keys(config)) == [
+        "environment_variables",
+        "general_settings.database_url",
+        "litellm_settings.s3",
+    ]
+
+
+def test_the_master_key_comes_from_the_file_or_else_from_the_environment() -> None:
+    environ = {"LITELLM_MASTER_KEY": "sk-environ"}
+    assert config_of().master_key(environ) == "sk-environ"
+    assert config_of(general_settings={"master_key": "sk-file"}).master_key(environ) == "sk-file"
+    assert config_of(general_settings={"master_key": ""}).master_key(environ) == "sk-environ"
+    assert config_of().master_key({}) is None
+    assert config_of().master_key({"LITELLM_MASTER_KEY": ""}) is None
+
+
+# The store.
+
+
+def test_the_first_of_the_places_that_name_a_store_wins() -> None:
+    environ = {"POLLUX_STORE": "redis://environ"}
+    ours, theirs = {"store": "redis://ours"}, cache(host="theirs")
+    assert store_of(environ, pollux=ours, litellm_settings=theirs) == "redis://environ"
+    assert store_of(pollux=ours, litellm_settings=theirs) == "redis://ours"
+    assert store_of(litellm_settings=theirs) == "redis://theirs:6379/0"
+    assert store_of() == "embedded://"
+    assert store_of({"REDIS_URL": "redis://environ"}) == "embedded://"
+
+
+def test_a_cache_of_another_type_is_no_store() -> None:
+    assert store_of(litellm_settings={"cache": True, "cache_params": {"type": "local", "host": "h"}}) == "embedded://"
+
+
+@pytest.mark.parametrize(
+    ("params", "environ", "url"),
+    [
+        ({}, {}, "redis://127.0.0.1:6379/0"),
+        ({"host": "h", "port": 7000, "db": 3}, {}, "redis://h:7000/3"),
+        ({"host": "h", "port": "7000"}, {}, "redis://h:7000/0"),
+        ({"host": "h", "password": "p@ss:/?#"}, {}, "redis://:p%40ss%3A%2F%3F%23@h:6379/0"),
+        ({"host": "h", "username": "u", "password": "p"}, {}, "redis://u:p@h:6379/0"),
+        ({"host": "h", "ssl": True}, {}, "rediss://h:6379/0"),
+        ({"url": "rediss://u:p@h:1/2"}, {"REDIS_URL": "redis://environ"}, "rediss://u:p@h:1/2"),
+        ({}, {"REDIS_URL": "redis://environ"}, "redis://environ"),
+        ({"host": "h"}, {"REDIS_URL": "redis://environ"}, "redis://h:6379/0"),
+        ({}, {"REDIS_HOST": "h", "REDIS_PORT": "7", "REDIS_PASSWORD": "p"}, "redis://:p@h:7/0"),
+        ({"host": "h", "port": 1, "password": "q"}, {"REDIS_PORT": "7", "REDIS_PASSWORD": "p"}, "redis://:q@h:1/0"),
+        ({"host": "os.environ/H", "password": "os.environ/P"}, {"H": "h", "P": "p"}, "redis://:p@h:6379/0"),
+    ],
+)
+def test_the_parameters_of_the_cache_make_a_url(params: dict[str, Any], environ: dict[str, str], url: str) -> None:
+    assert store_of(environ, litellm_settings=cache(**params)) == url
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"redis_startup_nodes": [{"host": "h", "port": 7001}]},
+        {"sentinel_nodes": [["h", 26379]], "service_name": "mymaster"},
+    ],
+)
+def test_cluster_and_sentinel_are_parsed_and_refused_clearly(params: dict[str, Any]) -> None:
+    config = config_of(litellm_settings=cache(**params))
+    assert list(unknown_keys(config)) == []
+    with pytest.raises(ConfigError, match=r"litellm_settings\.cache_params: .* not served yet"):
+        config.store_url({})
+    assert config.store_url({"POLLUX_STORE": "redis://h"}) == "redis://h"
+
+
+# Retries and time.
+
+
+@pytest.mark.parametrize(
+    ("router", "litellm", "expected"), [(None, None, 2), (None, 5, 5), (1, 5, 1), (0, 5, 0), (None, 0, 0), (3, None, 3)]
+)
+def test_the_routers_retries_overrule_the_general_ones(router: int | None, litellm: int | None, expected: int) -> None:
+    config = config_of(router_settings={"num_retries": router}, litellm_settings={"num_retries": litellm})
+    assert config.num_retries == expected
+
+
+def test_request_timeout_is_read_and_must_be_positive() -> None:
+    assert config_of(litellm_settings={"request_timeout": 30}).litellm_settings.request_timeout == 30
+    assert refusal(litellm_settings={"request_timeout": 0}).startswith("litellm_settings.request_timeout: ")
+    assert refusal(litellm_settings={"num_retries": -1}).startswith("litellm_settings.num_retries: ")
+
+
+# Our section.
+
+
+@pytest.mark.parametrize(
+    ("pollux", "path", "known"),
+    [
+        ({"drain": 5}, "pollux.drain", "drain_s"),
+        ({"Store": "x"}, "pollux.Store", "store"),
+        ({"key": []}, "pollux.key", "keys"),
+        (
+            {"keys": [{"name": "a", "key": "k"}, {"name": "b", "key": "k", "model": []}]},
+            "pollux.keys.1.model",
+            "models",
+        ),
+    ],
+)
+def test_a_typo_in_ours_is_an_error_that_says_what_is_known(pollux: dict[str, Any], path: str, known: str) -> None:
+    message = refusal(pollux=pollux)
+    assert message.startswith(f"{path}: there is no such key. Known are: ")
+    assert known in message.partition("Known are: ")[2].split(", ")
+
+
+def test_a_typo_in_a_key_does_not_list_the_whole_section() -> None:
+    message = refusal(pollux={"keys": [{"name": "a", "key": "k", "model": []}]})
+    assert message.partition("Known are: ")[2].split(", ") == ["name", "key", "models"]
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    message = refusal(pollux={"drain": 5, "lease_s": "long", "shards": 0}, model_list=[{}])
+    assert [line.partition(": ")[0] for line in message.splitlines()] == [
+        "model_list.0.model_name",
+        "model_list.0.litellm_params",
+        "pollux.lease_s",
+        "pollux.shards",
+        "pollux.drain",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pollux", "path"),
+    [
+        ({"keys": [{"name": "a"}]}, "pollux.keys.0.key"),
+        ({"keys": [{"key": "k"}]}, "pollux.keys.0.name"),
+        ({"keys": [{"name": "", "key": "k"}]}, "pollux.keys.0.name"),
+        ({"keys": [{"name": "a", "key": ""}]}, "pollux.keys.0.key"),
+        ({"keys": {"alice": "k"}}, "pollux.keys"),
+        ({"max_wait_s": -1}, "pollux.max_wait_s"),
+        ({"max_run_s": 0}, "pollux.max_run_s"),
+        ({"max_body_bytes": 0}, "pollux.max_body_bytes"),
+        ({"lease_s": 0.5}, "pollux.lease_s"),
+        ({"max_attempts": 0}, "pollux.max_attempts"),
+        ({"shards": 2000}, "pollux.shards"),
+        ({"sse_done": "perhaps"}, "pollux.sse_done"),
+        ({"log_format": "xml"}, "pollux.log_format"),
+        ([], "pollux"),
+    ],
+)
+def test_a_value_of_ours_that_cannot_be_is_refused_by_its_path(pollux: Any, path: str) -> None:
+    assert refusal(pollux=pollux).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("prefix", ["litellm_poll_", "job-", "x", "resp", "Resp_9"])
+def test_the_prefix_of_ids_may_be_chosen(prefix: str) -> None:
+    assert config_of(pollux={"id_prefix": prefix}).pollux.id_prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", ["", "resp_", "a b", "a/b", "ü_", "a%", "a.b", "{a}"])
+def test_a_prefix_that_would_break_ids_or_urls_is_refused(prefix: str) -> None:
+    assert refusal(pollux={"id_prefix": prefix}).startswith("pollux.id_prefix: ")
+
+
+def test_the_masters_name_is_taken() -> None:
+    assert "master" in refusal(pollux={"keys": [{"name": "master", "key": "k"}]})
+
+
+def test_several_keys_may_share_a_name() -> None:
+    keys = [{"name": "alice", "key": "old"}, {"name": "alice", "key": "new", "models": []}]
+    assert [key.name for key in config_of(pollux={"keys": keys}).pollux.keys] == ["alice", "alice"]
+
+
+def test_a_parsed_config_cannot_be_changed() -> None:
+    config = config_of()
+    with pytest.raises(ValueError, match="frozen"):
+        config.pollux.shards = 2  # type: ignore[misc]
+
+
+def test_a_printed_config_shows_no_secret() -> None:
+    config = config_of(
+        model_list=[{"model_name": "a", "litellm_params": {"model": "m", "api_key": "hush"}}],
+        general_settings={"master_key": "hush"},
+        litellm_settings=cache(password="hush", url="redis://:hush@h"),
+        pollux={"keys": [{"name": "a", "key": "hush"}], "id_secrets": ["hush"]},
+    )
+    assert "hush" not in repr(config) + str(config)
+
+
+# Files.
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"can't read .*nowhere\.yaml: No such file or directory"):
+        load_config(tmp_path / "nowhere.yaml", {})
+    with pytest.raises(ConfigError, match=r"can't read .*: Is a directory"):
+        load_config(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"a: [1",
+        b"\ta: 1",
+        b"a: 1: 2",
+        b"a: *nobody",
+        b"a: 2025-99-99",
+        b"a: \xff",
+        b"a: \x00",
+        b"a: !!python/object/apply:os.system [ls]",
+        b"{" * 5000,
+    ],
+)
+def test_a_file_that_is_no_yaml_is_refused(file: Path, raw: bytes) -> None:
+    file.write_bytes(raw)
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        load_config(file, {})
+
+
+def test_what_is_wrong_in_a_file_is_told_without_its_secrets(file: Path) -> None:
+    file.write_text('pollux:\n  keys:\n  - {name: a, key: "sk-hush}\n')
+    with pytest.raises(ConfigError, match="line 4 column 1") as refused:
+        load_config(file, {})
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["- a", "text", "5", "true"])
+def test_a_file_that_is_no_mapping_is_refused(file: Path, text: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="must hold a mapping"):
+        load_config(file, {})
+
+
+def test_a_file_is_utf8_whatever_the_locale(file: Path) -> None:
+    file.write_bytes("pollux: {keys: [{name: zoë, key: k}]}".encode())
+    assert load_config(file, {}).pollux.keys[0].name == "zoë"

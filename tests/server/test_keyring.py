@@ -1,0 +1,137 @@
+"""Keys: whom a request comes from, by which header, and what that principal may use and see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from server.config import parse_config
+from server.errors import Unauthorized
+from server.keyring import Keyring, Principal, masked
+from tests.support.generated import moderate
+
+ALICE, ALICE_NEW, BOB, MASTER = "sk-alice-0001", "sk-alice-0002", "sk-bob-0001-x", "sk-master-0001"
+KEYS = [
+    {"name": "alice", "key": ALICE, "models": ["gpt-5.2"]},
+    {"name": "alice", "key": ALICE_NEW},
+    {"name": "bob", "key": BOB, "models": []},
+]
+
+
+def keyring(keys: list[dict[str, Any]] | None = None, master: str | None = None) -> Keyring:
+    return Keyring(parse_config({"pollux": {"keys": KEYS if keys is None else keys}}, environ={}), master)
+
+
+def caller(headers: dict[str, str], ring: Keyring | None = None) -> Principal:
+    return (ring or keyring(master=MASTER)).authenticate(CIMultiDict(headers))
+
+
+def refusal(headers: dict[str, str]) -> Unauthorized:
+    with pytest.raises(Unauthorized) as refused:
+        caller(headers)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {BOB}"},
+        {"authorization": f"bearer   {BOB} "},
+        {"api-key": BOB},
+        {"x-litellm-api-key": BOB},
+        {"x-litellm-api-key": f"Bearer {BOB}"},
+        {"X-API-Key": f" {BOB} "},
+        {"Authorization": "Basic Ym9i", "api-key": BOB},
+        {"Authorization": "Bearer ", "x-api-key": BOB},
+    ],
+)
+def test_a_key_comes_in_any_of_the_known_headers(headers: dict[str, str]) -> None:
+    assert caller(headers).name == "bob"
+
+
+def test_the_first_header_in_order_counts() -> None:
+    order = ["api-key", "x-litellm-api-key", "x-api-key"]
+    assert caller({"Authorization": f"Bearer {ALICE}", **dict.fromkeys(order, BOB)}).name == "alice"
+    for position, name in enumerate(order):
+        assert caller({name: ALICE, **dict.fromkeys(order[position + 1 :], BOB)}).name == "alice"
+    assert refusal({"Authorization": "Bearer wrong", "api-key": BOB}).status == 401
+
+
+def test_several_keys_may_stand_for_one_owner() -> None:
+    one, other = caller({"api-key": ALICE}), caller({"api-key": ALICE_NEW})
+    assert one.name == other.name == "alice"
+    assert one.may_see(other.name)
+
+
+def test_the_models_of_a_key_are_its_own() -> None:
+    one, other, bob = (caller({"api-key": key}) for key in (ALICE, ALICE_NEW, BOB))
+    assert one.may_use("gpt-5.2")
+    assert not one.may_use("gpt-5")
+    assert other.may_use("anything")
+    assert not bob.may_use("gpt-5.2")
+
+
+def test_the_master_may_use_and_see_everything() -> None:
+    master = caller({"api-key": MASTER})
+    assert master.is_master
+    assert master.may_use("anything")
+    assert master.may_see("alice")
+
+
+def test_others_see_only_their_own() -> None:
+    alice = caller({"api-key": ALICE})
+    assert alice.may_see("alice")
+    assert not alice.may_see("bob")
+    assert not alice.may_see("master")
+    assert not alice.is_master
+
+
+def test_without_any_key_everybody_is_the_master() -> None:
+    empty = keyring([])
+    assert empty.empty
+    assert caller({}, empty).is_master
+    assert caller({"api-key": "whatever"}, empty).is_master
+
+
+def test_with_one_key_nobody_else_is_served() -> None:
+    assert not keyring(KEYS[:1]).empty
+    assert not keyring([], MASTER).empty
+    with pytest.raises(Unauthorized):
+        caller({}, keyring([], MASTER))
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": ""}, {"Authorization": "Bearer"}, {"api-key": "  "}])
+def test_a_missing_key_is_told(headers: dict[str, str]) -> None:
+    error = refusal(headers)
+    assert (error.status, error.type, error.code) == (401, "invalid_request_error", "invalid_api_key")
+    assert error.message.startswith("You didn't provide an API key.")
+
+
+def test_a_wrong_key_is_told_but_not_repeated() -> None:
+    error = refusal({"Authorization": "Bearer sk-wrong-and-secret-3f2a"})
+    assert error.message == "Incorrect API key provided: sk-…3f2a."
+    assert (error.status, error.code, error.param) == (401, "invalid_api_key", None)
+
+
+@pytest.mark.parametrize("key", [ALICE.upper(), ALICE[:-1], ALICE + "x", "alice", "\udcff", "ключ", "x" * 8000])
+def test_a_key_must_be_exact(key: str) -> None:
+    assert refusal({"api-key": key}).status == 401
+
+
+@moderate
+@given(st.text(max_size=60))
+def test_a_masked_key_shows_seven_characters_at_most(key: str) -> None:
+    shown = masked(key)
+    assert len(shown) <= 8
+    assert shown.isprintable()
+    assert len(key) >= 12 or shown == "…"
+
+
+def test_keys_are_kept_only_as_hashes() -> None:
+    ring = keyring(master=MASTER)
+    kept = repr(vars(ring))
+    assert not any(key in kept for key in (ALICE, ALICE_NEW, BOB, MASTER))

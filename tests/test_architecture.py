@@ -1,0 +1,137 @@
+"""The floors of the building: imports go down only, and what each part may know of the world."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FLOORS = (
+    ("storage.records", "storage.errors", "storage.keys"),
+    ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
+    ("storage.responses", "storage.jobs", "storage.notify", "storage.embedded"),
+    ("storage.open",),
+    ("storage",),
+    ("server",),
+    ("server.errors", "server.protocol"),
+    ("server.config", "server.logs"),
+    ("server.upstream", "server.hub", "server.keyring"),
+    ("server.jobs", "server.check"),
+    ("server.api",),
+    ("server.app", "server.simulator"),
+    ("server.cli",),
+    ("server.__main__",),
+)
+"""From the ground up. A module stands on the floor of the longest name that fits it."""
+
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for package in ("server", "storage")
+    for path in (ROOT / package).rglob("*.py")
+)
+
+
+def floor_of(module: str) -> tuple[int, str]:
+    fitting = [
+        (len(name), number, name)
+        for number, floor in enumerate(FLOORS)
+        for name in floor
+        if module == name or (module.startswith(f"{name}.") and name not in ("storage", "server"))
+    ]
+    assert fitting, f"{module} stands on no floor"
+    _, number, name = max(fitting)
+    return number, name
+
+
+def path_of(module: str) -> Path:
+    base = ROOT.joinpath(*module.split("."))
+    return base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """Every module that this one imports, also inside functions."""
+    for node in ast.walk(ast.parse(path_of(module).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down_only(module: str) -> None:
+    here, mine = floor_of(module)
+    for imported in imports_of(module):
+        if imported.split(".")[0] not in ("server", "storage"):
+            continue
+        there, theirs = floor_of(imported)
+        assert there < here or mine == theirs or there == here, f"{module} imports {imported}, which is above it"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_a_module_may_know(module: str) -> None:
+    imported = set(imports_of(module))
+    tops = {name.split(".")[0] for name in imported}
+    package = module.split(".")[0]
+    assert "redis" not in tops or package == "storage", "only storage speaks to Redis"
+    assert "server" not in tops or package == "server", "storage knows nothing of the server"
+    if package == "server":
+        inside = {name for name in imported if name.startswith("storage.")}
+        assert not inside, "the server uses the package storage, not its modules"
+    if package == "storage" or module.startswith("server.protocol"):
+        assert "aiohttp" not in tops, "no HTTP here"
+    if module.startswith("server.protocol"):
+        assert not tops & {"asyncio", "redis", "time", "random", "storage"}, "pure"
+    if _uses_web(module):
+        assert module.startswith(("server.api", "server.app", "server.simulator")), "only api and app serve HTTP"
+
+
+def _uses_web(module: str) -> bool:
+    return any(
+        isinstance(node, ast.ImportFrom)
+        and (node.module == "aiohttp.web" or (node.module == "aiohttp" and any(a.name == "web" for a in node.names)))
+        for node in ast.walk(ast.parse(path_of(module).read_text()))
+    )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_stand_at_the_top_and_there_is_no_global(module: str) -> None:
+    tree = ast.parse(path_of(module).read_text())
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Global), f"{module}: line {node.lineno}"
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
+            assert not inside, f"{module}: import inside {node.name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_names_and_sizes(module: str) -> None:
+    assert module.rsplit(".", 1)[-1] not in ("utils", "common", "helpers")
+    text = path_of(module).read_text()
+    assert text.count("\n") <= 400, f"{module}: is it still one thing?"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            assert not node.name.endswith(("Manager", "Handler", "Helper", "Util")), node.name
+
+
+def test_every_module_can_be_imported_first() -> None:
+    """No cycle hides behind an order of imports."""
+    script = "import sys, importlib\nfor name in sys.argv[1:]:\n  [sys.modules.pop(m) for m in list(sys.modules) if m.split('.')[0] in ('server', 'storage')]\n  importlib.import_module(name)\n"
+    modules = [module for module in MODULES if not module.endswith("__main__")]
+    subprocess.run([sys.executable, "-c", script, *modules], check=True, cwd=ROOT, timeout=60)
+
+
+def test_the_top_level_of_the_repository_is_what_was_agreed() -> None:
+    agreed = {"server", "storage", "tests", "deploy", "pyproject.toml", "README.md", "Makefile", "LICENSE"}
+    agreed |= {"CHANGELOG.md", "requirements.lock"}
+    listing = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False)
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    found = {line.split("/")[0] for line in listing.stdout.splitlines()}
+    assert {name for name in found if not name.startswith(".")} <= agreed
