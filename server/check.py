@@ -57,7 +57,9 @@ def _deployment(deployment: Deployment) -> str:
 
 
 def _decide(config: Config, deployments: Deployments, model: str) -> Decision:
-    return decide(model, background=True, settings=config.background_mode, providers_of=deployments.providers_of)
+    # A request does not name a wildcard, but a model that no deployment has by exactly that name.
+    exact = deployments.providers_of if "*" not in model else lambda _: ()
+    return decide(model, background=True, settings=config.background_mode, providers_of=exact)
 
 
 def _surprises(config: Config) -> Iterator[str]:
@@ -71,13 +73,21 @@ def _surprises(config: Config) -> Iterator[str]:
         if not deployments.serving(name):
             yield f"warning: native_background_mode lists {name}, which no deployment serves"
     for name in deployments.model_names:
-        decision = _decide(config, deployments, name)
-        exact = deployments.canonical(name) == name and "*" not in name
-        if isinstance(polling, list) and decision.mode is Mode.NATIVE and not exact:
-            yield f"warning: {name} is native: aliases and wildcards don't count for a list in polling_via_cache"
+        if name not in settings.native_background_mode and _misses_the_list(config, deployments, name):
+            exact = deployments.canonical(name) == name and "*" not in name
+            why = "the part before its / is what counts" if exact else "aliases and wildcards don't count"
+            yield f"warning: {name} is native: {why} for a list in polling_via_cache"
         bare = name.split("/", 1)[-1]
         if bare != name and bare in settings.native_background_mode:
             yield f"warning: native_background_mode lists {bare}, which does not cover {name}: names are exact"
+
+
+def _misses_the_list(config: Config, deployments: Deployments, name: str) -> bool:
+    """Whether a model is native although the list names the provider of one of its deployments."""
+    polling = config.background_mode.polling_via_cache
+    if not isinstance(polling, list) or _decide(config, deployments, name).mode is not Mode.NATIVE:
+        return False
+    return any(deployment.listed_provider in polling for deployment in deployments.serving(name))
 
 
 def _without_secret(url: str) -> str:

@@ -172,6 +172,11 @@ class UpstreamUnavailable(PolluxError):
     status = 502
     code = "upstream_unavailable"
 
+    def __init__(self, message: str, *, begun: bool = False) -> None:
+        super().__init__(message)
+        self.begun = begun
+        """The upstream had begun to answer: what was asked has been done, or is being done."""
+
 
 class UpstreamTimeout(PolluxError):
     status = 504

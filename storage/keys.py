@@ -92,7 +92,7 @@ class Shard:
 
     def idempotency(self, owner: str, key: str) -> str:
         # Hashed, because the client's key has any length and any bytes.
-        return f"{self.prefix}idempotency:{owner}:{hashlib.sha256(key.encode()).hexdigest()}"
+        return f"{self.prefix}idempotency:{owner}:{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
     def tombstone(self, response_id: str) -> str:
         return f"{self.prefix}tombstone:{response_id}"

@@ -77,12 +77,13 @@ class Responses:
         reading = await self._read(response_id, START, 0, _FIELDS)
         return None if reading is None else reading.record
 
-    async def read(self, response_id: str, after: Cursor = START) -> Reading | None:
+    async def read(self, response_id: str, after: Cursor = START, *, request: bool = True) -> Reading | None:
         """Everything that its object is made of: the final snapshot, or else the events behind `after`.
 
-        Events of a later epoch than the cursor's come whole, from that epoch's start.
+        Events of a later epoch than the cursor's come whole, from that epoch's start. The request may be long: who
+        has it already leaves it out.
         """
-        return await self._read(response_id, after, -1, (*_FIELDS, *_CONTENT))
+        return await self._read(response_id, after, -1, (*_FIELDS, *(_CONTENT if request else _CONTENT[1:])))
 
     async def read_log(self, response_id: str, after: Cursor, limit: int = 64) -> Reading | None:
         """Up to `limit` batches behind the cursor, whatever the status."""

@@ -13,10 +13,10 @@ from server.api.answers import body_etag, response_answer, status_in
 from server.api.context import context_of
 from server.api.query import Wait
 from server.api.sse import HEARTBEAT_S, SseStream, StreamAborted
-from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
+from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
 from server.protocol.lifecycle import TERMINAL_EVENTS
 from server.protocol.sse import SseParser
-from server.upstream.client import Call, Tries, is_passing
+from server.upstream.client import Call, Tries, is_passing, read_body
 from server.upstream.deployments import Deployment
 from server.upstream.rewrite import Rewriter
 
@@ -65,7 +65,7 @@ async def relay(
             async with context_of(request).upstream.open(target.deployment, target.call) as answer:
                 if answer.content_type == "text/event-stream":
                     return await _stream(request, answer, target.rewriter, may_be_empty=resumed)
-                body = target.rewriter.json(await answer.read())
+                body = target.rewriter.json(await read_body(answer))
                 return _answer(request, answer, body)
         except PolluxError as error:
             await tries.again(target.rewriter.error(error), _worthwhile)
@@ -74,6 +74,8 @@ async def relay(
 def _worthwhile(error: PolluxError) -> bool:
     if isinstance(error, UpstreamRefusal) and error.status in (408, 409):
         return False  # the upstream may be at work on it
+    if isinstance(error, UpstreamUnavailable) and error.begun:
+        return False
     return is_passing(error) and not isinstance(error, UpstreamTimeout)
 
 
@@ -93,7 +95,7 @@ async def fetch(request: web.Request, target: Target) -> bytes:
     """
     try:
         async with context_of(request).upstream.open(target.deployment, target.call) as answer:
-            return target.rewriter.json(await answer.read())
+            return target.rewriter.json(await read_body(answer))
     except PolluxError as error:
         raise target.rewriter.error(error) from error
 
@@ -107,8 +109,8 @@ async def _stream(
     request: web.Request, answer: aiohttp.ClientResponse, rewriter: Rewriter, *, may_be_empty: bool
 ) -> web.StreamResponse:
     stream = SseStream(request)
-    await stream.start()
     try:
+        await stream.start()
         last = await _pass_on(answer, rewriter, stream)
     except StreamAborted:
         return stream.response

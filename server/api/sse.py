@@ -33,7 +33,15 @@ class SseStream:
         self._wrote_at = 0.0
 
     async def start(self) -> None:
-        await self.response.prepare(self._request)
+        """Send the headers.
+
+        Raises:
+            StreamAborted: the client is gone
+        """
+        try:
+            await self.response.prepare(self._request)
+        except ConnectionError as error:
+            raise StreamAborted from error
         self._wrote_at = asyncio.get_running_loop().time()
 
     async def write(self, data: bytes) -> None:

@@ -35,8 +35,8 @@ async def stream_record(
     first = await follower.read()
     if first is None:
         raise ResponseNotFound(response_id)
-    await follower.stream.start()
     try:
+        await follower.stream.start()
         # Following drains with the process: an unfinished stream is then aborted, so that the client resumes.
         states = context.hub.observe(response_id, follower.read, tick_s=HEARTBEAT_S)
         async with aclosing(states):

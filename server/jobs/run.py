@@ -21,7 +21,7 @@ from server.protocol.lifecycle import Status, terminal_event
 from server.protocol.requests import job_body, parse_object
 from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import EventTooLong, SseParser
-from server.upstream.client import Call, Tries, Upstream
+from server.upstream.client import Call, Tries, Upstream, read_body
 from server.upstream.deployments import Deployment, Deployments
 from storage import Lease, Outcome, Store, StoreFull, Verdict
 
@@ -103,7 +103,7 @@ class Runner:
         sent = job_body(body, deployment.model_for(self.deployments.canonical(lease.model)), lease.previous or None)
         async with self.upstream.open(deployment, Call("POST", body=sent, stream=True)) as response:
             if response.content_type == "application/json":
-                return ending_of(orjson.loads(await response.read()))
+                return ending_of(orjson.loads(await read_body(response)))
             return await _take_in(response, deployment, journal)
 
     async def _finish(self, journal: Journal, who: Identity, ending: Ending) -> None:

@@ -44,7 +44,8 @@ def etag_of(record: Record) -> str:
 class LogFold:
     """The fold of one log, and how far it has come."""
 
-    def __init__(self) -> None:
+    def __init__(self, who: Identity | None = None) -> None:
+        self.who = who
         self.cursor = START
         self.size = 0
         self._fold = Fold()
@@ -99,7 +100,7 @@ class Views:
     async def view(self, response_id: str) -> View | None:
         """The current state, or None where there is no such response (any more)."""
         known = self._folds.get(response_id)
-        reading = await self._store.responses.read(response_id, known.cursor if known else START)
+        reading = await self._store.responses.read(response_id, known.cursor if known else START, request=known is None)
         if reading is None:
             self._drop(response_id)
             return None
@@ -108,7 +109,7 @@ class Views:
             return View(reading.record, reading.snapshot)
         # The very fold that was asked for: the cache may have dropped it since, and another reader may have gone
         # on with it, in which case `take` passes over what it has.
-        fold = known or LogFold()
+        fold = known or LogFold(_identity(reading))
         self._take(fold, reading)
         return View(reading.record, _folded(reading, fold))
 
@@ -127,9 +128,14 @@ class Views:
             self._size -= fold.size
 
 
+def _identity(reading: Reading) -> Identity:
+    """Without the input, which may be long and is not echoed."""
+    request = {name: value for name, value in parse_object(reading.request).items() if name != "input"}
+    return Identity(reading.record.id, reading.record.created_at, request)
+
+
 def _folded(reading: Reading, fold: LogFold) -> bytes:
-    record = reading.record
-    who = Identity(record.id, record.created_at, parse_object(reading.request))
+    record, who = reading.record, fold.who or _identity(reading)
     # The upstream's first fields come into sight with its first output: both under the same number.
     base = orjson.loads(reading.base) if reading.base and record.cursor.last > len(OPENING) - 1 else None
     return dumps(response_object(who, Status(record.status), base, output=fold.output))

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from server.jobs.journal import Lost, StoreGone
 from server.protocol.lifecycle import Status
-from storage import Lease, Outcome, Store, StoreError, StoreUnavailable
+from storage import Lease, Outcome, Store, StoreError
 
 log = logging.getLogger("pollux.jobs")
 
@@ -151,7 +151,7 @@ class Worker:
                     log.info("the store is back")
                 if lease is not None:
                     return lease
-        except StoreUnavailable as error:
+        except StoreError as error:
             self._note_outage(error)
         return None
 

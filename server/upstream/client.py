@@ -24,6 +24,8 @@ log = logging.getLogger("pollux.upstream")
 
 LONGEST_ERROR_BYTES = 256 * 1024
 """An error body beyond this is no error body; the rest is not read."""
+LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
+"""A response with many generated images has some ten megabytes; beyond this an upstream has lost its mind."""
 LONGEST_RETRY_AFTER_S = 60.0
 """An upstream that asks for more than this is tried again sooner, or elsewhere."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 8.0
@@ -62,6 +64,7 @@ class Upstream:
             raise UpstreamUnavailable(
                 f"The deployment of '{deployment.model_name}' has no address: set litellm_params.api_base."
             )
+        begun = False
         try:
             async with self._session.request(
                 call.method,
@@ -74,12 +77,14 @@ class Upstream:
             ) as response:
                 if not 200 <= response.status < 300:
                     raise await _refusal(response)
+                begun = True
                 yield response
         except TimeoutError as error:
             raise UpstreamTimeout("The provider did not answer in time.") from error
         except (aiohttp.ClientError, OSError) as error:
             log.info("upstream of %s: %s: %s", deployment.model_name, type(error).__name__, error)
-            raise UpstreamUnavailable("The provider could not be reached, or broke the connection.") from error
+            text = "The provider could not be reached, or broke the connection."
+            raise UpstreamUnavailable(text, begun=begun) from error
 
     def _timeout(self, deployment: Deployment, *, stream: bool) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(
@@ -108,8 +113,26 @@ def _headers(deployment: Deployment, call: Call) -> dict[str, str]:
     return made
 
 
+async def read_body(response: aiohttp.ClientResponse, limit_bytes: int = LONGEST_ANSWER_BYTES) -> bytes:
+    """A whole body, of bounded size.
+
+    Raises:
+        UpstreamUnavailable: it is longer
+        aiohttp.ClientError, TimeoutError
+    """
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise UpstreamUnavailable("The provider's answer is too long.", begun=True)
+    return bytes(body)
+
+
 async def _refusal(response: aiohttp.ClientResponse) -> PolluxError:
-    raw = await response.content.read(LONGEST_ERROR_BYTES)
+    try:
+        raw = await read_body(response, LONGEST_ERROR_BYTES)
+    except UpstreamUnavailable:
+        raw = b""  # whatever it is, it is no error in OpenAI's shape
     if 300 <= response.status < 400:
         return UpstreamUnavailable("The provider answered with a redirect, which is not followed.")
     if response.status in (401, 403):

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from server.errors import PolluxError
+from server.upstream.client import is_passing
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, GROWTH = 1.0, 5.0, 1.3
 
@@ -74,6 +75,8 @@ class Pollers:
             try:
                 poller.body = await fetch()
             except PolluxError as error:
+                if is_passing(error):
+                    continue  # waiters wait on; at worst until their time is over
                 poller.error = error
             async with poller.polled:
                 poller.polled.notify_all()

@@ -28,7 +28,8 @@ end
 local function start(id)
   local record = record_prefix .. id
   local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started')
-  if not r[1] or TERMINAL[r[1]] then
+  if not (r[1] and r[2] and r[3] and r[4] and r[6]) or TERMINAL[r[1]] then
+    -- Gone, over, or not a whole record (broken by hand): it must not stop the others.
     redis.call('ZREM', leases, id)
     return nil
   end

@@ -92,17 +92,13 @@ async def test_a_replica_killed_under_running_jobs_loses_none_that_is_not_stream
             assert answer.headers["ETag"].startswith('"2.'), "a second run, in a log of its own"
 
         # A second run can't follow the output of a first one in one stream: it fails, and says why.
-        events = await read_stream(
-            await http.get(f"{survivor.url}/v1/responses/{streamed}?stream=true", headers=KEY)
-        )
+        events = await read_stream(await http.get(f"{survivor.url}/v1/responses/{streamed}?stream=true", headers=KEY))
         assert events[-1]["type"] == "response.failed"
         assert events[-1]["response"]["error"]["code"] == "worker_lost"
         assert text_of(events[-1]["response"]), "what had arrived is kept"
         assert [event["sequence_number"] for event in events] == list(range(len(events)))
         # Where nothing had been said yet, a second run is as good as the first.
-        events = await read_stream(
-            await http.get(f"{survivor.url}/v1/responses/{untouched}?stream=true", headers=KEY)
-        )
+        events = await read_stream(await http.get(f"{survivor.url}/v1/responses/{untouched}?stream=true", headers=KEY))
         assert events[-1]["type"] == "response.completed"
 
 

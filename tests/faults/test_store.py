@@ -81,9 +81,7 @@ def server_pid(store_url: str) -> int:
         return int(client.info("server")["process_id"])  # type: ignore[index]
 
 
-async def test_running_jobs_waits_and_streams_survive_the_death_of_the_server(
-    simulator: str, own_store: str
-) -> None:
+async def test_running_jobs_waits_and_streams_survive_the_death_of_the_server(simulator: str, own_store: str) -> None:
     async with running_replica(make_config(simulator), own_store) as pollux, pollux.http() as http:
         ids = [await create(pollux, f"job {n} [[words=60]] [[delay_ms=50]]") for n in range(20)]
         waiting = [asyncio.create_task(http.get(f"responses/{one}?wait=50")) for one in ids]

@@ -65,9 +65,7 @@ async def test_a_connection_cut_before_the_first_output_is_tried_again(pollux: R
     assert await posts(simulator) == 2
 
 
-async def test_a_refusal_that_stays_ends_in_failed_after_the_configured_retries(
-    simulator: str, store_url: str
-) -> None:
+async def test_a_refusal_that_stays_ends_in_failed_after_the_configured_retries(simulator: str, store_url: str) -> None:
     config = make_config(simulator)
     config["litellm_settings"]["num_retries"] = 1
     async with running_replica(config, store_url) as pollux:
@@ -164,7 +162,10 @@ async def test_whatever_an_upstream_sends_in_place_of_events_the_response_fails(
             await answer.write(frame)
         return answer
 
-    async with running_script(misbehave) as upstream, running_replica(make_config(upstream.base_url), store_url) as pollux:
+    async with (
+        running_script(misbehave) as upstream,
+        running_replica(make_config(upstream.base_url), store_url) as pollux,
+    ):
         response = await outcome(pollux, "hi")
     assert response["status"] == "failed"
     assert response["error"]["message"]

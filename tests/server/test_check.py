@@ -126,6 +126,25 @@ def test_a_native_model_that_does_not_cover_its_prefixed_name_is_warned_of() -> 
     assert f"lists {DEEP}, which does not cover openai/{DEEP}" in warning
 
 
+def test_a_model_whose_name_has_another_prefix_than_its_provider_is_warned_of() -> None:
+    (warning,) = warnings(model_list=[entry("team/m", "openai/m")], litellm_settings=mode(["openai"]))
+    assert warning == "warning: team/m is native: the part before its / is what counts for a list in polling_via_cache"
+
+
+def test_a_model_that_is_meant_to_be_native_is_not_warned_of() -> None:
+    entries, aliases = [entry("m", "azure/m"), entry("gpt-*", "azure/*")], {"model_group_alias": {"n": "m"}}
+    assert warnings(model_list=entries, router_settings=aliases, litellm_settings=mode(["openai"])) == []
+    listed = mode(["azure"], ["n", "gpt-*"])
+    assert warnings(model_list=entries, router_settings=aliases, litellm_settings=listed) == []
+
+
+def test_a_wildcard_is_told_as_the_models_that_it_stands_for() -> None:
+    text = told(model_list=[entry("gpt-*", "openai/gpt-*")], litellm_settings=mode(["openai"]))
+    assert "gpt-*\n  background: native, " in text
+    text = told(model_list=[entry("openai/*", "openai/*")], litellm_settings=mode(["openai"]))
+    assert "openai/*\n  background: cached, " in text
+
+
 def test_a_wildcard_that_is_native_only_for_being_one_is_warned_of() -> None:
     (warning,) = warnings(model_list=[entry("*", "openai/*")], litellm_settings=mode(["openai"]))
     assert warning.startswith("warning: * is native: aliases and wildcards don't count")

@@ -15,7 +15,7 @@ from server.keyring import Keyring, Principal, masked
 from tests.support.generated import moderate
 
 ALICE, ALICE_NEW, BOB, MASTER = "sk-alice-0001", "sk-alice-0002", "sk-bob-0001-x", "sk-master-0001"
-KEYS = [
+KEYS: list[dict[str, Any]] = [
     {"name": "alice", "key": ALICE, "models": ["gpt-5.2"]},
     {"name": "alice", "key": ALICE_NEW},
     {"name": "bob", "key": BOB, "models": []},

@@ -179,9 +179,7 @@ class TestTheOrderOfEvents:
 
 class TestResponses:
     async def test_an_answer_has_every_field_of_a_real_one(self, api: Api) -> None:
-        response = await api.create(
-            "hi", tools=[{"type": "function", "name": "look"}], text={"verbosity": "low"}
-        )
+        response = await api.create("hi", tools=[{"type": "function", "name": "look"}], text={"verbosity": "low"})
         assert response.keys() >= RESPONSE_FIELDS
         assert (response["status"], response["object"], response["model"]) == (
             "completed",
@@ -207,9 +205,7 @@ class TestResponses:
         ],
         ids=["text", "two messages", "a conversation"],
     )
-    async def test_the_input_of_the_turn_is_in_the_output_as_it_was_written(
-        self, api: Api, given: Any
-    ) -> None:
+    async def test_the_input_of_the_turn_is_in_the_output_as_it_was_written(self, api: Api, given: Any) -> None:
         text = text_of(await api.create(given))
         expected = given if isinstance(given, str) else "first\nsecond"
         assert text.startswith(f"You said: {expected}. ")
@@ -426,9 +422,7 @@ class TestDirectives:
             (503, "server_error", None),
         ],
     )
-    async def test_a_status_refuses_the_request(
-        self, api: Api, status: int, kind: str, code: str | None
-    ) -> None:
+    async def test_a_status_refuses_the_request(self, api: Api, status: int, kind: str, code: str | None) -> None:
         async with api.post(f"[[status={status}]] [[retry_after=2]]", stream=True) as answer:
             assert (answer.status, answer.headers["retry-after"]) == (status, "2")
             error = (await json_of(answer))["error"]
@@ -683,9 +677,7 @@ class TestTheSdk:
             async with AsyncOpenAI(base_url=url, api_key="sk-right-and-long") as client:
                 assert (await client.responses.create(model="m", input="hi")).status == "completed"
             async with AsyncOpenAI(base_url=url, api_key="sk-wrong-and-long", max_retries=0) as client:
-                with pytest.raises(
-                    openai.AuthenticationError, match=r"Incorrect API key provided: sk-…long\."
-                ):
+                with pytest.raises(openai.AuthenticationError, match=r"Incorrect API key provided: sk-…long\."):
                     await client.responses.create(model="m", input="hi")
 
 
@@ -738,9 +730,7 @@ class TestBadRequests:
 
 
 class TestTheReport:
-    async def test_tells_what_arrived_and_reset_forgets_it(
-        self, api: Api, session: aiohttp.ClientSession
-    ) -> None:
+    async def test_tells_what_arrived_and_reset_forgets_it(self, api: Api, session: aiohttp.ClientSession) -> None:
         session.headers["authorization"] = "Bearer sk-test"
         response = await api.create("hi", background=True)
         await api.retrieve(response["id"])
@@ -844,9 +834,7 @@ class TestOtherUpstreams:
         )
         assert [request.json["input"] for request in upstream.requests] == ["hi", "hi"]
 
-    async def test_an_exchange_answers_pair_by_pair(
-        self, session: aiohttp.ClientSession, tmp_path: Path
-    ) -> None:
+    async def test_an_exchange_answers_pair_by_pair(self, session: aiohttp.ClientSession, tmp_path: Path) -> None:
         def pair(method: str, path: str, **answer: Any) -> Json:
             answer = {"status": 200, "headers": {"openai-version": ["v1"]}, **answer}
             return {"request": {"method": method, "path": path}, "response": answer}
