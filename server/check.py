@@ -96,5 +96,5 @@ def _without_secret(url: str) -> str:
     before_query = re.split(r"[?#]", rest, maxsplit=1)[0]
     if "@" not in rest:
         return scheme + mark + before_query
-    place = before_query.rpartition("@")[2] if "@" in before_query else "…"
+    place = "…" if "@" in rest[len(before_query) :] else before_query.rpartition("@")[2]
     return f"{scheme}{mark}***@{place}"

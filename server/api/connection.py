@@ -26,7 +26,7 @@ class Connection(web.RequestHandler):
     def handle_error(
         self,
         request: web.BaseRequest,
-        status: int = 500,
+        status: int = 500,  # noqa: ARG002 - it follows from the error
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it quotes what the client sent
     ) -> web.StreamResponse:

@@ -8,7 +8,7 @@ from aiohttp import web
 from server.api.answers import UNFINISHED, status_in
 from server.api.context import Context, context_of, principal_of
 from server.api.query import Wait, wait_of
-from server.api.references import Route, find_foreign, new_rewriter, route_of
+from server.api.references import Route, find_foreign, may_use, new_rewriter, route_of
 from server.api.relay import Target, client_headers, foreign_answer, relay
 from server.api.retrieve import answer_record, wait_foreign
 from server.api.stream import stream_record
@@ -26,8 +26,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     raw = await request.read()
     create = parse_create(raw)
     serving = context.deployments.serving(create.model)
-    allowed = principal.may_use(create.model) or principal.may_use(context.deployments.canonical(create.model))
-    if not serving or not allowed:
+    if not serving or not may_use(context, principal, create.model):
         raise ModelNotFound(create.model)
     mode, _ = decide(
         create.model,
@@ -56,9 +55,14 @@ async def _create_cached(request: web.Request, create: CreateRequest, raw: bytes
 
 def _idempotency_key(request: web.Request) -> str | None:
     key = request.headers.get("Idempotency-Key")
-    if key is not None and len(key) > LONGEST_IDEMPOTENCY_KEY:
+    if not key:
+        return None
+    if len(key) > LONGEST_IDEMPOTENCY_KEY:
         raise InvalidValue(f"The Idempotency-Key is longer than {LONGEST_IDEMPOTENCY_KEY} characters.")
-    return key or None
+    if not key.isprintable():
+        # Bytes that are no UTF-8 among them.
+        raise InvalidValue("The Idempotency-Key has characters that can't be printed.")
+    return key
 
 
 async def _forward(
@@ -77,8 +81,8 @@ async def _forward(
         call = Call("POST", body=body, headers=client_headers(request), stream=create.stream)
         return Target(deployment, call, rewriter)
 
-    answer = await relay(request, route.deployments, target_for, retries=context.config.num_retries)
     wait = wait_of(request)
+    answer = await relay(request, route.deployments, target_for, retries=context.config.num_retries)
     if mode is Mode.NATIVE and wait.seconds and isinstance(answer, web.Response):
         return await _wait_native(request, answer, Wait(wait.seconds), known)
     return answer
@@ -89,7 +93,10 @@ async def _wait_native(request: web.Request, created: web.Response, wait: Wait, 
     body = created.body if isinstance(created.body, bytes) else b""
     if status_in(body) not in UNFINISHED:
         return created
-    foreign = find_foreign(context_of(request), principal_of(request), orjson.loads(body)["id"])
+    response_id = orjson.loads(body).get("id")
+    # A weak upstream may have sent none.
+    named = isinstance(response_id, str)
+    foreign = find_foreign(context_of(request), principal_of(request), response_id) if named else None
     if foreign is None:
         return created
     foreign.rewriter.public_ids |= known

@@ -13,9 +13,9 @@ from aiohttp import web
 from server.api.answers import json_answer
 from server.api.context import context_of, principal_of
 from server.api.query import choice, includes, limit
-from server.api.references import Foreign, find_record, named_response
+from server.api.references import Foreign, find_record, may_use, named_response
 from server.api.relay import Target, relay
-from server.errors import InvalidValue, NotFound, ResponseNotFound, shown
+from server.errors import InvalidValue, ModelNotFound, ResponseNotFound, shown
 from server.protocol.lifecycle import Status
 from server.protocol.requests import input_items, parse_object
 from server.upstream.client import Call
@@ -74,7 +74,7 @@ async def list_responses(request: web.Request) -> web.Response:
         raise InvalidValue(f"There is no response with id '{shown(after)}' in this list.", param="after")
     wanted: list[Record] = []
     async for record in context.store.responses.owned(principal.name, after):
-        if (status is None or record.status == status) and principal.may_use(record.model):
+        if (status is None or record.status == status) and may_use(context, principal, record.model):
             wanted.append(record)
         if len(wanted) > most:
             break
@@ -86,18 +86,14 @@ async def list_responses(request: web.Request) -> web.Response:
 
 async def list_models(request: web.Request) -> web.Response:
     context, principal = context_of(request), principal_of(request)
-    names = [name for name in context.deployments.model_names if principal.may_use(name)]
+    names = [name for name in context.deployments.model_names if may_use(context, principal, name)]
     return json_answer(request, {"object": "list", "data": [_model(request, name) for name in names]})
 
 
 async def retrieve_model(request: web.Request) -> web.Response:
-    name = request.match_info["id"]
-    if not context_of(request).deployments.serving(name) or not principal_of(request).may_use(name):
-        raise NotFound(
-            f"The model '{shown(name)}' does not exist or you do not have access to it.",
-            param="model",
-            code="model_not_found",
-        )
+    context, name = context_of(request), request.match_info["id"]
+    if not context.deployments.serving(name) or not may_use(context, principal_of(request), name):
+        raise ModelNotFound(name)
     return json_answer(request, _model(request, name))
 
 

@@ -48,7 +48,7 @@ async def find_record(context: Context, principal: Principal, response_id: str) 
     if not is_polling_id(response_id, context.config.pollux.id_prefix):
         return None
     record = await context.store.responses.find(response_id)
-    if record is None or not principal.may_see(record.owner) or not principal.may_use(record.model):
+    if record is None or not principal.may_see(record.owner) or not may_use(context, principal, record.model):
         return None
     return record
 
@@ -58,7 +58,7 @@ def find_foreign(context: Context, principal: Principal, response_id: str) -> Fo
     if composite is None or not _may_see(context, principal, composite):
         return None
     deployment = context.deployments.get(composite.model_id)
-    if deployment is None or not _may_use(context, principal, deployment):
+    if deployment is None or not _may_reach(context, principal, deployment):
         return None
     known = encode_composite(composite)
     rewriter = new_rewriter(context, principal, deployment, {composite.response_id: known})
@@ -79,7 +79,14 @@ def _may_see(context: Context, principal: Principal, composite: CompositeId) -> 
     return is_owned(composite, principal.name, context.id_secrets)
 
 
-def _may_use(context: Context, principal: Principal, deployment: Deployment) -> bool:
+def may_use(context: Context, principal: Principal, model: str) -> bool:
+    """By the model's own name, or by that of what serves it: behind an alias, or a wildcard."""
+    return principal.may_use(model) or any(
+        principal.may_use(deployment.model_name) for deployment in context.deployments.serving(model)
+    )
+
+
+def _may_reach(context: Context, principal: Principal, deployment: Deployment) -> bool:
     return principal.models is None or any(
         deployment in context.deployments.serving(model) for model in principal.models
     )

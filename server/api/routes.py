@@ -21,10 +21,10 @@ PREFIXES = ("/v1", "", "/openai/v1")
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses", create_response),
     ("GET", "/responses", list_responses),
-    ("GET", "/responses/{id}", retrieve_response),
-    ("POST", "/responses/{id}/cancel", cancel_response),
-    ("DELETE", "/responses/{id}", delete_response),
-    ("GET", "/responses/{id}/input_items", list_input_items),
+    ("GET", "/responses/{id:[^/]+}", retrieve_response),
+    ("POST", "/responses/{id:[^/]+}/cancel", cancel_response),
+    ("DELETE", "/responses/{id:[^/]+}", delete_response),
+    ("GET", "/responses/{id:[^/]+}/input_items", list_input_items),
     ("GET", "/models", list_models),
     ("GET", "/models/{id:.+}", retrieve_model),
 )

@@ -23,6 +23,7 @@ from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import EventTooLong, SseParser
 from server.upstream.client import Call, Tries, Upstream, read_body
 from server.upstream.deployments import Deployment, Deployments
+from server.upstream.rewrite import SHORTEST_DISTINCT_ID
 from storage import Lease, Outcome, Store, StoreFull, Verdict
 
 log = logging.getLogger("pollux.jobs")
@@ -117,6 +118,8 @@ class Runner:
         final = response_object(
             who, ending.status, ending.upstream, output=output, error=ending.error, ended_at=int(time.time())
         )
+        if final["error"] is not None:
+            final["error"]["message"] = _without_raw_ids(final["error"]["message"], journal.lease, who, ending)
         snapshot = dumps(final)
         told = {**orjson.loads(snapshot), "output": []} if ending.status is Status.CANCELLED else None
         kind = terminal_event(ending.status)
@@ -167,3 +170,12 @@ def _failure_of(error: PolluxError) -> Ending:
     else:
         code = "invalid_prompt" if error.status < 500 else "server_error"
     return failure(code, error.message)
+
+
+def _without_raw_ids(message: str, lease: Lease, who: Identity, ending: Ending) -> str:
+    """A provider's message with the ids that the client knows."""
+    known = ((lease.previous, who.request.get("previous_response_id")), ((ending.upstream or {}).get("id"), who.id))
+    for raw, public in known:
+        if isinstance(raw, str) and isinstance(public, str) and len(raw) >= SHORTEST_DISTINCT_ID:
+            message = message.replace(raw, public)
+    return message

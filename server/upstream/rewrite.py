@@ -17,7 +17,7 @@ from server.protocol.sse import ServerEvent, encode_frame
 from server.upstream.deployments import Deployment
 
 SHORTEST_DISTINCT_ID = 8
-"""A raw id shorter than this may occur in a message by chance, and is left there."""
+"""A raw id shorter than this may occur by chance: in a message it is left, and bytes are not searched for it."""
 
 
 @dataclass

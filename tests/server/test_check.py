@@ -202,6 +202,7 @@ def test_no_secret_in_the_address_of_the_store_is_told(secret: str, scheme: str)
         ("redis://:p@host:6379/2", "redis://***@host:6379/2"),
         ("redis://u:p@ss@host", "redis://***@host"),
         ("redis://u:p?s@host", "redis://***@…"),
+        ("redis://u:p@s?s@host", "redis://***@…"),
         ("unix:///run/redis.sock?db=1", "unix:///run/redis.sock"),
     ],
 )

@@ -248,8 +248,8 @@ def test_a_printed_deployment_shows_no_credential() -> None:
 
 
 def test_the_timeout_is_that_of_the_deployment_or_else_the_general_one() -> None:
-    settings = {"litellm_settings": {"request_timeout": 30}}
-    one, other = registry(entry("a", "openai/a", timeout=5), entry("b", "openai/b"), **settings).all
+    entries = entry("a", "openai/a", timeout=5), entry("b", "openai/b")
+    one, other = registry(*entries, litellm_settings={"request_timeout": 30}).all
     assert (one.timeout_s, other.timeout_s) == (5, 30)
     assert deployment().timeout_s == 600
 

@@ -82,6 +82,10 @@ def test_the_master_may_use_and_see_everything() -> None:
     assert master.may_see("alice")
 
 
+def test_the_masters_key_is_the_masters_even_if_it_is_listed_for_another() -> None:
+    assert caller({"api-key": BOB}, keyring(master=BOB)).is_master
+
+
 def test_others_see_only_their_own() -> None:
     alice = caller({"api-key": ALICE})
     assert alice.may_see("alice")

@@ -119,20 +119,17 @@ def test_what_names_no_response_keeps_its_bytes(raw: bytes) -> None:
     assert rewriter().json(raw) == raw
 
 
+@pytest.mark.parametrize("name", ["id", "previous_response_id"])
 @pytest.mark.parametrize("short", ["1", "id", "a", "object", "output", "resp_1"])
-def test_a_short_id_is_replaced_in_its_place_alone(short: str) -> None:
-    body = {
-        "id": short,
-        "object": "response",
-        "previous_response_id": short,
-        "output": [short],
-        "metadata": {short: short},
-    }
-    assert orjson.loads(rewriter().json(orjson.dumps(body))) == {
-        **body,
-        "id": public(short),
-        "previous_response_id": public(short),
-    }
+def test_a_short_id_is_replaced_in_its_place_alone(name: str, short: str) -> None:
+    body = {name: short, "object": "response", "output": [short], "metadata": {short: short}, "user": short}
+    assert orjson.loads(rewriter().json(orjson.dumps(body))) == {**body, name: public(short)}
+
+
+def test_two_short_ids_are_both_replaced() -> None:
+    body = {"id": "2", "previous_response_id": "1", "output": ["1", "2"]}
+    found = orjson.loads(rewriter().json(orjson.dumps(body)))
+    assert found == {**body, "id": public("2"), "previous_response_id": public("1")}
 
 
 @pytest.mark.parametrize("raw_id", [f"{RAW}/x", "resp_ü23456789"])

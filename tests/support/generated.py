@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 # No deadline: a machine under load is no defect. No database: a run depends on nothing but the code.
-moderate = settings(deadline=None, max_examples=60, database=None)
+moderate = settings(deadline=None, max_examples=40, database=None)
 
 _scalars: st.SearchStrategy[Any] = (
     st.none()
@@ -25,5 +25,5 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 keys = st.text(max_size=8) | st.sampled_from(["type", "sequence_number", "error", "response", "item", "status"])
-json_values = st.recursive(_scalars, _containers, max_leaves=12)
+json_values = st.recursive(_scalars, _containers, max_leaves=8)
 json_objects = st.dictionaries(keys, json_values, max_size=6)
