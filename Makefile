@@ -24,7 +24,7 @@ run: install
 	$(BIN)/python deploy/demo.py --keep-running
 
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 # The same checks, here and in CI.
 check: install

@@ -127,8 +127,8 @@ def _end_of_service(task: asyncio.Task[None]) -> None:
 
 
 def _id_secrets(config: Config, store: Store) -> list[bytes]:
-    configured = [secret.get_secret_value().encode() for secret in config.pollux.id_secrets]
-    return configured or [store.id_secret]
+    # The stored one always verifies: ids that it signed stay good when the first secret is configured.
+    return [*(secret.get_secret_value().encode() for secret in config.pollux.id_secrets), store.id_secret]
 
 
 def check_exposure(config: Config, host: str) -> None:

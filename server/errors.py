@@ -66,6 +66,11 @@ class InvalidJson(BadRequest):
     code = "invalid_json"
 
 
+class MalformedBody(InvalidJson):
+    def __init__(self) -> None:
+        super().__init__("The request body is not encoded as its Content-Encoding or Transfer-Encoding says.")
+
+
 class InvalidType(BadRequest):
     code = "invalid_type"
 

@@ -149,11 +149,10 @@ class Responses:
 
     async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The records of these, in order and in one round trip; None for one that is gone."""
-        async with answered():
-            async with self._client.pipeline(transaction=False) as pipe:
-                for response_id in ids:
-                    pipe.hmget(self._shard(response_id).record(response_id), _FIELDS)
-                rows = await pipe.execute()
+        async with answered(), self._client.pipeline(transaction=False) as pipe:
+            for response_id in ids:
+                pipe.hmget(self._shard(response_id).record(response_id), _FIELDS)
+            rows = await pipe.execute()
         return [
             _record(response_id, dict(zip(_FIELDS, row, strict=True)))
             for response_id, row in zip(ids, rows, strict=True)

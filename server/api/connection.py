@@ -11,9 +11,10 @@ from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+from aiohttp.http_exceptions import ContentEncodingError, TransferEncodingError
 
 from server.api.middleware import error_answer
-from server.errors import Internal, MalformedHttp
+from server.errors import Internal, MalformedBody, MalformedHttp, PolluxError
 
 log = logging.getLogger("pollux.api")
 
@@ -33,8 +34,7 @@ class Connection(web.RequestHandler):
         self.log_exception("request broke below the application", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
-        is_clients = isinstance(exc, HttpProcessingError)
-        answer = error_answer(MalformedHttp(type(exc).__name__) if is_clients else Internal())
+        answer = error_answer(_meaning(exc))
         # Here no middleware and no signal runs.
         answer.headers["X-Request-Id"] = f"req_{uuid4().hex}"
         answer.force_close()
@@ -47,6 +47,12 @@ class Connection(web.RequestHandler):
             log.debug("a client sent what is no HTTP request: %s", type(error).__name__)
         else:
             super().log_exception(*args, **kw)
+
+
+def _meaning(error: BaseException | None) -> PolluxError:
+    if isinstance(error, ContentEncodingError | TransferEncodingError):
+        return MalformedBody()
+    return MalformedHttp(type(error).__name__) if isinstance(error, HttpProcessingError) else Internal()
 
 
 class _Server(web.Server):

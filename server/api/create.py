@@ -10,7 +10,7 @@ from server.api.context import Context, context_of, principal_of
 from server.api.query import Wait, wait_of
 from server.api.references import Route, find_foreign, may_use, new_rewriter, route_of
 from server.api.relay import Target, client_headers, foreign_answer, relay
-from server.api.retrieve import answer_record, wait_foreign
+from server.api.retrieve import answer_record, view_answer, wait_foreign
 from server.api.stream import stream_record
 from server.errors import InvalidValue, ModelNotFound, Unavailable
 from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
@@ -45,12 +45,14 @@ async def create_response(request: web.Request) -> web.StreamResponse:
 async def _create_cached(request: web.Request, create: CreateRequest, raw: bytes, route: Route) -> web.StreamResponse:
     context = context_of(request)
     wait = wait_of(request)
-    response_id = await context.submitter.submit(
+    submitted = await context.submitter.submit(
         create, raw, principal_of(request).name, route.previous, _idempotency_key(request)
     )
     if create.stream:
-        return await stream_record(request, response_id, after=-1)
-    return await answer_record(request, response_id, Wait(wait.seconds))
+        return await stream_record(request, submitted.id, after=-1)
+    if submitted.view is not None and not wait.seconds:
+        return view_answer(request, submitted.view, Wait(wait.seconds))
+    return await answer_record(request, submitted.id, Wait(wait.seconds))
 
 
 def _idempotency_key(request: web.Request) -> str | None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from server.api.context import PRINCIPAL, REQUEST_ID, context_of
-from server.errors import Internal, InvalidJson, MethodNotAllowed, NotFound, PolluxError, TooLarge, Unavailable, shown
+from server.errors import Internal, MalformedBody, MethodNotAllowed, NotFound, PolluxError, TooLarge, Unavailable, shown
 from storage import StoreFull, StoreUnavailable
 
 log = logging.getLogger("pollux.api")
@@ -42,9 +42,7 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         log.warning("answered 503: %s", error, extra={"request_id": request[REQUEST_ID]})
         return error_answer(Unavailable("The service can't reach its store right now. Try again shortly."))
     except web.RequestPayloadError:
-        answer = error_answer(
-            InvalidJson("The request body is not encoded as its Content-Encoding or Transfer-Encoding says.")
-        )
+        answer = error_answer(MalformedBody())
         # What is left of it can't be read either.
         answer.force_close()
         return answer

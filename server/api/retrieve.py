@@ -16,7 +16,7 @@ from server.api.relay import Target, fetch, foreign_answer, relay
 from server.api.stream import stream_record
 from server.errors import BadRequest, ResponseNotFound
 from server.hub import SWEEP_S
-from server.jobs.view import etag_of
+from server.jobs.view import View, etag_of
 from server.upstream.client import Call
 from storage import Record
 
@@ -48,6 +48,10 @@ async def answer_record(request: web.Request, response_id: str, wait: Wait) -> w
     view = await context_of(request).views.view(response_id)
     if view is None:
         raise ResponseNotFound(response_id)
+    return view_answer(request, view, wait)
+
+
+def view_answer(request: web.Request, view: View, wait: Wait) -> web.Response:
     return response_answer(request, view.body, etag=view.etag, status=view.record.status, wait=wait)
 
 

@@ -26,7 +26,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/responses/{id:[^/]+}", delete_response),
     ("GET", "/responses/{id:[^/]+}/input_items", list_input_items),
     ("GET", "/models", list_models),
-    ("GET", "/models/{id:.+}", retrieve_model),
+    ("GET", r"/models/{id:[\s\S]+}", retrieve_model),
 )
 
 OPERATIONS: tuple[tuple[str, str, Handler], ...] = (

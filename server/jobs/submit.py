@@ -9,14 +9,18 @@ import time
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+import orjson
+
 from server.errors import IdempotencyKeyReused, PreviousNotFinished, PreviousNotFound
+from server.jobs.view import View
 from server.protocol.events import encode_lifecycle
 from server.protocol.lifecycle import OPENING, Status
 from server.protocol.requests import CreateRequest
 from server.protocol.snapshot import Identity, response_object
+from server.protocol.sse import frame_data, split_frames
 from storage import (
-    START,
     CreateOutcome,
+    Cursor,
     NewResponse,
     Record,
     Store,
@@ -41,6 +45,15 @@ class Previous:
     provider_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What a create call came to."""
+
+    id: str
+    view: View | None
+    """The queued response, as it was created; None where the idempotency key led to one that was there already."""
+
+
 @dataclass
 class Submitter:
     """Creates cached responses."""
@@ -52,7 +65,7 @@ class Submitter:
 
     async def submit(
         self, request: CreateRequest, raw: bytes, owner: str, previous: Previous, idempotency_key: str | None
-    ) -> str:
+    ) -> Submitted:
         """Store it, and return its id: a new one, or that of the response which the same key started.
 
         Raises:
@@ -71,16 +84,9 @@ class Submitter:
         if outcome is CreateOutcome.REUSED:
             raise IdempotencyKeyReused
         if outcome is CreateOutcome.CREATED:
-            log.info(
-                "response created",
-                extra={
-                    "response_id": response_id,
-                    "model": request.model,
-                    "owner": owner,
-                    "stream": request.stream,
-                },
-            )
-        return response_id
+            fields = {"model": request.model, "owner": owner, "stream": request.stream}
+            log.info("response created", extra={"response_id": response_id, **fields})
+        return Submitted(response_id, queued_view(new) if outcome is CreateOutcome.CREATED else None)
 
     def _new(
         self, request: CreateRequest, raw: bytes, owner: str, previous: Previous, idempotency_key: str | None
@@ -133,8 +139,15 @@ class Submitter:
 
 
 def new_record(new: NewResponse) -> Record:
-    """The record as `create` may have left it: enough to delete it."""
-    return Record(new.id, new.owner, "queued", new.model, new.created_at, new.stream, START)
+    """The record as `create` leaves it."""
+    cursor = Cursor(1, len(split_frames(new.opening)) - 1)
+    return Record(new.id, new.owner, Status.QUEUED, new.model, new.created_at, new.stream, cursor)
+
+
+def queued_view(new: NewResponse) -> View:
+    """The response as it was created, whatever a fast worker has made of it since."""
+    opened = orjson.loads(frame_data(split_frames(new.opening)[0]))
+    return View(new_record(new), orjson.dumps(opened["response"]))
 
 
 def continued(record: Record | None, response_id: str) -> Previous:

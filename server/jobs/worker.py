@@ -10,7 +10,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import uuid4
 
 from server.jobs.journal import Lost, StoreGone
@@ -31,8 +31,10 @@ class _Active:
 
     lease: Lease
     task: asyncio.Task[None] | None = None
-    stopped: str | None = field(default=None)
+    stopped: str | None = None
     """Why it was stopped, if it was."""
+    over_since_renewal: bool = False
+    """The last renewal found the response ended: by somebody else, or by this very run, which has not heard yet."""
 
     def stop(self, why: str) -> None:
         if self.stopped is None and self.task is not None:
@@ -103,6 +105,8 @@ class Worker:
                 self._note_outage(error)
                 continue
             for lease, outcome in zip(held, outcomes, strict=True):
+                if outcome is Outcome.OVER and self._grant_a_round(lease):
+                    continue
                 if outcome is not Outcome.OK:
                     self._lose(lease, outcome)
 
@@ -159,6 +163,14 @@ class Worker:
         if not self._away:
             log.warning("the store is away: %s", error)
         self._away = True
+
+    def _grant_a_round(self, lease: Lease) -> bool:
+        """Whether a run whose response is over gets until the next renewal to find out by itself."""
+        active = self._active.get(lease.id)
+        if active is None or active.over_since_renewal:
+            return False
+        active.over_since_renewal = True
+        return True
 
     def _lose(self, lease: Lease, outcome: Outcome) -> None:
         active = self._active.get(lease.id)

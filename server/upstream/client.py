@@ -24,6 +24,8 @@ log = logging.getLogger("pollux.upstream")
 
 LONGEST_ERROR_BYTES = 256 * 1024
 """An error body beyond this is no error body; the rest is not read."""
+PIECE_BYTES = 512 * 1024
+"""A longer request, with an image in it, is sent piece by piece: others have their turn in between."""
 LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
 """A response with many generated images has some ten megabytes; beyond this an upstream has lost its mind."""
 LONGEST_RETRY_AFTER_S = 60.0
@@ -69,7 +71,7 @@ class Upstream:
             async with self._session.request(
                 call.method,
                 URL(deployment.url(*call.path, query=call.query), encoded=True),
-                data=call.body,
+                data=_pieces(call.body) if call.body and len(call.body) > PIECE_BYTES else call.body,
                 headers=_headers(deployment, call),
                 timeout=self._timeout(deployment, stream=call.stream),
                 # Following one would hand the credential to whatever it names.
@@ -110,7 +112,14 @@ def _headers(deployment: Deployment, call: Call) -> dict[str, str]:
     made = {"Accept": accept, **(call.headers or {}), **deployment.headers}
     if call.body is not None:
         made["Content-Type"] = "application/json"
+        made["Content-Length"] = str(len(call.body))
     return made
+
+
+async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
+    view = memoryview(body)
+    for start in range(0, len(body), PIECE_BYTES):
+        yield view[start : start + PIECE_BYTES]
 
 
 async def read_body(response: aiohttp.ClientResponse, limit_bytes: int = LONGEST_ANSWER_BYTES) -> bytes:

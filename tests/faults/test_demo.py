@@ -111,7 +111,7 @@ async def test_the_demo_shows_its_five_parts_and_ends_with_0(tmp_path: Path) -> 
 
 async def test_the_demo_fails_and_says_why_when_its_provider_dies(tmp_path: Path) -> None:
     with running_demo(tmp_path) as demo:
-        printed = read_until(demo, "in_progress")
+        printed = read_until(demo, "  in_progress  ")
         simulator = re.search(r"simulator serves at \S+ \(process (\d+)\)", printed)
         assert simulator, printed
         os.kill(int(simulator[1]), signal.SIGKILL)
@@ -122,8 +122,8 @@ async def test_the_demo_fails_and_says_why_when_its_provider_dies(tmp_path: Path
     assert "The demo failed: this claim does not hold: it is completed, with its usage" in printed
     assert "All of it held" not in printed
     [logs] = re.findall(r"Config, store and logs are in (\S+)", printed)
-    assert "response ended" in (Path(logs) / "pollux.log").read_text()
-    assert "response ended" in printed, "the end of the log is on the screen"
+    assert "response started" in (Path(logs) / "pollux.log").read_text()
+    assert "response started" in printed, "the end of the log is on the screen"
     await nothing_runs(tmp_path)
 
 

@@ -13,9 +13,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, MaxConnectionsError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from storage import Outcome, Store, StoreError, StoreFull, StoreMisfit, StoreUnavailable, connection, open_store
+from storage import Outcome, Record, Store, StoreError, StoreFull, StoreMisfit, StoreUnavailable, connection, open_store
 from storage.connection import POOL_SIZE, Connections, translated
-from tests.support.stored import renew, run
+from tests.support.stored import create, lease, renew, run
 from tests.support.waiting import wait_until
 
 # ---- Errors
@@ -146,6 +146,50 @@ async def test_a_command_whose_connection_was_killed_is_sent_again(store: Store,
     await store.ping()
     assert admin.client_kill_filter(_type="normal", skipme=True)
     await store.ping()
+
+
+# ---- Answers that come too late, or that nobody waits for any more
+
+
+async def test_a_server_that_answers_too_late_is_away_and_no_answer_goes_to_another_question(
+    store: Store, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [await create(store) for _ in range(20)]
+    taken = await lease(store)
+    monkeypatch.setattr(connection, "ANSWER_TIMEOUT_S", 0.1)
+    admin.client_pause(500, all=True)  # milliseconds; then the server answers what it was asked
+    questions = [*map(store.responses.find, ids), store.ping(), store.responses.find_many(ids), renew(store, taken)]
+    answers = await asyncio.gather(*questions, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    monkeypatch.undo()
+    await all_answered(store, ids)
+
+
+async def test_when_callers_give_up_no_answer_goes_to_another_question(store: Store, admin: redis.Redis) -> None:
+    ids = [await create(store) for _ in range(50)]
+    for turns in range(8):
+        asking = [asyncio.create_task(store.responses.find(response_id)) for response_id in ids]
+        pipelined = asyncio.create_task(store.responses.find_many(ids))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in (*asking[::2], pipelined):
+            task.cancel()
+        answers = await asyncio.gather(*asking, pipelined, return_exceptions=True)
+        for response_id, answer in zip(ids, answers, strict=False):
+            assert isinstance(answer, asyncio.CancelledError) or (
+                isinstance(answer, Record) and answer.id == response_id
+            )
+        await all_answered(store, ids)
+
+
+async def all_answered(store: Store, ids: list[str]) -> None:
+    """Whatever happened before, every question gets its own answer."""
+    for _ in range(3):
+        records = await asyncio.gather(*map(store.responses.find, ids))
+        requests = await asyncio.gather(*map(store.responses.read_request, ids))
+        assert [record.id for record in records if record] == ids
+        assert set(requests) == {b'{"input": "hello"}'}
+        assert [record.id for record in await store.responses.find_many(ids) if record] == ids
 
 
 # ---- URLs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import redis
@@ -133,6 +134,12 @@ async def test_who_comes_back_waits_for_a_turn_behind_those_who_wait_already(sto
     assert [(await lease(store)).owner for _ in range(3)] == [BOB, ALICE, BOB]
 
 
+async def test_who_queues_more_keeps_his_turn(store: Store) -> None:
+    for owner in (ALICE, BOB, ALICE, BOB, ALICE):
+        await create(store, owner)
+    assert [(await lease(store)).owner for _ in range(5)] == [ALICE, BOB, ALICE, BOB, ALICE]
+
+
 async def test_the_rotation_forgets_who_has_no_jobs_left(store: Store, admin: redis.Redis) -> None:
     shard = store.jobs.shards[0]
     await create(store, ALICE)
@@ -151,6 +158,16 @@ async def test_a_hundred_dead_jobs_in_the_queue_do_not_hide_the_one_behind_them(
     await a_millisecond(admin)
     alive = await create(store)
     assert (await lease(store)).id == alive
+
+
+async def test_a_record_that_is_not_whole_is_passed_over(store: Store, admin: redis.Redis) -> None:
+    broken = await create(store)
+    shard = shard_of_id(store, broken)
+    admin.hdel(shard.record(broken), "epoch")
+    await a_millisecond(admin)
+    whole = await create(store)
+    assert (await lease(store)).id == whole
+    assert await try_lease(store) is None
 
 
 # ---- Appending
@@ -274,7 +291,18 @@ async def test_when_a_job_was_reclaimed_its_former_worker_is_refused_everything(
     assert await append(store, present, 3, 3) == Step(Outcome.OK, 3)
 
 
-async def test_a_token_of_an_earlier_epoch_is_stale(store: Store, admin: redis.Redis) -> None:
+async def test_a_write_for_another_epoch_is_stale_whatever_its_token(store: Store, admin: redis.Redis) -> None:
+    taken = await run(store)
+    before = contents(admin)
+    for epoch in (0, 2):
+        assert await append(store, replace(taken, epoch=epoch), 3, 3) == Step(Outcome.STALE, 2)
+        assert await finish(store, replace(taken, epoch=epoch), 3) == Step(Outcome.STALE, 2)
+    assert contents(admin) == before
+
+
+async def test_after_a_rerun_began_the_worker_of_the_first_run_is_refused_everything(
+    store: Store, admin: redis.Redis
+) -> None:
     paused = await run(store)
     await append(store, paused, 3, 4)
     expire_lease(admin, store, paused.id)
@@ -477,9 +505,12 @@ async def test_a_released_job_keeps_its_place_in_the_queue(store: Store, admin: 
     assert [(await lease(store)).id for _ in created] == created
 
 
-async def test_a_released_job_stays_in_progress_and_its_former_worker_is_refused(store: Store) -> None:
+async def test_a_released_job_stays_in_progress_and_its_former_worker_is_refused(
+    store: Store, admin: redis.Redis
+) -> None:
     taken = await run(store)
     await store.jobs.release(taken)
+    assert admin.exists(shard_of_id(store, taken.id).leases) == 0
     assert (await record_of(store, taken.id)).status == "in_progress"
     assert await append(store, taken, 3, 3) == Step(Outcome.STALE, 2)
     assert await finish(store, taken, 3) == Step(Outcome.STALE, 2)

@@ -77,7 +77,7 @@ def test_owners_are_spread_over_the_shards_the_same_way_for_ever() -> None:
 
 
 def test_an_idempotency_key_of_any_bytes_and_length_makes_a_short_plain_name() -> None:
-    for key in ("", "x" * 10_000, "a:b {c}\r\n\x00", "ключ"):
+    for key in ("", "x" * 10_000, "a:b {c}\r\n\x00", "ключ", "\udcff"):
         assert re.fullmatch(r"pollux:\{0\}:idempotency:alice:[0-9a-f]{64}", Shard(0).idempotency("alice", key))
 
 

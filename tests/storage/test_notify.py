@@ -154,12 +154,13 @@ async def test_a_cancel_is_heard_as_the_end(store: Store) -> None:
         await wait_until(lambda: notes.revocations == [taken.id])
 
 
-async def test_a_delete_is_heard_as_something_to_look_for(store: Store) -> None:
+async def test_a_delete_is_heard_as_something_to_look_for(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
         await listener.subscribe(taken.id)
         notes.moves.clear()
-        await store.responses.delete(await record_of(store, taken.id), "t")
+        with configured(admin, notify_keyspace_events="Kgxe"):
+            await store.responses.delete(await record_of(store, taken.id), "t")
         # Once from the script, and once from the keyspace.
         await wait_until(lambda: len(notes.moves) == 2)
         assert set(notes.moves) == {(taken.id, None, True)}
@@ -268,16 +269,31 @@ async def test_what_moved_while_the_connection_was_down_is_looked_for(store: Sto
 
 
 async def test_who_waits_for_an_acknowledgement_when_the_connection_breaks_is_let_go(
-    store: Store, admin: redis.Redis
+    store: Store, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(notify, "ACKNOWLEDGED_WITHIN_S", 60.0)
     async with listening(store) as (listener, notes):
-        ids = [await create(store) for _ in range(50)]
+        ids = [await create(store) for _ in range(5)]
+        admin.client_pause(500, all=True)  # milliseconds
         subscribing = [asyncio.create_task(listener.subscribe(response_id)) for response_id in ids]
-        await asyncio.sleep(0)
-        admin.client_kill_filter(_type="pubsub")
-        async with asyncio.timeout(notify.ACKNOWLEDGED_WITHIN_S):
+        await wait_until(lambda: len(listener._awaited) == len(ids))
+        assert listener._connection is not None
+        await listener._connection.disconnect(nowait=True)
+        async with asyncio.timeout(5):
             await asyncio.gather(*subscribing)
         await wait_until(lambda: {move[0] for move in notes.moves} == set(ids))
+
+
+async def test_a_server_that_does_not_acknowledge_in_time_is_not_waited_for(
+    store: Store, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notify, "ACKNOWLEDGED_WITHIN_S", 0.02)
+    async with listening(store) as (listener, notes):
+        response_id = await create(store)
+        admin.client_pause(300, all=True)  # milliseconds
+        await listener.subscribe(response_id)
+        assert notes.moves == []
+        await notes.hear((response_id, None, True))
 
 
 async def test_a_connection_that_has_fallen_silent_is_replaced(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,9 +135,10 @@ def user(admin: redis.Redis, name: str, password: str, *commands: str) -> Iterat
         admin.acl_deluser(name)
 
 
-def signed_in(store_url: str, credentials: str) -> str:
+def signed_in(store_url: str, credentials: str = "", query: str = "") -> str:
     parts = urlsplit(plain_url(store_url))
-    return parts._replace(netloc=f"{credentials}@{parts.netloc.rpartition('@')[2]}").geturl()
+    place = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{credentials}@{place}" if credentials else place, query=query).geturl()
 
 
 async def test_a_password_is_used_and_never_shown(
@@ -152,7 +153,7 @@ async def test_a_password_is_used_and_never_shown(
 
 async def test_a_password_in_the_query_is_not_shown_either(store_url: str, admin: redis.Redis) -> None:
     with user(admin, "pollux", "hunter2", "+@all"):
-        store = await outcome_of(f"{plain_url(store_url)}?username=pollux&password=hunter2")
+        store = await outcome_of(signed_in(store_url, query="username=pollux&password=hunter2"))
     assert "hunter2" not in store.name
 
 

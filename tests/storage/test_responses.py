@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -59,6 +60,7 @@ async def test_a_new_response_is_queued_with_events_0_and_1(store: Store) -> Non
     reading = Reading(record, request=b"\xff\x00{}", batches=(Batch(Cursor(1, 1), frames(0, 1)),))
     assert await store.responses.read(new.id) == reading
     assert await store.responses.read_request(new.id) == b"\xff\x00{}"
+    assert await store.responses.read(new.id, request=False) == replace(reading, request=b"")
 
 
 async def test_a_create_that_is_sent_many_times_makes_one_response_and_one_job(store: Store) -> None:
