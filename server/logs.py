@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from server.errors import shown
+
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -36,7 +38,8 @@ class ConsoleFormatter(logging.Formatter):
     """A line to read: what happened, then `name=value` of what it happened to."""
 
     def format(self, record: logging.LogRecord) -> str:
-        extras = " ".join(f"{name}={value}" for name, value in _extras(record).items())
+        # A client may have chosen the value: a line break in it must not begin another line.
+        extras = " ".join(f"{name}={shown(str(value))}" for name, value in _extras(record).items())
         line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {record.getMessage()} {extras}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 

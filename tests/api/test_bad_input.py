@@ -23,6 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
+from server.logs import ConsoleFormatter, JsonFormatter
 from server.protocol.ids import CompositeId, encode_composite
 from tests.conftest import plain_url
 from tests.support.generated import json_values, moderate
@@ -675,6 +676,28 @@ async def test_an_idempotency_key_that_can_not_be_kept_is_refused(
     answer = checked(*await exchange(pollux.url, raw_post(MODES["cached"], b"Idempotency-Key: " + key)))
     assert answer.fields == (400, INVALID, "invalid_value", None)
     assert answer.message.startswith("The Idempotency-Key ")
+
+
+# What is logged of it.
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+async def test_a_client_can_not_forge_a_line_of_the_log(
+    form: str, provider: Upstream, store_server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "pollux")
+    config = make_config(provider.base_url)
+    config["model_list"][0]["model_name"] = "openai/*"
+    body = {"model": "openai/x\n12:00:00 ERROR all is lost\x1b[2J" + "y" * 1000, "input": "x", "background": True}
+    async with running_replica(config, store_server) as replica, replica.http() as http:
+        answer = await http.post("responses", json=body, headers={"X-Request-Id": "a b"})
+        await http.get(f"responses/{(await answer.json())['id']}?wait=20")
+        await http.delete(f"responses/{(await answer.json())['id']}")
+    formatter = {"console": ConsoleFormatter, "json": JsonFormatter}[form]()
+    lines = [formatter.format(record) for record in caplog.records]
+    assert len([line for line in lines if "all is lost" in line]) >= 2
+    for line in lines:
+        assert line.isprintable()
 
 
 # At random.

@@ -64,15 +64,10 @@ async def ended(http: aiohttp.ClientSession, response_id: str) -> dict[str, Any]
 async def test_the_same_key_and_body_lead_to_the_same_response(pollux: Replica, upstream: Upstream) -> None:
     async with pollux.http() as http:
         first = await submit(http)
-        assert await submit(http) == first, "while it runs"
-        response = await ended(http, first)
-        answer = await http.post("responses", json=BODY, headers={"Idempotency-Key": KEY})
-        assert answer.status == 200
-        again = await http.post("responses", data=orjson.dumps(BODY), headers={"Idempotency-Key": KEY})
-        assert again.status in (200, 400)
+        assert await submit(http) == first, "at once"
+        await ended(http, first)
         assert await submit(http) == first, "and when it has ended"
         assert len((await (await http.get("responses")).json())["data"]) == 1
-        assert response["output"]
     assert len(upstream.requests) == 1
 
 
@@ -134,7 +129,7 @@ async def test_without_a_key_the_same_body_starts_a_run_each_time(pollux: Replic
         assert await submit(http, key="") != await submit(http, key="")
 
 
-@pytest.mark.parametrize("key", ["a", "A", "a ", "a/b", "ключ", "x" * 1024, '"quoted"', "{0}", "*"])
+@pytest.mark.parametrize("key", ["a", "A", "a/b", "ключ", "x" * 1024, '"quoted"', "{0}", "*"])
 async def test_any_text_may_be_a_key_and_is_its_own(key: str, pollux: Replica) -> None:
     async with pollux.http() as http:
         first = await submit(http, key="neighbour")
@@ -199,8 +194,8 @@ async def test_after_its_expiry_the_key_starts_a_new_run(
         await ended(http, first)
         kept_ms = admin.pttl(f"pollux:{{0}}:record:{first}")
         [remembered] = [key for key in admin.scan_iter() if b":idempotency:" in key]
-        assert 0 < kept_ms <= 600_000  # type: ignore[operator]
-        assert 0 < admin.pttl(remembered) <= 24 * 3600 * 1000  # type: ignore[operator]
+        assert 0 < kept_ms <= 600_000
+        assert 0 < admin.pttl(remembered) <= 24 * 3600 * 1000
         admin.pexpire(f"pollux:{{0}}:record:{first}", 1)
         await wait_until(lambda: not admin.exists(f"pollux:{{0}}:record:{first}"), what="it has expired")
         second = await submit(http)
@@ -275,15 +270,18 @@ async def test_in_cached_mode_the_key_is_ours_and_not_forwarded(pollux: Replica,
 
 async def test_the_retries_of_an_sdk_with_a_key_start_one_run(pollux: Replica, upstream: Upstream) -> None:
     async with pollux.client() as client:
-        for _ in range(2):
-            response = await client.responses.create(
+        first, second = [
+            await client.responses.create(
                 model=CACHED, input="x", background=True, extra_headers={"Idempotency-Key": KEY}
             )
+            for _ in range(2)
+        ]
+        assert first.id == second.id
         with pytest.raises(openai.BadRequestError) as other_body:
             await client.responses.create(
                 model=CACHED, input="y", background=True, extra_headers={"Idempotency-Key": KEY}
             )
         assert other_body.value.code == "idempotency_key_reused"
     async with pollux.http() as http:
-        await ended(http, response.id)
+        await ended(http, first.id)
     assert len(upstream.requests) == 1
