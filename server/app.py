@@ -19,7 +19,9 @@ from server.api.middleware import authenticate, errors, stamp
 from server.api.routes import add_routes
 from server.config import Config, ConfigError
 from server.hub import Hub
+from server.jobs.cancels import UpstreamCancels
 from server.jobs.journal import Committer
+from server.jobs.produce import Producer
 from server.jobs.run import Runner
 from server.jobs.submit import Submitter
 from server.jobs.view import Views
@@ -56,7 +58,8 @@ async def assembled(config: Config, store: Store) -> AsyncIterator[Context]:
         session = await stack.enter_async_context(new_session())
         upstream = Upstream(session, connect_timeout_s=ours.connect_timeout_s, stream_timeout_s=ours.stream_timeout_s)
         committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s)
-        runner = Runner(store, upstream, deployments, committer, config.num_retries, ours.max_run_s)
+        producer = Producer(store, upstream, deployments, config.num_retries)
+        runner = Runner(store, producer, committer, ours.max_run_s)
         worker = Worker(
             store,
             runner.run,
@@ -86,6 +89,7 @@ async def assembled(config: Config, store: Store) -> AsyncIterator[Context]:
             ("committer", committer.run()),
             ("renewals", worker.renew()),
             ("doubts", submitter.settle_doubts()),
+            ("upstream cancels", UpstreamCancels(store, upstream, deployments).run()),
         ):
             await stack.enter_async_context(_running(name, service))
         async with _running("worker", worker.run(), wait=True):

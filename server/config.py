@@ -93,6 +93,10 @@ class ModelInfo(_Foreign):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")] | None = Field(
         None, description="The deployment's id, in place of the hash that Pollux makes."
     )
+    upstream_background: bool = Field(
+        False,
+        description="Run cached jobs in the provider's own background, so that a crash of ours loses and repeats nothing.",
+    )
     fill_missing: bool = Field(
         False, description="Complete proxied and native objects of a weak upstream with all standard keys."
     )

@@ -23,6 +23,7 @@ from storage.records import (
     Reading,
     Record,
     Step,
+    UpstreamCancel,
     Verdict,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "StoreFull",
     "StoreMisfit",
     "StoreUnavailable",
+    "UpstreamCancel",
     "Verdict",
     "draw_id",
     "open_store",

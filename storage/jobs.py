@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from storage.connection import Connections, translated
+from storage.connection import Connections, answered, translated
 from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, shard_of
-from storage.records import Append, Finish, Lease, Outcome, Step, Verdict
-from storage.scripts import APPEND, FINISH, LEASE, RELEASE, RENEW, Call
+from storage.records import Append, Finish, Lease, Outcome, Step, UpstreamCancel, Verdict
+from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Call
 
 
 class Jobs:
@@ -85,15 +86,36 @@ class Jobs:
             self._client,
             [
                 *(shard.record(lease.id), shard.log(lease.id), shard.leases),
-                *(shard.owned(lease.owner), shard.ended(lease.owner)),
+                *(shard.owned(lease.owner), shard.ended(lease.owner), shard.upstream_cancels),
             ],
             [
                 *(lease.id, lease.token, lease.epoch, append.first, append.last),
                 *(shard.moved(lease.id), INDEX_TTL_MS, append.frames, finish.status, finish.snapshot),
+                int(finish.abandon),
                 *fields,
             ],
         )
         return _step(answer)
+
+    async def claim_cancels(self, shard: Shard, limit: int, for_s: float) -> list[UpstreamCancel]:
+        """Some of the provider's runs that are to be cancelled; they are due again after `for_s`, unless settled."""
+        members = await CLAIM_CANCELS.run(self._client, [shard.upstream_cancels], [limit, int(for_s * 1000)])
+        found = []
+        for member in members:
+            since, deployment, provider_id = member.decode().split(" ", 2)
+            found.append(UpstreamCancel(int(since), deployment, provider_id))
+        return found
+
+    async def settle_cancel(self, shard: Shard, cancel: UpstreamCancel) -> None:
+        """The provider knows, or never will."""
+        async with answered():
+            await self._client.zrem(shard.upstream_cancels, _member(cancel))
+
+    async def cancel_upstream(self, lease: Lease, deployment: str, provider_id: str) -> None:
+        """Have a provider's run cancelled that was never noted on its record."""
+        cancel = UpstreamCancel(int(time.time() * 1000), deployment, provider_id)
+        async with answered():
+            await self._client.zadd(self._shard(lease.id).upstream_cancels, {_member(cancel): 0})
 
     async def release(self, lease: Lease) -> Outcome:
         """Hand the job back for another worker to take at once. Counts as no attempt."""
@@ -104,6 +126,10 @@ class Jobs:
             [lease.id, lease.token, shard.wake],
         )
         return Outcome(answer.decode())
+
+
+def _member(cancel: UpstreamCancel) -> str:
+    return f"{cancel.since_ms} {cancel.deployment} {cancel.provider_id}"
 
 
 def _step(answer: list[Any]) -> Step:
@@ -135,5 +161,8 @@ def _lease(answer: list[Any]) -> Lease:
         model=texts[9],
         deployment=texts[10],
         previous=texts[11],
+        ran_on=texts[12],
+        provider_id=texts[13],
+        upstream_last=int(texts[14] or -1),
         request=answer[-1] or b"",
     )

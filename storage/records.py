@@ -78,6 +78,8 @@ class Verdict(StrEnum):
     """What is to be done with a leased job."""
 
     RUN = "run"
+    RESUME = "resume"
+    """The provider runs it in its own background: go on with its stream where the last worker stopped."""
     LOST = "lost"
     """Its worker died when a second run could not follow, or too often: fail it with `worker_lost`."""
     EXPIRED = "expired"
@@ -99,7 +101,13 @@ class Lease:
     created_at: int
     model: str
     deployment: str
+    """The one that it must run on, or empty."""
     previous: str
+    ran_on: str
+    """The deployment whose run is to be resumed, or empty."""
+    provider_id: str
+    upstream_last: int
+    """The provider's own number of the last event that was logged; -1: none."""
     request: bytes
 
 
@@ -121,6 +129,17 @@ class Finish:
     append: Append
     status: str
     snapshot: bytes
+    abandon: bool = False
+    """The provider's own background run, if there is one, may still go on: it is to be cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamCancel:
+    """A provider's background run that nobody wants any more, until the provider knows."""
+
+    since_ms: int
+    deployment: str
+    provider_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,7 @@ class Responses:
             [
                 *(shard.record(record.id), shard.log(record.id), shard.leases),
                 *(shard.owned(record.owner), shard.ended(record.owner), shard.queue(record.owner)),
+                shard.upstream_cancels,
             ],
             [record.id, shard.moved(record.id), shard.revoked, INDEX_TTL_MS, head, tail],
         )
@@ -122,7 +123,7 @@ class Responses:
             [
                 *(shard.record(record.id), shard.log(record.id), shard.leases),
                 *(shard.owned(record.owner), shard.ended(record.owner), shard.queue(record.owner)),
-                shard.tombstone(record.id),
+                *(shard.tombstone(record.id), shard.upstream_cancels),
             ],
             [record.id, token, shard.moved(record.id), shard.revoked, TOMBSTONE_TTL_MS],
         )

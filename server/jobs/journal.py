@@ -77,6 +77,10 @@ class Journal:
         self._bytes += len(frame)
         self._committer.notice(self, urgent=urgent or self._bytes >= EAGER_BYTES)
 
+    def note(self, **fields: str | bytes) -> None:
+        """Set fields of the record together with the frame that is added next."""
+        self._fields |= fields
+
     def set(self, **fields: str | bytes) -> None:
         """Set fields of the record with the next batch, which is sent at once."""
         self._fields |= fields
@@ -102,7 +106,7 @@ class Journal:
         self._committer.notice(self, urgent=True)
         await self._until(lambda: not self.dirty)
 
-    async def finish(self, frame: bytes, status: str, snapshot: bytes) -> None:
+    async def finish(self, frame: bytes, status: str, snapshot: bytes, *, abandon: bool) -> None:
         """Store what is left, the terminal frame and the final object, in one step.
 
         Raises:
@@ -112,7 +116,8 @@ class Journal:
         self._closed = True
         await self._until(lambda: not self._sending)
         self._frames.append(frame)
-        step = await self._committer.finish(Finish(self._append(len(self._frames)), status, snapshot))
+        append = self._append(len(self._frames))
+        step = await self._committer.finish(Finish(append, status, snapshot, abandon))
         if step.outcome is not Outcome.OK:
             raise Lost(step.outcome)
 

@@ -25,6 +25,11 @@ class Ending:
     """The provider's final response object, where it sent one."""
     error: dict[str, Any] | None = None
 
+    @property
+    def by_provider(self) -> bool:
+        """The provider itself has ended it: there is nothing left to cancel."""
+        return self.upstream is not None
+
 
 def failure(code: str, message: str) -> Ending:
     return Ending(Status.FAILED, error={"code": code, "message": message})
@@ -33,9 +38,12 @@ def failure(code: str, message: str) -> Ending:
 class Intake:
     """One upstream stream. `take` its events in order, then ask `end` what they came to."""
 
-    def __init__(self, first_number: int) -> None:
+    def __init__(self, first_number: int, upstream_last: int | None = None) -> None:
         self.number = first_number
         """The number that the next logged event gets."""
+        self.upstream_last = -1 if upstream_last is None else upstream_last
+        """The provider's own number of the last event taken."""
+        self._resumed = upstream_last is not None
         self.base: dict[str, Any] | None = None
         """The response object that the upstream began with."""
         self.ending: Ending | None = None
@@ -49,6 +57,8 @@ class Intake:
             parsed = parse_event(event.name, event.data)
         except MalformedEvent as error:
             self.ending = failure("server_error", f"The provider sent an event that is {error}.")
+            return None
+        if self._is_repeated(parsed):
             return None
         if parsed.type in TERMINAL_EVENTS:
             self.ending = self._ended(parsed)
@@ -64,6 +74,21 @@ class Intake:
             self.number += 1
             return frame
         return None
+
+    @property
+    def held_back(self) -> bool:
+        """An error came that no other event has followed."""
+        return self._error is not None
+
+    def _is_repeated(self, event: Event) -> bool:
+        """Whether a resumed stream sends again what was taken before. Of other streams the numbers mean nothing."""
+        number = event.payload.get("sequence_number")
+        if type(number) is not int:
+            return False
+        if self._resumed and number <= self.upstream_last:
+            return True
+        self.upstream_last = max(self.upstream_last, number)
+        return False
 
     def end(self) -> Ending:
         """What a stream that is over came to."""

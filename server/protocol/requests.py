@@ -103,9 +103,14 @@ def forwarded_body(body: dict[str, Any], model: str, previous: str | None) -> by
     return orjson.dumps(changed)
 
 
-def job_body(body: dict[str, Any], model: str, previous: str | None) -> bytes:
-    """The body that a job sends: streamed, and without `background`, which Pollux does itself."""
+def job_body(body: dict[str, Any], model: str, previous: str | None, *, background: bool = False) -> bytes:
+    """The body that a job sends: streamed, and without `background`, which Pollux does itself.
+
+    With `background` the provider shall run it in its own background too, so that its run survives ours.
+    """
     changed = {name: value for name, value in body.items() if name != "background"}
+    if background:
+        changed["background"] = True
     return forwarded_body({**changed, "stream": True}, model, previous)
 
 

@@ -44,6 +44,8 @@ class Deployment:
     headers: Mapping[str, str] = field(repr=False)
     timeout_s: float
     fill_missing: bool = False
+    survivable: bool = False
+    """It has a background mode of its own, in which cached jobs run: their runs survive ours."""
     legacy_ids: frozenset[str] = frozenset()
     """Ids under which LiteLLM knew it: for decoding only."""
 
@@ -145,6 +147,7 @@ def _deployment(entry: ModelEntry, default_timeout_s: float, environ: Mapping[st
         headers=_headers(entry, provider, environ),
         timeout_s=params.timeout or default_timeout_s,
         fill_missing=entry.model_info.fill_missing,
+        survivable=entry.model_info.upstream_background,
         legacy_ids=frozenset({_litellm_id(entry)}),
     )
 

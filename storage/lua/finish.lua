@@ -1,10 +1,11 @@
 #!lua flags=allow-oom
 -- The last batch with its terminal frame, the status and the final object. The first terminal status wins.
--- KEYS: record, log, leases, owned, ended
--- ARGV: id, token, epoch, first, last, moved channel, index ttl, frames, status, snapshot, then field, value …
+-- KEYS: record, log, leases, owned, ended, upstream cancels
+-- ARGV: id, token, epoch, first, last, moved channel, index ttl, frames, status, snapshot, abandon (0 or 1), then field, value …
 local keys = {record = KEYS[1], log = KEYS[2], leases = KEYS[3], owned = KEYS[4], ended = KEYS[5]}
-local id, token, epoch, first, last, moved, index_ttl, frames, status, snapshot = unpack(ARGV, 1, 10)
-local r = redis.call('HMGET', keys.record, 'status', 'token', 'epoch', 'last', 'ttl_ms', 'idempotency')
+local id, token, epoch, first, last, moved, index_ttl, frames, status, snapshot, abandon = unpack(ARGV, 1, 11)
+local r = redis.call('HMGET', keys.record, 'status', 'token', 'epoch', 'last', 'ttl_ms', 'idempotency', 'survivable',
+  'deployment', 'provider_id')
 if not r[1] then return {'gone', -1} end
 local current = tonumber(r[4])
 if TERMINAL[r[1]] then
@@ -14,9 +15,10 @@ if r[2] ~= token or r[3] ~= epoch then return {'stale', current} end
 if tonumber(first) ~= current + 1 then return {'gap', current} end
 
 redis.call('XADD', keys.log, epoch .. '-' .. last, 'f', frames)
-redis.call('HSET', keys.record, 'status', status, 'last', last, 'snapshot', snapshot, unpack(ARGV, 11))
+redis.call('HSET', keys.record, 'status', status, 'last', last, 'snapshot', snapshot, unpack(ARGV, 12))
 redis.call('HDEL', keys.record, 'base', 'verdict')
 redis.call('ZREM', keys.leases, id)
+if abandon == '1' then cancel_upstream(KEYS[6], r[7], r[8], r[9]) end
 keys.idempotency = idempotency_of(r[6], id)
 expire(keys, id, tonumber(r[5]), tonumber(index_ttl))
 redis.call('PUBLISH', moved, epoch .. '-' .. last .. '!')

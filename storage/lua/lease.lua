@@ -10,7 +10,7 @@ local now = now_ms()
 
 local function job(id)
   local fields = redis.call('HMGET', record_prefix .. id, 'token', 'owner', 'verdict', 'epoch', 'attempt', 'last',
-    'stream', 'created_at', 'model', 'pinned', 'previous', 'request')
+    'stream', 'created_at', 'model', 'pinned', 'previous', 'deployment', 'provider_id', 'upstream_last', 'request')
   return {'job', id, unpack(fields)}
 end
 
@@ -27,7 +27,8 @@ end
 
 local function start(id)
   local record = record_prefix .. id
-  local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started')
+  local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started',
+    'survivable', 'provider_id')
   if not (r[1] and r[2] and r[3] and r[4] and r[6]) or TERMINAL[r[1]] then
     -- Gone, over, or not a whole record (broken by hand): it must not stop the others.
     redis.call('ZREM', leases, id)
@@ -37,7 +38,11 @@ local function start(id)
   local verdict = 'run'
   if now - tonumber(r[6]) > max_age_ms then
     verdict = 'expired'
-  elseif attempt > max_attempts or (last > 2 and r[5] == '1') then
+  elseif attempt > max_attempts then
+    verdict = 'lost'
+  elseif r[8] == '1' and r[9] and r[9] ~= '' then
+    verdict = 'resume'
+  elseif last > 2 and r[5] == '1' then
     verdict = 'lost'
   elseif last > 2 then
     restart(id, epoch)

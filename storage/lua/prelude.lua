@@ -22,6 +22,14 @@ local function prune(owned, ended, now)
   end
 end
 
+-- A provider's own background run goes on unless it is told.
+local function cancel_upstream(cancels, survivable, deployment, provider_id)
+  if survivable == '1' and provider_id and provider_id ~= '' then
+    local now = now_ms()
+    redis.call('ZADD', cancels, now, now .. ' ' .. deployment .. ' ' .. provider_id)
+  end
+end
+
 -- The idempotency key of a response, unless it has come to name another one since.
 local function idempotency_of(key, id)
   return key and redis.call('HGET', key, 'id') == id and key or nil

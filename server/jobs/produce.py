@@ -1,0 +1,211 @@
+"""From a provider's stream to the log: asking deployments until one answers, and taking in what it says.
+
+A deployment with `upstream_background` runs the job in the provider's own background. Its run survives ours: when the
+connection breaks, or another worker takes over, the stream is resumed where the log ends, and where the provider
+refuses that (OpenAI does so after five minutes), its final object is polled for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import aiohttp
+import orjson
+
+from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
+from server.jobs.journal import Journal, Lost
+from server.protocol.intake import Ending, Intake, ending_of, failure
+from server.protocol.requests import job_body
+from server.protocol.sse import EventTooLong, SseParser
+from server.upstream.client import Call, Tries, Upstream, is_passing, read_body
+from server.upstream.deployments import Deployment, Deployments
+from storage import Lease, Store, Verdict
+
+log = logging.getLogger("pollux.jobs")
+
+LAST_OPENING = 2
+"""The number of the last lifecycle event: whatever is beyond it came from a provider."""
+FIRST_POLL_S, LONGEST_POLL_S = 1.0, 5.0
+UNFINISHED = ("queued", "in_progress")
+
+
+@dataclass(slots=True)
+class _Run:
+    """What is known of the provider's own run of this job."""
+
+    deployment: Deployment
+    provider_id: str = ""
+    upstream_last: int = -1
+
+    @property
+    def resumable(self) -> bool:
+        return self.deployment.survivable and bool(self.provider_id)
+
+
+@dataclass(frozen=True)
+class Producer:
+    """Makes the output of jobs."""
+
+    store: Store
+    upstream: Upstream
+    deployments: Deployments
+    num_retries: int
+
+    async def produce(self, lease: Lease, body: dict[str, object], journal: Journal) -> Ending:
+        """Have a provider answer, log what it says, and return how it ended.
+
+        Raises:
+            Lost, StoreGone
+        """
+        if lease.verdict is Verdict.RESUME:
+            deployment = self.deployments.get(lease.ran_on)
+            if deployment is None:
+                return failure("server_error", "The deployment of this response is no longer configured.")
+            return await self._resume(_Run(deployment, lease.provider_id, lease.upstream_last), journal)
+        deployments = self._candidates(lease)
+        if not deployments:
+            return failure("server_error", "No deployment serves the model of this response any more.")
+        tries = Tries(deployments, self.num_retries)
+        while True:
+            run = _Run(tries.deployment)
+            try:
+                return await self._attempt(run, lease, body, journal)
+            except PolluxError as error:
+                if run.resumable:
+                    return await self._resume(run, journal)
+                try:
+                    if journal.next_number > LAST_OPENING + 1:
+                        raise
+                    await tries.again(error)
+                except PolluxError as final:
+                    return _failure_of(final)
+
+    def _candidates(self, lease: Lease) -> Sequence[Deployment]:
+        if lease.deployment:
+            pinned = self.deployments.get(lease.deployment)
+            return [pinned] if pinned else []
+        return self.deployments.serving(lease.model)
+
+    async def _attempt(self, run: _Run, lease: Lease, body: dict[str, object], journal: Journal) -> Ending:
+        model = run.deployment.model_for(self.deployments.canonical(lease.model))
+        sent = job_body(body, model, lease.previous or None, background=run.deployment.survivable)
+        async with self.upstream.open(run.deployment, Call("POST", body=sent, stream=True)) as response:
+            if response.content_type == "application/json":
+                return ending_of(orjson.loads(await read_body(response)))
+            ending = await self._take_in(response, run, journal)
+        if ending is None and run.resumable:
+            return await self._resume(run, journal)
+        return ending or failure("server_error", "The provider ended the stream before the response was complete.")
+
+    async def _resume(self, run: _Run, journal: Journal) -> Ending:
+        """Go on with a run of the provider's, as often as it takes while it goes forward."""
+        tries = Tries([run.deployment], self.num_retries)
+        while True:
+            last = run.upstream_last
+            query = {"stream": "true"} | ({"starting_after": str(last)} if last >= 0 else {})
+            call = Call("GET", (run.provider_id,), urlencode(query), stream=True)
+            log.info("run resumed", extra={"response_id": journal.lease.id, "upstream_last": last})
+            try:
+                async with self.upstream.open(run.deployment, call) as response:
+                    if response.content_type == "application/json":
+                        return await self._poll(run)
+                    ending = await self._take_in(response, run, journal, resumed=True)
+                if ending is not None:
+                    return ending
+                return await self._poll(run)  # a clean end that says nothing: only its object can
+            except PolluxError as error:
+                if not is_passing(error):
+                    return await self._poll(run)
+                if run.upstream_last > last:
+                    tries = Tries([run.deployment], self.num_retries)
+                try:
+                    await tries.again(error)
+                except PolluxError as final:
+                    return _failure_of(final)
+
+    async def _poll(self, run: _Run) -> Ending:
+        """The end of a run whose stream can't be had any more. Who follows gets the terminal event alone."""
+        pause_s = FIRST_POLL_S
+        tries = Tries([run.deployment], self.num_retries)
+        while True:
+            try:
+                async with self.upstream.open(run.deployment, Call("GET", (run.provider_id,))) as response:
+                    found = orjson.loads(await read_body(response))
+            except PolluxError as error:
+                try:
+                    await tries.again(error)
+                except PolluxError as final:
+                    return _failure_of(final)
+                continue
+            if not isinstance(found, dict) or found.get("status") not in UNFINISHED:
+                return ending_of(found)
+            tries = Tries([run.deployment], self.num_retries)
+            await asyncio.sleep(pause_s)
+            pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
+
+    async def _take_in(
+        self, response: aiohttp.ClientResponse, run: _Run, journal: Journal, *, resumed: bool = False
+    ) -> Ending | None:
+        """Log a stream to its end; None where it ended without saying how."""
+        intake, parser = Intake(journal.next_number, run.upstream_last if resumed else None), SseParser()
+        begun = resumed
+        try:
+            async for chunk in response.content.iter_any():
+                for event in parser.feed(chunk):
+                    first = intake.number == LAST_OPENING + 1
+                    frame = intake.take(event)
+                    if run.deployment.survivable and intake.upstream_last != run.upstream_last:
+                        run.upstream_last = intake.upstream_last
+                        journal.note(upstream_last=str(run.upstream_last))
+                    if intake.base is not None and not begun:
+                        begun = True
+                        await self._note_beginning(run, intake.base, journal)
+                    if frame is not None:
+                        journal.add(frame, urgent=first)
+                    if intake.ending is not None:
+                        return intake.ending
+                await journal.room()
+        except EventTooLong as error:
+            return failure("server_error", f"The provider broke the protocol: {error}.")
+        return intake.end() if intake.held_back else None
+
+    async def _note_beginning(self, run: _Run, base: dict[str, object], journal: Journal) -> None:
+        """Store whose run this is, at once: from here on it can be resumed, continued and cancelled."""
+        provider_id = base.get("id")
+        run.provider_id = provider_id if isinstance(provider_id, str) else ""
+        fields: dict[str, str | bytes] = {
+            "deployment": run.deployment.id,
+            "provider_id": run.provider_id,
+            "base": orjson.dumps(base),
+        }
+        if not run.resumable:
+            journal.set(**fields)
+            return
+        journal.set(**fields, survivable="1")
+        try:
+            await journal.flush()
+        except (Lost, asyncio.CancelledError):
+            # Cancelled before anybody could know that there is something to cancel.
+            record = await self.store.responses.find(journal.lease.id)
+            if record is None or record.terminal:
+                await self.store.jobs.cancel_upstream(journal.lease, run.deployment.id, run.provider_id)
+            raise
+
+
+def _failure_of(error: PolluxError) -> Ending:
+    """The `error` of a response whose upstream refused, or could not be reached."""
+    if isinstance(error, UpstreamTimeout):
+        code = "timeout"
+    elif not isinstance(error, UpstreamRefusal):
+        code = "server_error"
+    elif error.code:
+        code = error.code
+    elif error.status == 429:
+        code = "rate_limit_exceeded"
+    else:
+        code = "invalid_prompt" if error.status < 500 else "server_error"
+    return failure(code, error.message)
