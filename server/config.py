@@ -95,7 +95,7 @@ class ModelInfo(_Foreign):
     )
     upstream_background: bool = Field(
         False,
-        description="Run cached jobs in the provider's own background, so that a crash of ours loses and repeats nothing.",
+        description="Run cached jobs in the provider's own background: a crash of ours then loses and repeats nothing.",
     )
     fill_missing: bool = Field(
         False, description="Complete proxied and native objects of a weak upstream with all standard keys."

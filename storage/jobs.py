@@ -12,6 +12,9 @@ from storage.keys import INDEX_TTL_MS, Shard, shard_of
 from storage.records import Append, Finish, Lease, Outcome, Step, UpstreamCancel, Verdict
 from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Call
 
+FRESH_MS = 4000
+"""How old our last answer may be for a `lease` to reclaim: idle workers ask every second."""
+
 
 class Jobs:
     """The queue, the leases and the writing side of the event logs."""
@@ -19,6 +22,8 @@ class Jobs:
     def __init__(self, connections: Connections, shards: int) -> None:
         self._client = connections.commands
         self._renewals = connections.renewals
+        self._answered_at: dict[int, int] = {}
+        """When each shard last answered a `lease`, by the server's clock (ms)."""
         self.shards = [Shard(n) for n in range(shards)]
 
     def _shard(self, response_id: str) -> Shard:
@@ -29,19 +34,21 @@ class Jobs:
     ) -> Lease | None:
         """Take one job of this shard, or None. The same token gets the same job again.
 
-        With `reclaim`, jobs whose lease ran out come first.
+        With `reclaim`, jobs whose lease ran out come first; but not for a call that the server runs much later than
+        its last answer to us. It was stopped then, or we were: the renewals of all who live wait behind this call.
         """
         answer: list[Any] = [b"again"]
-        while answer and answer[0] == b"again":
-            answer = await LEASE.run(
+        while answer[0] == b"again":
+            self._answered_at[shard.n], *answer = await LEASE.run(
                 self._client,
                 [shard.leases, shard.rotation, shard.grant(token)],
                 [
-                    *(token, int(lease_s * 1000), max_attempts, int(max_age_s * 1000), int(reclaim)),
+                    *(token, int(lease_s * 1000), max_attempts, int(max_age_s * 1000)),
+                    self._answered_at.get(shard.n, 0) + min(FRESH_MS, int(lease_s * 1000)) if reclaim else 0,
                     *(shard.record(""), shard.log(""), shard.queue(""), shard.moved("")),
                 ],
             )
-        return _lease(answer) if answer else None
+        return _lease(answer) if answer[0] == b"job" else None
 
     async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[Outcome]:
         """Renew these, in order, one round trip a shard. One that ran out but was not reclaimed lives again."""
@@ -117,13 +124,13 @@ class Jobs:
         async with answered():
             await self._client.zadd(self._shard(lease.id).upstream_cancels, {_member(cancel): 0})
 
-    async def release(self, lease: Lease) -> Outcome:
-        """Hand the job back for another worker to take at once. Counts as no attempt."""
+    async def release(self, lease: Lease, *, attempted: bool = False) -> Outcome:
+        """Hand the job back for another worker to take at once. Counts as no attempt, unless `attempted`."""
         shard = self._shard(lease.id)
         answer = await RELEASE.run(
             self._client,
             [shard.record(lease.id), shard.leases, shard.queue(lease.owner), shard.rotation],
-            [lease.id, lease.token, shard.wake],
+            [lease.id, lease.token, shard.wake, 0 if attempted else 1],
         )
         return Outcome(answer.decode())
 

@@ -8,7 +8,7 @@
 | `pollux:{n}:rotation` | zset | owners that have queued jobs, by turn | none; empty is gone |
 | `pollux:{n}:leases` | zset | leased jobs, by deadline (ms, the server's clock) | none; empty is gone |
 | `pollux:{n}:grant:<token>` | string | the job that a lease token got: a repeated `lease` gets it again | a lease |
-| `pollux:{n}:upstream_cancels` | zset | `<since> <deployment> <provider's id>`, by next try (ms) | none; empty is gone |
+| `pollux:{n}:upstream_cancels` | zset | `<since> <deployment> <provider's id>`, by next try | none; empty is gone |
 | `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:ended:<owner>` | zset | those that ended, by time of expiry (ms): prunes `owned` | `INDEX_TTL_MS` |
 | `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |

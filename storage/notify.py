@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, cast
 
@@ -23,6 +24,8 @@ log = logging.getLogger("pollux.store")
 
 REMOVED = (b"del", b"expired", b"evicted")
 """What is heard of a record's key. A server may be set to tell more, each HSET even: that would wake in vain."""
+
+_PLACE = re.compile(rb"(\d{1,15})-(\d{1,15})(!?)")
 
 PING_EVERY_S = 5.0
 SILENCE_S = 12.0
@@ -171,10 +174,10 @@ class Listener:
             if data in REMOVED:
                 self._ear.moved(response_id, None, over=True)
         else:
-            text: str = data.decode()
-            epoch, _, last = text.rstrip("!").partition("-")
-            to = Cursor(int(epoch), int(last)) if last else None
-            self._ear.moved(response_id, to, over=to is None or text.endswith("!"))
+            # `gone`, and whatever somebody else may publish here, is: look for yourself.
+            found = _PLACE.fullmatch(data)
+            to = Cursor(int(found[1]), int(found[2])) if found else None
+            self._ear.moved(response_id, to, over=found is None or bool(found[3]))
 
 
 async def _read(connection: Connection) -> Any:

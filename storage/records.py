@@ -180,7 +180,12 @@ class Reading:
     snapshot: bytes = b""
     """The final object, JSON, where one was stored."""
     batches: tuple[Batch, ...] = ()
-    """The batches behind the given cursor, oldest first; empty where the snapshot says it all."""
+    """A page of the batches behind the given cursor, oldest first; empty where the snapshot says it all."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing lies behind this page."""
+        return not self.batches or self.batches[-1].cursor == self.record.cursor
 
 
 class CancelOutcome(StrEnum):

@@ -30,6 +30,8 @@ _CONTENT = ("request", "base", "snapshot")
 
 PAGE = 100
 """How many ids of an owner's index are looked at in one go."""
+PAGE_BATCHES, PAGE_BYTES = 64, 1024 * 1024
+"""How much of a log is read in one go: bounds what one reader holds, and for how long the event loop is at it."""
 
 
 class Responses:
@@ -74,31 +76,40 @@ class Responses:
 
     async def find(self, response_id: str) -> Record | None:
         """The record alone, without its contents."""
-        reading = await self._read(response_id, START, 0, _FIELDS)
+        reading = await self._read(response_id, START, _FIELDS, limit=0)
         return None if reading is None else reading.record
 
     async def read(self, response_id: str, after: Cursor = START, *, request: bool = True) -> Reading | None:
         """Everything that its object is made of: the final snapshot, or else the events behind `after`.
 
-        Events of a later epoch than the cursor's come whole, from that epoch's start. The request may be long: who
-        has it already leaves it out.
+        A page of them: `Reading.complete` tells whether it was the last. Events of a later epoch than the cursor's come
+        from that epoch's start. The request may be long: who has it already leaves it out.
         """
-        return await self._read(response_id, after, -1, (*_FIELDS, *(_CONTENT if request else _CONTENT[1:])))
+        names = (*_FIELDS, *(_CONTENT if request else _CONTENT[1:]))
+        return await self._read(response_id, after, names, unless_final=True)
 
-    async def read_log(self, response_id: str, after: Cursor, limit: int = 64) -> Reading | None:
-        """Up to `limit` batches behind the cursor, whatever the status."""
-        return await self._read(response_id, after, limit, _FIELDS)
+    async def read_log(self, response_id: str, after: Cursor, limit: int = PAGE_BATCHES) -> Reading | None:
+        """A page of the events behind the cursor, whatever the status."""
+        return await self._read(response_id, after, _FIELDS, limit=limit)
 
     async def read_request(self, response_id: str) -> bytes | None:
         """The body that the client sent."""
-        reading = await self._read(response_id, START, 0, (*_FIELDS, "request"))
+        reading = await self._read(response_id, START, (*_FIELDS, "request"), limit=0)
         return None if reading is None else reading.request
 
-    async def _read(self, response_id: str, after: Cursor, count: int, names: Sequence[str]) -> Reading | None:
+    async def _read(
+        self,
+        response_id: str,
+        after: Cursor,
+        names: Sequence[str],
+        *,
+        limit: int = PAGE_BATCHES,
+        unless_final: bool = False,
+    ) -> Reading | None:
         shard = self._shard(response_id)
         keys = [shard.record(response_id), shard.log(response_id)]
         start = f"{after.epoch}-{max(after.last, 0)}"
-        fields, entries = await READ.run(self._client, keys, [start, count, *names])
+        fields, entries = await READ.run(self._client, keys, [start, limit, PAGE_BYTES, int(unless_final), *names])
         return _reading(response_id, dict(zip(names, fields, strict=True)), entries)
 
     async def cancel(self, record: Record, head: bytes, tail: bytes) -> CancelOutcome:
@@ -141,7 +152,11 @@ class Responses:
             for record in await self.find_many(ids):
                 if record is not None:
                     yield record
-            rank = rank + PAGE if len(ids) == PAGE else None
+            if len(ids) < PAGE:
+                return
+            # Newer ones may have come since, and moved all ranks.
+            here = await self._rank(index, ids[-1])
+            rank = rank + PAGE if here is None else here
 
     async def _rank(self, index: str, response_id: str) -> int | None:
         async with answered():
@@ -161,17 +176,20 @@ class Responses:
 
 
 def _record(response_id: str, fields: dict[str, bytes | None]) -> Record | None:
-    if fields["status"] is None:
+    """The record, or None where there is none, or none that is whole: broken by hand, it is as good as deleted."""
+    texts = {name: (fields[name] or b"").decode("utf-8", "replace") for name in _FIELDS}
+    numbers = [texts[name] for name in ("created_at", "epoch", "last")]
+    if not (texts["status"] and texts["owner"]) or not all(number.isascii() and number.isdigit() for number in numbers):
         return None
-    texts = {name: (fields[name] or b"").decode() for name in _FIELDS}
+    created_at, epoch, last = map(int, numbers)
     return Record(
         id=response_id,
         owner=texts["owner"],
         status=texts["status"],
         model=texts["model"],
-        created_at=int(texts["created_at"]),
+        created_at=created_at,
         stream=texts["stream"] == "1",
-        cursor=Cursor(int(texts["epoch"]), int(texts["last"])),
+        cursor=Cursor(epoch, last),
         deployment=texts["deployment"],
         provider_id=texts["provider_id"],
     )

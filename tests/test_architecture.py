@@ -78,7 +78,7 @@ def test_imports_go_down_only(module: str) -> None:
 def test_what_a_module_may_know(module: str) -> None:
     imported = set(imports_of(module))
     tops = {name.split(".")[0] for name in imported}
-    package = module.split(".")[0]
+    package = module.split(".", maxsplit=1)[0]
     assert "redis" not in tops or package == "storage", "only storage speaks to Redis"
     assert "server" not in tops or package == "server", "storage knows nothing of the server"
     if package == "server":

@@ -114,7 +114,7 @@ async def _stream(
         last = await _pass_on(answer, rewriter, stream)
     except StreamAborted:
         return stream.response
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+    except (aiohttp.ClientError, OSError, ValueError, TypeError):
         stream.abort()
         return stream.response
     if last in _LAST_EVENTS or (last is None and may_be_empty):
@@ -145,3 +145,5 @@ async def _pass_on(answer: aiohttp.ClientResponse, rewriter: Rewriter, stream: S
             passed.append(rewriter.event(event))
         if passed:
             await stream.write(b"".join(passed))
+        else:
+            await stream.heartbeat()  # the upstream's own are not passed on, yet they keep us from being silent

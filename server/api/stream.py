@@ -14,9 +14,6 @@ from server.protocol.events import strip_obfuscation
 from server.protocol.sse import DONE
 from storage import Cursor, Reading, StoreUnavailable
 
-PAGE = 64
-"""Batches that one reader holds at a time: bounds its memory, whatever the length of the log."""
-
 EPOCH = 1
 """A response that was created with `stream` is never run again once a provider's event was logged."""
 
@@ -64,7 +61,7 @@ class _Follower:
 
     async def read(self) -> Reading | None:
         cursor = Cursor(EPOCH, max(self._last, -1))
-        return await self._context.store.responses.read_log(self._id, cursor, PAGE)
+        return await self._context.store.responses.read_log(self._id, cursor)
 
     async def send(self, reading: Reading | None) -> bool:
         """Send what was read and all that lies behind it; whether that was the end."""
@@ -75,7 +72,7 @@ class _Follower:
                     frames = [strip_obfuscation(frame) for frame in frames]
                 await self.stream.write(b"".join(frames))
                 self._last = batch.cursor.last
-            if len(reading.batches) < PAGE:
+            if reading.complete:
                 break
             reading = await self.read()
         await self.stream.heartbeat()

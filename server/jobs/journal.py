@@ -11,11 +11,15 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
 
 from storage import Append, Finish, Lease, Outcome, Step, Store, StoreError, StoreFull, StoreUnavailable
 
 log = logging.getLogger("pollux.jobs")
+
+T = TypeVar("T")
 
 INTERVAL_S = 0.02
 """How long frames gather before they are sent: below what a reader notices."""
@@ -41,6 +45,10 @@ class StoreGone(Exception):
     def __init__(self, cause: StoreError) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+class Unservable(Exception):
+    """No deployment in this replica's config serves the job: in a rolling change, another one's may."""
 
 
 class Journal:
@@ -116,10 +124,13 @@ class Journal:
         self._closed = True
         await self._until(lambda: not self._sending)
         self._frames.append(frame)
-        append = self._append(len(self._frames))
-        step = await self._committer.finish(Finish(append, status, snapshot, abandon))
-        if step.outcome is not Outcome.OK:
-            raise Lost(step.outcome)
+        while True:
+            made = Finish(self._append(len(self._frames)), status, snapshot, abandon)
+            step = await self._committer.patiently(partial(self._committer.store.jobs.finish, made))
+            if step.outcome is Outcome.OK:
+                return
+            if not self._acknowledge(step):
+                raise Lost(step.outcome)
 
     def abandon(self) -> None:
         """Give up what is not stored, so that the end can be written."""
@@ -151,14 +162,33 @@ class Journal:
         """The outcome of a batch that was taken."""
         self._sending = 0
         if step.outcome is Outcome.OK:
-            count = append.last - append.first + 1
-            self._bytes -= len(append.frames)
-            del self._frames[:count]
-            self._committed = append.last
+            self._drop(append.last)
             self._fields = {k: v for k, v in self._fields.items() if append.fields.get(k) != v}
             self._moved.set()
+        elif self._acknowledge(step):
+            self._moved.set()
+            if self.dirty:
+                self._committer.notice(self, urgent=True)
         else:
             self.fail(Lost(step.outcome))
+
+    def _acknowledge(self, step: Step) -> bool:
+        """Whether a gap only says that a batch which seemed lost has arrived: then the rest is sent again.
+
+        A store that was away for longer than we waited runs what it got when it is back. Meanwhile the batch has
+        grown, and as a whole it no longer fits.
+        """
+        if step.outcome is not Outcome.GAP or not self._committed < step.last < self.next_number:
+            return False
+        self._drop(step.last)
+        return True
+
+    def _drop(self, last: int) -> None:
+        """Forget the frames that are stored."""
+        count = last - self._committed
+        self._bytes -= sum(map(len, self._frames[:count]))
+        del self._frames[:count]
+        self._committed = last
 
     def fail(self, failure: Lost | StoreGone) -> None:
         self._sending = 0
@@ -187,17 +217,16 @@ class Committer:
     def new_grace(self) -> Grace:
         return Grace(self._store_grace_s)
 
-    async def finish(self, finish: Finish) -> Step:
-        """Write the end of a response, as often as it takes.
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer of the store, asked as often as it takes.
 
         Raises:
             StoreGone
-
         """
         grace = self.new_grace()
         while True:
             try:
-                return await self.store.jobs.finish(finish)
+                return await ask()
             except StoreUnavailable as error:
                 await grace.hold_on(error)
 

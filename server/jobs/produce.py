@@ -17,15 +17,17 @@ import aiohttp
 import orjson
 
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
-from server.jobs.journal import Journal, Lost
-from server.protocol.intake import Ending, Intake, ending_of, failure
+from server.jobs.journal import Journal, Lost, Unservable
+from server.protocol.intake import Ending, Intake, ending_of, failure, parse_answer
 from server.protocol.requests import job_body
+from server.protocol.snapshot import Identity
 from server.protocol.sse import EventTooLong, SseParser
 from server.upstream.client import Call, Tries, Upstream, is_passing, read_body
 from server.upstream.deployments import Deployment, Deployments
 from storage import Lease, Store, Verdict
 
 log = logging.getLogger("pollux.jobs")
+
 
 LAST_OPENING = 2
 """The number of the last lifecycle event: whatever is beyond it came from a provider."""
@@ -38,6 +40,7 @@ class _Run:
     """What is known of the provider's own run of this job."""
 
     deployment: Deployment
+    who: Identity
     provider_id: str = ""
     upstream_last: int = -1
 
@@ -55,25 +58,26 @@ class Producer:
     deployments: Deployments
     num_retries: int
 
-    async def produce(self, lease: Lease, body: dict[str, object], journal: Journal) -> Ending:
+    async def produce(self, lease: Lease, who: Identity, journal: Journal) -> Ending:
         """Have a provider answer, log what it says, and return how it ended.
 
         Raises:
+            Unservable: nothing was done
             Lost, StoreGone
         """
         if lease.verdict is Verdict.RESUME:
             deployment = self.deployments.get(lease.ran_on)
             if deployment is None:
-                return failure("server_error", "The deployment of this response is no longer configured.")
-            return await self._resume(_Run(deployment, lease.provider_id, lease.upstream_last), journal)
+                raise Unservable
+            return await self._resume(_Run(deployment, who, lease.provider_id, lease.upstream_last), journal)
         deployments = self._candidates(lease)
         if not deployments:
-            return failure("server_error", "No deployment serves the model of this response any more.")
+            raise Unservable
         tries = Tries(deployments, self.num_retries)
         while True:
-            run = _Run(tries.deployment)
+            run = _Run(tries.deployment, who)
             try:
-                return await self._attempt(run, lease, body, journal)
+                return await self._attempt(run, lease, journal)
             except PolluxError as error:
                 if run.resumable:
                     return await self._resume(run, journal)
@@ -90,12 +94,12 @@ class Producer:
             return [pinned] if pinned else []
         return self.deployments.serving(lease.model)
 
-    async def _attempt(self, run: _Run, lease: Lease, body: dict[str, object], journal: Journal) -> Ending:
+    async def _attempt(self, run: _Run, lease: Lease, journal: Journal) -> Ending:
         model = run.deployment.model_for(self.deployments.canonical(lease.model))
-        sent = job_body(body, model, lease.previous or None, background=run.deployment.survivable)
+        sent = job_body(run.who.request, model, lease.previous or None, background=run.deployment.survivable)
         async with self.upstream.open(run.deployment, Call("POST", body=sent, stream=True)) as response:
             if response.content_type == "application/json":
-                return ending_of(orjson.loads(await read_body(response)))
+                return ending_of(parse_answer(await read_body(response)))
             ending = await self._take_in(response, run, journal)
         if ending is None and run.resumable:
             return await self._resume(run, journal)
@@ -134,14 +138,14 @@ class Producer:
         while True:
             try:
                 async with self.upstream.open(run.deployment, Call("GET", (run.provider_id,))) as response:
-                    found = orjson.loads(await read_body(response))
+                    found = parse_answer(await read_body(response))
             except PolluxError as error:
                 try:
                     await tries.again(error)
                 except PolluxError as final:
                     return _failure_of(final)
                 continue
-            if not isinstance(found, dict) or found.get("status") not in UNFINISHED:
+            if found is None or found.get("status") not in UNFINISHED:
                 return ending_of(found)
             tries = Tries([run.deployment], self.num_retries)
             await asyncio.sleep(pause_s)
@@ -151,7 +155,7 @@ class Producer:
         self, response: aiohttp.ClientResponse, run: _Run, journal: Journal, *, resumed: bool = False
     ) -> Ending | None:
         """Log a stream to its end; None where it ended without saying how."""
-        intake, parser = Intake(journal.next_number, run.upstream_last if resumed else None), SseParser()
+        intake, parser = Intake(run.who, journal.next_number, run.upstream_last if resumed else None), SseParser()
         begun = resumed
         try:
             async for chunk in response.content.iter_any():

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from server.jobs.journal import Committer, Journal, Lost, StoreGone
-from server.jobs.produce import LAST_OPENING, Producer, Unservable
+from server.jobs.journal import Committer, Journal, Lost, StoreGone, Unservable
+from server.jobs.produce import LAST_OPENING, Producer
 from server.jobs.view import fold_log
 from server.protocol.events import encode_lifecycle
 from server.protocol.fold import dumps

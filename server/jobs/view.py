@@ -44,8 +44,9 @@ def etag_of(record: Record) -> str:
 class LogFold:
     """The fold of one log, and how far it has come."""
 
-    def __init__(self, who: Identity | None = None) -> None:
-        self.who = who
+    def __init__(self) -> None:
+        self.who: Identity | None = None
+        """Of whose response, once known."""
         self.cursor = START
         self.size = 0
         self._fold = Fold()
@@ -53,6 +54,10 @@ class LogFold:
     @property
     def output(self) -> list[dict[str, object]]:
         return self._fold.output
+
+    def take_all(self, reading: Reading) -> None:
+        for batch in reading.batches:
+            self.take(batch)
 
     def take(self, batch: Batch) -> None:
         """Apply what is new in a batch. A later epoch starts again; batches may overlap and repeat."""
@@ -82,10 +87,9 @@ async def fold_log(store: Store, response_id: str) -> LogFold:
     """The fold of a whole log, read page by page."""
     fold = LogFold()
     while reading := await store.responses.read_log(response_id, fold.cursor):
-        if not reading.batches:
+        fold.take_all(reading)
+        if reading.complete:
             break
-        for batch in reading.batches:
-            fold.take(batch)
     return fold
 
 
@@ -99,25 +103,23 @@ class Views:
 
     async def view(self, response_id: str) -> View | None:
         """The current state, or None where there is no such response (any more)."""
-        known = self._folds.get(response_id)
-        reading = await self._store.responses.read(response_id, known.cursor if known else START, request=known is None)
-        if reading is None:
-            self._drop(response_id)
-            return None
-        if reading.snapshot:
-            self._drop(response_id)
-            return View(reading.record, reading.snapshot)
-        # The very fold that was asked for: the cache may have dropped it since, and another reader may have gone
-        # on with it, in which case `take` passes over what it has.
-        fold = known or LogFold(_identity(reading))
-        self._take(fold, reading)
-        return View(reading.record, _folded(reading, fold))
+        # Held here, because the cache may drop it while we read. Another reader may go on with the same one: `take`
+        # passes over what it has.
+        fold = self._folds.get(response_id) or LogFold()
+        while True:
+            reading = await self._store.responses.read(response_id, fold.cursor, request=fold.who is None)
+            if reading is None or reading.snapshot:
+                self._drop(response_id)
+                return None if reading is None else View(reading.record, reading.snapshot)
+            fold.who = fold.who or _identity(reading)
+            self._take(fold, reading)
+            if reading.complete:
+                return View(reading.record, _folded(reading, fold, fold.who))
 
     def _take(self, fold: LogFold, reading: Reading) -> None:
         response_id = reading.record.id
         self._drop(response_id)
-        for batch in reading.batches:
-            fold.take(batch)
+        fold.take_all(reading)
         self._folds[response_id] = fold
         self._size += fold.size
         while len(self._folds) > CACHED_FOLDS or (self._size > CACHED_BYTES and len(self._folds) > 1):
@@ -134,8 +136,8 @@ def _identity(reading: Reading) -> Identity:
     return Identity(reading.record.id, reading.record.created_at, request)
 
 
-def _folded(reading: Reading, fold: LogFold) -> bytes:
-    record, who = reading.record, fold.who or _identity(reading)
+def _folded(reading: Reading, fold: LogFold, who: Identity) -> bytes:
+    record = reading.record
     # The upstream's first fields come into sight with its first output: both under the same number.
     base = orjson.loads(reading.base) if reading.base and record.cursor.last > len(OPENING) - 1 else None
     return dumps(response_object(who, Status(record.status), base, output=fold.output))

@@ -11,14 +11,17 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
-from server.jobs.journal import Lost, StoreGone
+from server.jobs.journal import Lost, StoreGone, Unservable
 from server.protocol.lifecycle import Status
 from storage import Lease, Outcome, Store, StoreError
 
 log = logging.getLogger("pollux.jobs")
 
+UNSERVABLE_PAUSE_S = 2.0
+"""How long a replica leaves the queue to others after a job that its config does not know."""
 IDLE_S = 1.0
 """How often an idle worker looks, should a wake notification get lost."""
 
@@ -31,14 +34,18 @@ class _Active:
 
     lease: Lease
     task: asyncio.Task[None] | None = None
+    begun: bool = False
     stopped: str | None = None
     """Why it was stopped, if it was."""
     over_since_renewal: bool = False
     """The last renewal found the response ended: by somebody else, or by this very run, which has not heard yet."""
 
     def stop(self, why: str) -> None:
-        if self.stopped is None and self.task is not None:
-            self.stopped = why
+        if self.stopped is not None or self.task is None:
+            return
+        self.stopped = why
+        # A task that is cancelled before its first step never runs at all, not even its `finally`.
+        if self.begun:
             self.task.cancel()
 
 
@@ -64,9 +71,13 @@ class Worker:
         self._active: dict[str, _Active] = {}
         self._draining = False
         self._look = asyncio.Event()
-        # After an outage nobody is reclaimed before a whole lease has passed: all renewals failed alike.
-        self._reclaim_from = 0.0
+        # Kept until it is answered: a call whose answer was lost is repeated, and gets the job that it got.
+        self._tokens = {shard: uuid4().hex for shard in store.jobs.shards}
+        # After an outage nobody is reclaimed before a whole lease has passed: all renewals failed alike. Nor after
+        # our own start, which may come right after one.
+        self._reclaim_from = asyncio.get_running_loop().time() + lease_s
         self._away = False
+        self._pause_until = 0.0
 
     @property
     def active(self) -> int:
@@ -85,8 +96,8 @@ class Worker:
         """Lease and run jobs until drained."""
         while not self._draining:
             self._look.clear()
-            if len(self._active) < self._concurrency and (lease := await self._lease()):
-                self._start(lease)
+            if self._may_lease() and (lease := await self._lease()):
+                await self._take_on(lease)
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_S):
@@ -143,12 +154,13 @@ class Worker:
             for shard in shards:
                 lease = await self._store.jobs.lease(
                     shard,
-                    uuid4().hex,
+                    self._tokens[shard],
                     lease_s=self._lease_s,
                     max_attempts=self._max_attempts,
                     max_age_s=self._max_age_s,
                     reclaim=not self._away and loop.time() >= self._reclaim_from,
                 )
+                self._tokens[shard] = uuid4().hex
                 if self._away:
                     self._away = False
                     self._reclaim_from = loop.time() + self._lease_s
@@ -158,6 +170,10 @@ class Worker:
         except StoreError as error:
             self._note_outage(error)
         return None
+
+    def _may_lease(self) -> bool:
+        paused = asyncio.get_running_loop().time() < self._pause_until
+        return len(self._active) < self._concurrency and not paused
 
     def _note_outage(self, error: StoreError) -> None:
         if not self._away:
@@ -177,7 +193,10 @@ class Worker:
         if active is not None and active.lease.token == lease.token:
             active.stop(outcome)
 
-    def _start(self, lease: Lease) -> None:
+    async def _take_on(self, lease: Lease) -> None:
+        if self._draining:  # since we asked for it
+            await self._release(lease)
+            return
         if previous := self._active.get(lease.id):
             # We were paused, our lease ran out, and it came back to us.
             previous.stop(Outcome.STALE)
@@ -187,6 +206,7 @@ class Worker:
 
     async def _work(self, active: _Active) -> None:
         """One run, and what its end means. Nothing that it raises leaves here."""
+        active.begun = True
         lease = active.lease
         fields = {
             "response_id": lease.id,
@@ -194,10 +214,8 @@ class Worker:
             "attempt": lease.attempt,
             "owner": lease.owner,
         }
-        log.info("response started", extra=fields)
         try:
-            status = await self._run_job(lease, lambda outcome: self._lose(lease, outcome))
-            log.info("response ended", extra={**fields, "status": str(status)})
+            await self._run_unless_stopped(active, fields)
         except asyncio.CancelledError:
             if active.stopped is None:
                 raise
@@ -206,6 +224,10 @@ class Worker:
                 await self._release(lease)
         except Lost as lost:
             log.info("run stopped", extra={**fields, "why": str(lost)})
+        except Unservable:
+            log.warning("no deployment serves this job here, handing it back", extra=fields)
+            await self._release(lease, attempted=True)
+            self._pause_until = asyncio.get_running_loop().time() + UNSERVABLE_PAUSE_S
         except StoreGone as gone:
             log.warning("run given up, the store is away: %s", gone, extra=fields)
         except Exception:
@@ -216,8 +238,15 @@ class Worker:
                 del self._active[lease.id]
             self._look.set()
 
-    async def _release(self, lease: Lease) -> None:
+    async def _run_unless_stopped(self, active: _Active, fields: dict[str, Any]) -> None:
+        if active.stopped is not None:
+            raise asyncio.CancelledError  # stopped before its first step
+        log.info("response started", extra=fields)
+        status = await self._run_job(active.lease, lambda outcome: self._lose(active.lease, outcome))
+        log.info("response ended", extra={**fields, "status": str(status)})
+
+    async def _release(self, lease: Lease, *, attempted: bool = False) -> None:
         try:
-            await self._store.jobs.release(lease)
+            await self._store.jobs.release(lease, attempted=attempted)
         except StoreError as error:
             log.warning("not released, its lease will run out: %s", error, extra={"response_id": lease.id})

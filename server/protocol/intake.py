@@ -9,9 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from server.protocol.events import Event, MalformedEvent, parse_event, renumber
 from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS, Status
-from server.protocol.sse import ServerEvent
+from server.protocol.nesting import is_too_deep
+from server.protocol.snapshot import Identity, response_object
+from server.protocol.sse import ServerEvent, encode_frame
 
 _DONE = b"[DONE]"
 
@@ -38,7 +42,8 @@ def failure(code: str, message: str) -> Ending:
 class Intake:
     """One upstream stream. `take` its events in order, then ask `end` what they came to."""
 
-    def __init__(self, first_number: int, upstream_last: int | None = None) -> None:
+    def __init__(self, who: Identity, first_number: int, upstream_last: int | None = None) -> None:
+        self._who = who
         self.number = first_number
         """The number that the next logged event gets."""
         self.upstream_last = -1 if upstream_last is None else upstream_last
@@ -70,10 +75,18 @@ class Intake:
         elif parsed.type in OPENING:
             self.base = parsed.response or self.base
         else:
-            frame = renumber(parsed, self.number)
-            self.number += 1
-            return frame
+            return self._logged(parsed)
         return None
+
+    def _logged(self, event: Event) -> bytes:
+        number = self.number
+        self.number += 1
+        if event.response is None:
+            return renumber(event, number)
+        # A type that is not known yet, and that carries a response: the client gets it under its own id.
+        made = response_object(self._who, Status.IN_PROGRESS, event.response)
+        payload = {**event.payload, "sequence_number": number, "response": made}
+        return encode_frame(event.type, orjson.dumps(payload))
 
     @property
     def held_back(self) -> bool:
@@ -106,9 +119,18 @@ class Intake:
         return Ending(status, response, self._error if status is Status.FAILED and not told else None)
 
 
-def ending_of(response: Any) -> Ending:
+def parse_answer(raw: bytes) -> dict[str, Any] | None:
+    """The object in a JSON answer, or None where there is none that could be passed on."""
+    try:
+        answer = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return answer if isinstance(answer, dict) and not is_too_deep(raw, answer) else None
+
+
+def ending_of(response: dict[str, Any] | None) -> Ending:
     """The end told by a whole response object, from an upstream that answers a streamed request with JSON."""
-    status = response.get("status") if isinstance(response, dict) else None
+    status = (response or {}).get("status")
     if status in ("completed", "failed", "incomplete", "cancelled"):
         return Ending(Status(status), response)
     return failure("server_error", "The provider answered with neither a stream nor a finished response.")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from server.errors import PolluxError
+from server.errors import Internal, PolluxError
 from server.upstream.client import is_passing
+
+log = logging.getLogger("pollux.upstream")
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, GROWTH = 1.0, 5.0, 1.3
 
@@ -78,6 +81,9 @@ class Pollers:
                 if is_passing(error):
                     continue  # waiters wait on; at worst until their time is over
                 poller.error = error
+            except Exception:
+                log.exception("native poll broke")
+                poller.error = Internal()
             async with poller.polled:
                 poller.polled.notify_all()
 

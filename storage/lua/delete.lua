@@ -6,7 +6,9 @@ local record, log, leases, owned, ended, queue, tombstone, upstream_cancels = un
 local id, token, moved, revoked, ttl = unpack(ARGV)
 local r = redis.call('HMGET', record, 'status', 'idempotency', 'survivable', 'deployment', 'provider_id')
 if not r[1] then
-  return redis.call('GET', tombstone) == token and 'ok' or 'gone' -- ok: this call ran before
+  -- ok: this call ran before. Else a late `create` of this id must come to nothing.
+  redis.call('SET', tombstone, 'gone', 'PX', ttl, 'NX')
+  return redis.call('GET', tombstone) == token and 'ok' or 'gone'
 end
 local idempotency = idempotency_of(r[2], id)
 if idempotency then redis.call('DEL', idempotency) end

@@ -1,17 +1,18 @@
 #!lua flags=allow-oom
 -- Take one job: first one whose lease ran out, then the next of the owner whose turn it is.
 -- KEYS: leases, rotation, grant
--- ARGV: token, lease ms, max attempts, max age ms, reclaim (0 or 1), prefixes: record, log, queue, moved
--- Returns {} (nothing to do), {'again'} (looked at many that were over), or the job.
+-- ARGV: token, lease ms, max attempts, max age ms, until when to reclaim (ms), prefixes: record, log, queue, moved
+-- Returns the time (ms), and 'none' (nothing to do), 'again' (looked at many that were over), or 'job' and the job.
 local leases, rotation, grant = unpack(KEYS)
 local token, lease_ms, max_attempts, max_age_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local reclaim, record_prefix, log_prefix, queue_prefix, moved_prefix = ARGV[5] == '1', unpack(ARGV, 6, 9)
+local record_prefix, log_prefix, queue_prefix, moved_prefix = unpack(ARGV, 6, 9)
 local now = now_ms()
+local reclaim = now <= tonumber(ARGV[5])
 
 local function job(id)
   local fields = redis.call('HMGET', record_prefix .. id, 'token', 'owner', 'verdict', 'epoch', 'attempt', 'last',
     'stream', 'created_at', 'model', 'pinned', 'previous', 'deployment', 'provider_id', 'upstream_last', 'request')
-  return {'job', id, unpack(fields)}
+  return {now, 'job', id, unpack(fields)}
 end
 
 -- A rerun starts the log again: the lifecycle events once more, under a new epoch.
@@ -28,8 +29,8 @@ end
 local function start(id)
   local record = record_prefix .. id
   local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started',
-    'survivable', 'provider_id')
-  if not (r[1] and r[2] and r[3] and r[4] and r[6]) or TERMINAL[r[1]] then
+    'survivable', 'provider_id', 'created_at', 'owner')
+  if not (r[1] and r[2] and r[3] and r[4] and r[6] and r[10] and r[11]) or TERMINAL[r[1]] then
     -- Gone, over, or not a whole record (broken by hand): it must not stop the others.
     redis.call('ZREM', leases, id)
     return nil
@@ -64,7 +65,7 @@ end
 local granted = redis.call('GET', grant)
 if granted then -- this call ran before: the same job again, or none if it has been lost since
   local r = redis.call('HMGET', record_prefix .. granted, 'status', 'token')
-  return r[2] == token and not TERMINAL[r[1]] and job(granted) or {}
+  return r[2] == token and not TERMINAL[r[1]] and job(granted) or {now, 'none'}
 end
 
 if reclaim then
@@ -76,7 +77,7 @@ end
 
 for _ = 1, 64 do
   local owner = redis.call('ZRANGE', rotation, 0, 0)[1]
-  if not owner then return {} end
+  if not owner then return {now, 'none'} end
   local queue = queue_prefix .. owner
   local popped = redis.call('ZPOPMIN', queue)
   if redis.call('EXISTS', queue) == 1 then
@@ -88,4 +89,4 @@ for _ = 1, 64 do
   local taken = popped[1] and start(popped[1])
   if taken then return taken end
 end
-return {'again'}
+return {now, 'again'}

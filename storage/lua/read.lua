@@ -1,13 +1,22 @@
 #!lua flags=no-writes
--- One atomic look: fields, and the events behind a cursor.
+-- One atomic look: fields, and a page of the events behind a cursor.
 -- KEYS: record, log
--- ARGV: exclusive start of the log (`<epoch>-<last>`), how many entries at most, then the fields.
--- With a count of -1 the log is read (whole) only where no final snapshot is stored.
-local count = tonumber(ARGV[2])
-local fields = redis.call('HMGET', KEYS[1], unpack(ARGV, 3))
-if count == 0 or (count == -1 and redis.call('HEXISTS', KEYS[1], 'snapshot') == 1) then
+-- ARGV: exclusive start of the log (`<epoch>-<last>`), how many entries at most, how many bytes (about),
+--       1 to leave the log alone where a final snapshot is stored; then the fields
+local start, count, bytes = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local fields = redis.call('HMGET', KEYS[1], unpack(ARGV, 5))
+if ARGV[4] == '1' and redis.call('HEXISTS', KEYS[1], 'snapshot') == 1 then
   return {fields, {}}
-elseif count == -1 then
-  return {fields, redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+')}
 end
-return {fields, redis.call('XRANGE', KEYS[2], '(' .. ARGV[1], '+', 'COUNT', count)}
+local page = {}
+while #page < count and bytes > 0 do
+  -- A few at a time: an entry may be a delta, or a picture.
+  local some = redis.call('XRANGE', KEYS[2], '(' .. start, '+', 'COUNT', math.min(4, count - #page))
+  if #some == 0 then break end
+  for _, entry in ipairs(some) do
+    page[#page + 1] = entry
+    bytes = bytes - #entry[2][2]
+    start = entry[1]
+  end
+end
+return {fields, page}

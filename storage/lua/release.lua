@@ -1,15 +1,15 @@
 #!lua flags=allow-oom
 -- Hand a job back: it keeps its place in the queue, and this counts as no attempt.
 -- KEYS: record, leases, queue, rotation
--- ARGV: id, token, wake channel
+-- ARGV: id, token, wake channel, how many attempts it takes back
 local record, leases, queue, rotation = unpack(KEYS)
-local id, token, wake = unpack(ARGV)
+local id, token, wake, taken_back = unpack(ARGV)
 local r = redis.call('HMGET', record, 'status', 'token', 'owner', 'queued_ms', 'attempt', 'released')
 if not r[1] then return 'gone' end
 if TERMINAL[r[1]] then return 'over' end
 if r[6] == token then return 'ok' end -- this call ran before
 if r[2] ~= token then return 'stale' end
-redis.call('HSET', record, 'token', '', 'released', token, 'attempt', r[5] - 1)
+redis.call('HSET', record, 'token', '', 'released', token, 'attempt', r[5] - taken_back)
 redis.call('ZREM', leases, id)
 enqueue(queue, rotation, r[3], id, r[4])
 redis.call('PUBLISH', wake, id)

@@ -48,7 +48,7 @@ async def test_a_record_that_expires_under_a_waiter_is_404(pollux: Replica, admi
 async def test_the_pubsub_connection_killed_under_a_hundred_waiters_loses_nobody(
     pollux: Replica, admin: redis.Redis
 ) -> None:
-    ids = [await create(pollux, f"{n} [[first_delay_ms=1500]]") for n in range(100)]
+    ids = [await create(pollux, f"{n} [[first_delay_ms=4000]]") for n in range(100)]
     async with pollux.http() as http:
         waiting = [asyncio.create_task(http.get(f"responses/{one}?wait=30")) for one in ids]
         await wait_until(lambda: sleeping(pollux) == 100, what="all sleep")
@@ -137,3 +137,74 @@ async def ready(http: aiohttp.ClientSession, pollux: Replica) -> bool:
 async def listed(http: aiohttp.ClientSession, count: int) -> bool:
     answer = await http.get("responses")
     return answer.status == 200 and len((await answer.json())["data"]) == count
+
+
+async def test_a_pause_of_the_server_longer_than_we_wait_costs_no_run(
+    simulator: str, own_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server runs what it got when it goes on: appends whose answer nobody waited for any more, leases too."""
+    monkeypatch.setattr("storage.connection.ANSWER_TIMEOUT_S", 0.3)
+    config = make_config(simulator, lease_s=1)
+    async with running_replica(config, own_store) as pollux, pollux.http() as http:
+        ids = [await create(pollux, f"job {n} [[words=80]] [[delay_ms=40]]", stream=n % 2 == 0) for n in range(12)]
+        for one in ids:
+            await http.get(f"responses/{one}?wait=10&after=1.2")
+        pid = server_pid(own_store)
+        for _ in range(2):
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(1.5)  # longer than a lease, and than several calls: the fault itself
+            os.kill(pid, signal.SIGCONT)
+            await wait_until(lambda: ready(http, pollux), what="it is ready again")
+        answers = [await http.get(f"responses/{one}?wait=30") for one in ids]
+        responses = [await answer.json() for answer in answers]
+        assert [response["status"] for response in responses] == ["completed"] * 12
+        assert [answer.headers["ETag"].startswith('"1.') for answer in answers] == [True] * 12, "none ran twice"
+        seen = await (await http.get(simulator.removesuffix("/v1") + "/simulator/requests")).json()
+    assert seen["count"] == 12
+
+
+async def test_an_upstream_that_breaks_while_the_store_is_away_fails_its_response_and_no_more(
+    simulator: str, own_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.connection.ANSWER_TIMEOUT_S", 0.2)
+    async with running_replica(make_config(simulator), own_store) as pollux, pollux.http() as http:
+        response_id = await create(pollux, "half a story [[cut_after=20]] [[delay_ms=50]]")
+        await http.get(f"responses/{response_id}?wait=10&after=1.3")
+        pid = server_pid(own_store)
+        os.kill(pid, signal.SIGSTOP)
+        await asyncio.sleep(1.5)  # the provider's connection breaks meanwhile
+        os.kill(pid, signal.SIGCONT)
+        response = await (await http.get(f"responses/{response_id}?wait=20")).json()
+    assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
+    assert "half" in str(response["output"])
+    assert response["model"] == CACHED
+
+
+async def test_a_record_broken_by_hand_is_as_good_as_deleted_and_hurts_nobody_else(
+    simulator: str, store_url: str, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.hub.SWEEP_S", 0.2)
+    async with running_replica(make_config(simulator), store_url) as pollux, pollux.http() as http:
+        for field in ("created_at", "epoch", "owner", "last"):
+            broken = await create(pollux, "[[first_delay_ms=30000]]")
+            waiting = asyncio.create_task(http.get(f"responses/{broken}?wait=10"))
+            await wait_until(lambda: sleeping(pollux) == 1, what="it sleeps")
+            admin.hdel(f"pollux:{{0}}:record:{broken}", field)
+            assert (await asyncio.wait_for(waiting, 5)).status == 404
+        admin.publish(f"pollux:{{0}}:moved:{broken}", "nonsense")
+        fine = await create(pollux, "fine")
+        assert (await (await http.get(f"responses/{fine}?wait=10")).json())["status"] == "completed"
+
+
+async def test_responses_deleted_as_soon_as_they_are_created_leave_no_run_behind(pollux: Replica) -> None:
+    assert pollux.context is not None
+    async with pollux.http() as http:
+
+        async def create_and_delete() -> None:
+            for _ in range(10):
+                response_id = await create(pollux, "gone [[first_delay_ms=30000]]")
+                await http.delete(f"responses/{response_id}")
+
+        await asyncio.gather(*(create_and_delete() for _ in range(20)))
+        worker = pollux.context.worker
+        await wait_until(lambda: worker.active == 0, what="no slot is taken")

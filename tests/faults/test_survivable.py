@@ -11,13 +11,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.support.replica import ALICE, CACHED, create, make_config, replica_process, running_replica
+from tests.support.replica import ALICE, create, make_config, replica_process, running_replica
 from tests.support.sse import read_stream
 from tests.support.upstreams import running_script
 from tests.support.waiting import wait_until
 
 KEY = {"Authorization": f"Bearer {ALICE}"}
-LONG = "tell me [[words=80]] [[delay_ms=40]]"
+LONG = "tell me [[words=120]] [[delay_ms=60]]"
 
 
 def survivable(upstream: str, **pollux: Any) -> dict[str, Any]:

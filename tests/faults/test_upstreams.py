@@ -204,6 +204,52 @@ async def test_a_weak_upstream_whose_terminal_event_has_no_output_gets_it_from_i
     assert text_of(response) == "hello"
 
 
+@pytest.mark.parametrize(
+    "body", [b"no JSON", b"[" * 100_000, b'{"status":"completed","output":' + b"[" * 600 + b"]" * 600 + b"}"]
+)
+async def test_a_json_answer_that_is_of_no_use_fails_the_response_at_once(body: bytes, store_url: str) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    async with running_script(answer) as upstream, running_replica(make_config(upstream.base_url), store_url) as pollux:
+        response = await outcome(pollux, "hi")
+        assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
+        assert len(upstream.requests) == 1
+
+
+async def test_what_the_provider_said_of_the_response_stays_when_it_fails_later(store_url: str) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await answer.prepare(request)
+        await answer.write(
+            chunk('{"type":"response.created","response":{"id":"resp_raw_0123","model":"gpt-5.2-dated"}}')
+        )
+        await answer.write(chunk('{"type":"response.output_item.added","output_index":0,"item":{"id":"m"}}'))
+        await answer.write(chunk('{"type":"error","error":{"code":"x","message":"resp_raw_0123 is overloaded"}}'))
+        return answer
+
+    async with running_script(cut) as upstream, running_replica(make_config(upstream.base_url), store_url) as pollux:
+        response = await outcome(pollux, "hi")
+    assert response["status"] == "failed"
+    assert response["model"] == "gpt-5.2-dated"
+    assert response["error"]["message"] == f"{response['id']} is overloaded"
+
+
+async def test_a_job_that_this_replica_does_not_know_how_to_run_waits_for_one_that_does(
+    simulator: str, store_url: str
+) -> None:
+    new = make_config(simulator)
+    old = make_config(simulator)
+    old["model_list"] = old["model_list"][1:]
+    async with running_replica(old, store_url):
+        idle = {**new, "pollux": {**new["pollux"], "worker_concurrency": 0}}
+        async with running_replica(idle, store_url) as pollux:
+            response_id = await create(pollux, "new here")
+            async with running_replica(new, store_url), pollux.http() as http:
+                response = await (await http.get(f"responses/{response_id}?wait=20")).json()
+                assert response["status"] == "completed"
+
+
 async def posts(simulator: str) -> int:
     async with aiohttp.ClientSession() as http:
         seen = await (await http.get(simulator.removesuffix("/v1") + "/simulator/requests")).json()

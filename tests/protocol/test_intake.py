@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.protocol.intake import Ending, Intake, ending_of
+from server.protocol.intake import Ending, Intake, ending_of, parse_answer
 from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS, Status, terminal_event
+from server.protocol.snapshot import Identity
 from server.protocol.sse import ServerEvent, frame_data, parse_block
 from tests.support.generated import json_objects, json_values, moderate
 
+WHO = Identity("litellm_poll_1", 1, {})
 ERROR = {"type": "error", "code": "insufficient_quota", "message": "You exceeded your quota."}
 CUT = Ending(
     Status.FAILED,
@@ -40,7 +42,7 @@ def terminal(status: str, **fields: Any) -> dict[str, Any]:
 
 def taken(payloads: list[Any], first: int = 3) -> tuple[Intake, list[dict[str, Any]]]:
     """The intake after these events, and what it logged."""
-    intake = Intake(first)
+    intake = Intake(WHO, first)
     frames = [intake.take(sent(payload)) for payload in payloads]
     return intake, [orjson.loads(frame_data(frame)) for frame in frames if frame is not None]
 
@@ -73,7 +75,7 @@ def test_events_that_nobody_knows_are_logged() -> None:
 
 
 def test_the_name_of_the_event_stands_in_for_its_type() -> None:
-    frame = Intake(3).take(sent({"delta": "a"}, "response.output_text.delta"))
+    frame = Intake(WHO, 3).take(sent({"delta": "a"}, "response.output_text.delta"))
     assert frame is not None
     parsed = parse_block(frame)
     assert parsed is not None
@@ -174,7 +176,7 @@ def test_arbitrary_events_never_raise_and_are_numbered_without_gap(
 @moderate
 @given(st.lists(st.binary() | json_values.map(orjson.dumps), max_size=5), st.text(max_size=5))
 def test_arbitrary_data_never_raises(stream: list[bytes], name: str) -> None:
-    intake = Intake(0)
+    intake = Intake(WHO, 0)
     for data in stream:
         intake.take(sent(data, name))
     assert intake.end().status.terminal
@@ -185,9 +187,30 @@ def test_a_whole_response_tells_how_it_ended(status: str) -> None:
     assert ending_of({"status": status}) == Ending(Status(status), {"status": status})
 
 
-@pytest.mark.parametrize("answer", [None, [], "completed", {}, {"status": "queued"}, {"status": ["completed"]}])
-def test_an_answer_that_is_no_finished_response_is_a_failure(answer: Any) -> None:
-    assert ending_of(answer).status is Status.FAILED
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"not JSON", b"null", b"[]", b'"completed"', b"{}", b'{"status":"queued"}', b'{"status":["completed"]}']
+    + [b'{"status":"completed","output":' + b"[" * 500 + b"]" * 500 + b"}"],
+)
+def test_an_answer_that_is_no_finished_response_is_a_failure(answer: bytes) -> None:
+    assert ending_of(parse_answer(answer)).status is Status.FAILED
+
+
+def test_an_unknown_event_that_carries_a_response_is_logged_under_our_id() -> None:
+    came = {"type": "response.novelty", "response": {"id": "resp_raw", "model": "m"}, "extra": 1}
+    frame = Intake(WHO, 3).take(sent(came))
+    assert frame is not None
+    event = orjson.loads(frame_data(frame))
+    assert (event["type"], event["sequence_number"], event["extra"]) == ("response.novelty", 3, 1)
+    assert (event["response"]["id"], event["response"]["model"], event["response"]["tools"]) == (WHO.id, "m", [])
+
+
+def test_a_resumed_stream_may_repeat_what_was_taken_before() -> None:
+    intake = Intake(WHO, 5, 7)
+    delta = "response.output_text.delta"
+    taken = [intake.take(sent({"type": delta, "sequence_number": n, "delta": str(n)})) for n in range(5, 10)]
+    assert [frame and orjson.loads(frame_data(frame))["delta"] for frame in taken] == [None, None, None, "8", "9"]
+    assert intake.upstream_last == 9
 
 
 def test_every_status_ends_with_an_event_of_the_standard() -> None:

@@ -8,11 +8,13 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
+from aiohttp import web
 from openai import AsyncOpenAI
 
 from server.api import sse
 from tests.support.replica import CACHED, NATIVE, Replica, create, make_config, running_replica
 from tests.support.sse import events_of, read_stream
+from tests.support.upstreams import running_script
 
 OPENING = ["response.created", "response.queued", "response.in_progress"]
 
@@ -104,6 +106,30 @@ async def test_a_silent_stream_is_kept_alive_by_comments(pollux: Replica, monkey
         text = await (await http.post("responses", json=body)).text()
     assert text.count(": keep-alive\n\n") >= 2
     assert "response.completed" in text
+
+
+async def test_a_relayed_stream_is_kept_alive_though_the_provider_sends_only_comments(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.api.relay.HEARTBEAT_S", 5)
+    monkeypatch.setattr("server.api.sse.HEARTBEAT_S", 0.6)
+
+    async def commenting(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await answer.prepare(request)
+        for _ in range(10):
+            await answer.write(b": ping\n\n")
+            await asyncio.sleep(0.1)
+        await answer.write(b'data: {"type":"response.completed","response":{"id":"r"}}\n\n')
+        return answer
+
+    async with (
+        running_script(commenting) as upstream,
+        running_replica(make_config(upstream.base_url), store_url) as pollux,
+        pollux.http() as http,
+    ):
+        text = await (await http.post("responses", json={"model": CACHED, "input": "x", "stream": True})).text()
+    assert text.count(": keep-alive\n\n") >= 3
 
 
 async def test_a_client_that_hangs_up_is_no_event_to_the_job(pollux: Replica) -> None:

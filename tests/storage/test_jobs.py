@@ -71,6 +71,9 @@ async def test_a_lease_says_all_that_a_run_needs(store: Store) -> None:
         model="claude",
         deployment="d1",
         previous="r0",
+        ran_on="",
+        provider_id="",
+        upstream_last=-1,
         request=b"\xff\x00{}",
     )
 
