@@ -162,7 +162,8 @@ async def test_a_worker_that_was_paused_comes_back_and_changes_nothing(
 
 
 async def nothing_open(simulator: str) -> bool:
-    return (await seen_by(simulator))["open"] == 0
+    seen = await seen_by(simulator)
+    return bool(seen["open"] == 0)
 
 
 async def test_log_lines_are_json_where_asked_and_name_each_edge(

@@ -78,7 +78,7 @@ def own_store(tmp_path: Path) -> str:
 
 def server_pid(store_url: str) -> int:
     with redis.Redis.from_url(plain_url(store_url)) as client:
-        return int(client.info("server")["process_id"])  # type: ignore[index]
+        return int(client.info("server")["process_id"])
 
 
 async def test_running_jobs_waits_and_streams_survive_the_death_of_the_server(simulator: str, own_store: str) -> None:
@@ -185,6 +185,7 @@ async def test_a_record_broken_by_hand_is_as_good_as_deleted_and_hurts_nobody_el
 ) -> None:
     monkeypatch.setattr("server.hub.SWEEP_S", 0.2)
     async with running_replica(make_config(simulator), store_url) as pollux, pollux.http() as http:
+        broken = ""
         for field in ("created_at", "epoch", "owner", "last"):
             broken = await create(pollux, "[[first_delay_ms=30000]]")
             waiting = asyncio.create_task(http.get(f"responses/{broken}?wait=10"))

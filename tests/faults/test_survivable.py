@@ -1,4 +1,4 @@
-"""Deployments with a background mode of their own: their runs survive ours, and are cancelled when nobody wants them."""
+"""Deployments with a background mode of their own: their runs survive ours, and are cancelled when unwanted."""
 
 from __future__ import annotations
 

@@ -189,8 +189,10 @@ def test_a_whole_response_tells_how_it_ended(status: str) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    [b"", b"not JSON", b"null", b"[]", b'"completed"', b"{}", b'{"status":"queued"}', b'{"status":["completed"]}']
-    + [b'{"status":"completed","output":' + b"[" * 500 + b"]" * 500 + b"}"],
+    [
+        *(b"", b"not JSON", b"null", b"[]", b'"completed"', b"{}", b'{"status":"queued"}', b'{"status":["completed"]}'),
+        b'{"status":"completed","output":' + b"[" * 500 + b"]" * 500 + b"}",
+    ],
 )
 def test_an_answer_that_is_no_finished_response_is_a_failure(answer: bytes) -> None:
     assert ending_of(parse_answer(answer)).status is Status.FAILED

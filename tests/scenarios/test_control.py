@@ -176,7 +176,7 @@ async def test_input_items_are_what_the_client_sent_as_items_with_stable_ids(cli
     )
     page = await client.responses.input_items.list(created.id, order="asc")
     assert [item.type for item in page.data] == ["message", "message", "function_call_output"]
-    assert page.data[0].content[0].text == "one"  # type: ignore[union-attr]
+    assert page.data[0].content[0].text == "one"  # type: ignore[union-attr, index]
     assert page.data[0].id
     newest_first = [item.id async for item in await client.responses.input_items.list(created.id, limit=1)]
     assert newest_first == [item.id for item in reversed(page.data)], "the SDK pages through one by one"
@@ -227,8 +227,8 @@ async def test_what_was_not_to_be_stored_is_kept_for_ten_minutes_after_its_end(
         kept = await create(pollux, "kept")
         for response_id in (brief, kept):
             await http.get(f"responses/{response_id}?wait=10")
-        assert 590 < admin.ttl(f"pollux:{{0}}:record:{brief}") <= 600  # type: ignore[operator]
-        assert 7190 < admin.ttl(f"pollux:{{0}}:log:{kept}") <= 7200  # type: ignore[operator]
+        assert 590 < admin.ttl(f"pollux:{{0}}:record:{brief}") <= 600
+        assert 7190 < admin.ttl(f"pollux:{{0}}:log:{kept}") <= 7200
 
 
 async def test_proxied_requests_pass_through_as_json_and_as_a_stream(client: AsyncOpenAI, pollux: Replica) -> None:
