@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.support.replica import ALICE, CACHED, Replica, create, make_config, replica_process
+from tests.support.replica import ALICE, CACHED, Replica, create, make_config, replica_process, with_output
 from tests.support.sse import events_of, read_stream
 from tests.support.waiting import wait_until
 
@@ -80,7 +80,7 @@ async def test_a_replica_killed_under_running_jobs_loses_none_that_is_not_stream
         streamed = await create(victim, "streamed [[words=60]] [[delay_ms=50]]", stream=True)
         untouched = await create(victim, "silent [[first_delay_ms=3000]]", stream=True)
         for one in (*ids, streamed):
-            await http.get(f"{victim.url}/v1/responses/{one}?wait=20&after=1.2", headers=KEY)
+            await with_output(victim, one)
         survivor = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         await victim.kill()
 
@@ -112,7 +112,7 @@ async def test_a_replica_that_is_told_to_end_hands_over_what_it_cannot_finish(
         short = await create(leaving, "short [[words=20]] [[delay_ms=50]]")
         long = await create(leaving, "long [[words=100]] [[delay_ms=50]]")
         for one in (short, long):
-            await http.get(f"{leaving.url}/v1/responses/{one}?wait=20&after=1.2", headers=KEY)
+            await with_output(leaving, one)
         waiting = asyncio.create_task(http.get(f"{leaving.url}/v1/responses/{long}?wait=50", headers=KEY))
         body = {"model": CACHED, "input": "[[first_delay_ms=20000]]", "background": True, "stream": True}
         events = events_of(await http.post(f"{leaving.url}/v1/responses", json=body, headers=KEY))
@@ -146,7 +146,7 @@ async def test_a_worker_that_was_paused_comes_back_and_changes_nothing(
         paused = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         response_id = await create(paused, "whose [[words=80]] [[delay_ms=50]]")
-        await http.get(f"{paused.url}/v1/responses/{response_id}?wait=20&after=1.2", headers=KEY)
+        await with_output(paused, response_id)
         other = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         paused.signal(signal.SIGSTOP)
         try:

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from tests.conftest import plain_url
-from tests.support.replica import CACHED, Replica, create, make_config, running_replica
+from tests.support.replica import CACHED, Replica, create, make_config, running_replica, with_output
 from tests.support.sse import events_of
 from tests.support.waiting import wait_until
 
@@ -148,7 +148,7 @@ async def test_a_pause_of_the_server_longer_than_we_wait_costs_no_run(
     async with running_replica(config, own_store) as pollux, pollux.http() as http:
         ids = [await create(pollux, f"job {n} [[words=80]] [[delay_ms=40]]", stream=n % 2 == 0) for n in range(12)]
         for one in ids:
-            await http.get(f"responses/{one}?wait=10&after=1.2")
+            await with_output(pollux, one)
         pid = server_pid(own_store)
         for _ in range(2):
             os.kill(pid, signal.SIGSTOP)
@@ -169,7 +169,7 @@ async def test_an_upstream_that_breaks_while_the_store_is_away_fails_its_respons
     monkeypatch.setattr("storage.connection.ANSWER_TIMEOUT_S", 0.2)
     async with running_replica(make_config(simulator), own_store) as pollux, pollux.http() as http:
         response_id = await create(pollux, "half a story [[cut_after=20]] [[delay_ms=50]]")
-        await http.get(f"responses/{response_id}?wait=10&after=1.3")
+        await with_output(pollux, response_id)
         pid = server_pid(own_store)
         os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(1.5)  # the provider's connection breaks meanwhile

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.support.replica import ALICE, create, make_config, replica_process, running_replica
+from tests.support.replica import ALICE, create, make_config, replica_process, running_replica, with_output
 from tests.support.sse import read_stream
 from tests.support.upstreams import running_script
 from tests.support.waiting import wait_until
@@ -42,7 +42,7 @@ async def test_after_a_kill_the_run_is_resumed_and_the_log_is_as_if_nothing_had_
         victim = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=KEY))
         response_id = await create(victim, LONG, stream=streamed)
-        await http.get(f"{victim.url}/v1/responses/{response_id}?wait=20&after=1.2")
+        await with_output(victim, response_id)
         survivor = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         await victim.kill()
 
@@ -69,7 +69,7 @@ async def test_cancel_reaches_the_provider_though_no_worker_is_left(
         victim = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=KEY))
         response_id = await create(victim, LONG)
-        await http.get(f"{victim.url}/v1/responses/{response_id}?wait=20&after=1.2")
+        await with_output(victim, response_id)
         await victim.kill()
         idle = {**config, "pollux": {**config["pollux"], "worker_concurrency": 0}}
         other = await stack.enter_async_context(running_replica(idle, store_url))
@@ -85,7 +85,7 @@ async def test_a_run_that_nobody_wants_any_more_is_cancelled_at_the_provider(
     config = survivable(simulator, **({"max_run_s": 1} if how == "timeout" else {}))
     async with running_replica(config, store_url) as pollux, pollux.http() as http:
         response_id = await create(pollux, LONG)
-        await http.get(f"responses/{response_id}?wait=20&after=1.2")
+        await with_output(pollux, response_id)
         if how == "cancel":
             await http.post(f"responses/{response_id}/cancel")
         elif how == "delete":

@@ -11,7 +11,7 @@ import pytest
 import redis
 from openai import AsyncOpenAI
 
-from tests.support.replica import BOB, CACHED, NATIVE, Replica, create, make_config, running_replica
+from tests.support.replica import BOB, CACHED, NATIVE, Replica, create, make_config, running_replica, with_output
 from tests.support.sse import events_of, read_stream
 from tests.support.waiting import wait_until
 
@@ -28,8 +28,8 @@ async def test_cancel_closes_the_upstream_connection_within_a_second_and_stays_f
     pollux: Replica, simulator: str
 ) -> None:
     response_id = await create(pollux, "long [[words=500]] [[delay_ms=20]]")
-    async with pollux.client() as sdk, pollux.http() as http:
-        await http.get(f"responses/{response_id}?wait=10&after=1.3")
+    async with pollux.client() as sdk, pollux.http():
+        await with_output(pollux, response_id)
         assert (await traffic(simulator))["open"] == 1
         began = time.monotonic()
         cancelled = await sdk.responses.cancel(response_id)
@@ -102,7 +102,7 @@ async def test_what_has_ended_can_not_be_cancelled(pollux: Replica, text: str, s
 async def test_a_deleted_response_is_gone_and_its_run_ends(pollux: Replica, simulator: str) -> None:
     response_id = await create(pollux, "long [[words=500]] [[delay_ms=20]]")
     async with pollux.client() as sdk, pollux.http() as http:
-        await http.get(f"responses/{response_id}?wait=10&after=1.3")
+        await with_output(pollux, response_id)
         answer = await http.delete(f"responses/{response_id}")
         assert await answer.json() == {"id": response_id, "object": "response", "deleted": True}
         with pytest.raises(openai.NotFoundError):

@@ -141,6 +141,17 @@ async def create(replica: Replica, text: str, model: str = CACHED, **body: Any) 
         return response_id
 
 
+async def with_output(replica: Replica, response_id: str) -> dict[str, Any]:
+    """The response as soon as the first of its output has arrived."""
+    async with replica.http() as http:
+        answer = await http.get(f"responses/{response_id}")
+        while not (response := await answer.json())["output"]:
+            assert response["status"] in ("queued", "in_progress"), response
+            answer = await http.get(f"responses/{response_id}", params={"wait": "20", "after": answer.headers["ETag"]})
+        made: dict[str, Any] = response
+        return made
+
+
 async def is_ready(replica: Replica) -> bool:
     assert replica.process is None or replica.process.returncode is None, "the replica ended"
     try:
