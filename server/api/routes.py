@@ -16,6 +16,12 @@ from server.api.lists import (
 from server.api.middleware import Handler
 from server.api.retrieve import retrieve_response
 
+
+async def not_served(_request: web.Request) -> web.StreamResponse:
+    """Operations of the standard that Pollux does not have yet."""
+    raise web.HTTPNotFound
+
+
 PREFIXES = ("/v1", "", "/openai/v1")
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
@@ -25,6 +31,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses/{id:[^/]+}/cancel", cancel_response),
     ("DELETE", "/responses/{id:[^/]+}", delete_response),
     ("GET", "/responses/{id:[^/]+}/input_items", list_input_items),
+    # Else they would pass for ids that can't be POSTed to.
+    ("POST", "/responses/compact", not_served),
+    ("POST", "/responses/input_tokens", not_served),
     ("GET", "/models", list_models),
     ("GET", r"/models/{id:[\s\S]+}", retrieve_model),
 )

@@ -491,6 +491,14 @@ async def test_an_unknown_route_is_not_found_and_says_where_to_go(path: str, ali
         assert answer.message.endswith("The Responses API is served under /v1/responses.")
 
 
+@pytest.mark.parametrize("path", ["/v1/responses/compact", "/responses/input_tokens", "/openai/v1/responses/compact"])
+async def test_an_operation_that_is_not_served_yet_is_404(path: str, pollux: Replica) -> None:
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {ALICE}"}) as http:
+        answer = await http.post(pollux.url + path, json={"model": "gpt-5.2", "input": "x"})
+        assert answer.status == 404
+        assert (await answer.json())["error"]["type"] == "invalid_request_error"
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/openai/v1/chat/completions"])
 async def test_who_asks_for_chat_completions_is_told_of_the_responses_api(
     path: str, pollux: Replica, alice: aiohttp.ClientSession
