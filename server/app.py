@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from enum import StrEnum
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +17,7 @@ from aiohttp import web
 from server.api.connection import HttpRunner
 from server.api.context import CONTEXT, Context
 from server.api.middleware import authenticate, errors, stamp
-from server.api.routes import add_routes
+from server.api.routes import add_routes, add_worker_routes
 from server.config import Config, ConfigError
 from server.hub import Hub
 from server.jobs.cancels import UpstreamCancels
@@ -27,10 +28,12 @@ from server.jobs.submit import Submitter
 from server.jobs.view import Views
 from server.jobs.worker import Worker
 from server.keyring import Keyring
-from server.upstream.client import Upstream, new_session
+from server.supervise import Link
+from server.upstream.client import Timeouts, Upstream, new_session
 from server.upstream.deployments import Deployments
+from server.upstream.health import Health
 from server.upstream.poll import Pollers
-from storage import Store, open_store
+from storage import Durability, Store, open_store
 
 log = logging.getLogger("pollux.app")
 
@@ -40,36 +43,49 @@ HANDLERS_END_WITHIN_S = 5.0
 """After the drain nothing is left that is worth waiting longer for."""
 
 
-def create_app(context: Context) -> web.Application:
+class Role(StrEnum):
+    """What a process does, so that the two can be scaled apart."""
+
+    ALL = "all"
+    API = "api"
+    """Answers clients, and runs no jobs."""
+    WORKER = "worker"
+    """Runs jobs, and answers nothing but how it is."""
+
+
+def create_app(context: Context, role: Role = Role.ALL) -> web.Application:
     """The application for an assembled context."""
     app = web.Application(middlewares=[errors, authenticate], client_max_size=context.config.pollux.max_body_bytes)
     app[CONTEXT] = context
     app.on_response_prepare.append(stamp)
-    add_routes(app)
+    (add_worker_routes if role is Role.WORKER else add_routes)(app)
     return app
 
 
 @asynccontextmanager
-async def assembled(config: Config, store: Store) -> AsyncIterator[Context]:
+async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> AsyncIterator[Context]:
     """Everything that runs in one process, running. In the order of starting; it ends in the reverse order."""
     ours = config.pollux
     deployments = Deployments(config)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(new_session())
-        upstream = Upstream(session, connect_timeout_s=ours.connect_timeout_s, stream_timeout_s=ours.stream_timeout_s)
+        router = config.router_settings
+        health = Health(allowed_fails=router.allowed_fails, cooldown_s=router.cooldown_time)
+        timeouts = Timeouts(ours.connect_timeout_s, ours.first_byte_timeout_s, ours.stream_timeout_s)
+        upstream = Upstream(session, health, timeouts)
         committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s)
         producer = Producer(store, upstream, deployments, config.num_retries)
         runner = Runner(store, producer, committer, ours.max_run_s)
         worker = Worker(
             store,
             runner.run,
-            concurrency=ours.worker_concurrency,
+            concurrency=0 if role is Role.API else ours.worker_concurrency,
             lease_s=ours.lease_s,
             max_attempts=ours.max_attempts,
             max_age_s=ours.max_age_s,
         )
         hub = Hub(store, wake=worker.wake, revoked=worker.revoked)
-        submitter = Submitter(store, ours.id_prefix, config.ttl_s)
+        submitter = Submitter(store, ours.id_prefix, config.ttl_s, ours.max_queued)
         context = Context(
             config=config,
             deployments=deployments,
@@ -89,9 +105,11 @@ async def assembled(config: Config, store: Store) -> AsyncIterator[Context]:
             ("committer", committer.run()),
             ("renewals", worker.renew()),
             ("doubts", submitter.settle_doubts()),
-            ("upstream cancels", UpstreamCancels(store, upstream, deployments).run()),
         ):
             await stack.enter_async_context(_running(name, service))
+        if role is not Role.API:
+            cancels = UpstreamCancels(store, upstream, deployments)
+            await stack.enter_async_context(_running("upstream cancels", cancels.run()))
         async with _running("worker", worker.run(), wait=True):
             try:
                 yield context
@@ -157,39 +175,74 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-async def serve(config: Config, host: str, port: int) -> None:
+async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, link: Link | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the drain's patience.
+
+    With a `link`, as one of several processes: then patience is the parent's business.
 
     Raises:
         ConfigError, StoreError, OSError (the address is taken)
 
     """
-    check_exposure(config, host)
-    ending, hurry = asyncio.Event(), asyncio.Event()
-
-    def on_signal() -> None:
-        (hurry if ending.is_set() else ending).set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    async with (
-        open_store(config.store_url(), config.pollux.shards) as store,
-        assembled(config, store) as context,
-        listening(context, host, port),
-    ):
-        log.info("serving on http://%s:%d, store %s", host, port, store.name)
-        await ending.wait()
-        log.info("draining")
-        await drain(context, patience_s=config.pollux.drain_s, hurry=hurry)
+    if role is not Role.WORKER:
+        check_exposure(config, host)
+    end = _End(link)
+    try:
+        async with (
+            open_store(config.store_url(), config.pollux.shards, Durability(config.pollux.store_sync)) as store,
+            assembled(config, store, role) as context,
+            listening(context, host, port, role, shared=link is not None) as runner,
+        ):
+            log.info("serving on http://%s:%d, store %s", host, runner.addresses[0][1], store.name)
+            await end.come()
+            log.info("draining")
+            await drain(context, patience_s=config.pollux.drain_s, hurry=end.hurry)
+    except asyncio.CancelledError:
+        if not end.asked.is_set():
+            raise
     log.info("stopped")
 
 
+class _End:
+    """The end of this process, as signals or its parent ask for it."""
+
+    def __init__(self, link: Link | None) -> None:
+        self.asked, self.hurry = asyncio.Event(), asyncio.Event()
+        self._link = link
+        self._starting = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal)
+        if link is not None:
+            link.obey(self._ask, self.hurry.set)
+
+    async def come(self) -> None:
+        """Wait for it, once the process serves."""
+        self._starting = None
+        if self._link is not None:
+            self._link.tell_serving()
+        await self.asked.wait()
+
+    def _on_signal(self) -> None:
+        if not self.asked.is_set():
+            self._ask()
+        elif self._link is None:
+            self.hurry.set()
+
+    def _ask(self) -> None:
+        if self._starting is not None and not self.asked.is_set():
+            # Nothing is there to be drained; a start can be long, where the store is away.
+            self._starting.cancel()
+        self.asked.set()
+
+
 @asynccontextmanager
-async def listening(context: Context, host: str, port: int) -> AsyncIterator[web.AppRunner]:
-    """The application on a socket."""
+async def listening(
+    context: Context, host: str, port: int, role: Role = Role.ALL, *, shared: bool = False
+) -> AsyncIterator[web.AppRunner]:
+    """The application on a socket, or on one of several on a `shared` port."""
     runner = HttpRunner(
-        create_app(context),
+        create_app(context, role),
         # A client that hangs up ends its handler: waits and streams hold nothing for nobody.
         handler_cancellation=True,
         access_log=None,
@@ -197,7 +250,7 @@ async def listening(context: Context, host: str, port: int) -> AsyncIterator[web
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        await web.TCPSite(runner, host, port, backlog=BACKLOG, reuse_port=shared or None).start()
         yield runner
     finally:
         # Else the runner would wait for handlers that wait for something to happen.

@@ -8,15 +8,17 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from server import __version__
-from server.app import serve
+from server.app import Role, serve
 from server.check import describe
-from server.config import ConfigError, load_config, warn_of_unknown_keys
+from server.config import Config, ConfigError, load_config, warn_of_unknown_keys
 from server.logs import configure_logs
 from server.simulator import serve_simulator
+from server.supervise import Link, supervise
 from storage import StoreError
 
 log = logging.getLogger("pollux.cli")
@@ -48,6 +50,19 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--config", type=Path, required=True, metavar="FILE", help="LiteLLM's config file")
     serving.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     serving.add_argument("--port", type=int, default=4000, help="the port to listen on (default: %(default)s)")
+    serving.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="so many processes on the port (default: %(default)s)"
+    )
+    serving.add_argument(
+        "--role",
+        type=Role,
+        choices=list(Role),
+        default=Role.ALL,
+        metavar="{all,api,worker}",
+        help="answer clients (api), run jobs (worker), or both (default: %(default)s)",
+    )
+    # One of several processes; the descriptor of its link to the parent.
+    serving.add_argument("--supervised", type=int, default=None, help=argparse.SUPPRESS)
     serving.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     serving.set_defaults(command=_serve)
 
@@ -63,13 +78,56 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     configure_logs(config.pollux.log_format, arguments.log_level)
+    if arguments.supervised is not None:
+        return _serve_as_one_of_several(config, arguments)
     warn_of_unknown_keys(config)
+    if arguments.workers > 1:
+        _name_process_in_logs()
+        return asyncio.run(supervise(_command(arguments), arguments.host, arguments.port, arguments.workers))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, arguments.host, arguments.port))
+        runner.run(serve(config, arguments.host, arguments.port, arguments.role))
     return 0
+
+
+def _serve_as_one_of_several(config: Config, arguments: argparse.Namespace) -> int:
+    _name_process_in_logs()
+    link = Link(arguments.supervised)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(config, arguments.host, arguments.port, arguments.role, link))
+    return 0
+
+
+def _command(arguments: argparse.Namespace) -> list[str]:
+    """What starts one of several processes, without its port."""
+    options = {
+        "--config": arguments.config,
+        "--host": arguments.host,
+        "--role": arguments.role,
+        "--log-level": arguments.log_level,
+    }
+    # -P: something named `server` in the working directory is not us.
+    return [sys.executable, "-P", "-m", "server", "serve", *(str(word) for pair in options.items() for word in pair)]
+
+
+def _name_process_in_logs() -> None:
+    """Give each line the field `pid`: several processes write to one stream."""
+    make = logging.getLogRecordFactory()
+
+    def make_with_pid(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.pid = record.process
+        return record
+
+    logging.setLogRecordFactory(make_with_pid)
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -72,6 +72,12 @@ class LiteLLMParams(_Foreign):
     api_version: str | None = Field(None, description="Azure's api-version; `preview` by default.")
     organization: str | None = Field(None, description="Sent as OpenAI-Organization.")
     timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
+    stream_timeout: float | None = Field(
+        None, gt=0, description="Seconds until a streamed answer begins; overrules pollux.first_byte_timeout_s."
+    )
+    max_parallel_requests: int | None = Field(
+        None, ge=1, description="Calls at once per process. Cached jobs wait for a place, other requests get 429."
+    )
     extra_headers: dict[str, str] = Field({}, description="Further headers for the upstream.")
     _as_written: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -145,6 +151,12 @@ class LiteLLMSettings(_Foreign):
 
 class RouterSettings(_Foreign):
     num_retries: int | None = Field(None, ge=0, description="Overrules litellm_settings.num_retries.")
+    allowed_fails: int = Field(
+        0, ge=0, description="A deployment that fails more often than this within a minute cools down."
+    )
+    cooldown_time: float = Field(
+        5, ge=0, description="Seconds in which a cooling deployment is not asked while another one is healthy."
+    )
     model_group_alias: dict[str, Any] = Field({}, description="Further names: {alias: model_name}.")
 
 
@@ -158,6 +170,9 @@ class Key(_Ours):
     name: str = Field(min_length=1, description="The owner; several keys may share it, that is how keys rotate.")
     key: SecretStr = Field(min_length=1, description="The secret that clients send.")
     models: list[str] | None = Field(None, description="The models it may use; all if left out.")
+    max_in_flight: int | None = Field(
+        None, ge=1, description="How many of its owner's cached responses may be unfinished at once."
+    )
 
 
 def _hashable_prefix(value: str) -> str:
@@ -188,12 +203,17 @@ class Pollux(_Ours):
     max_age_s: float = Field(86400, gt=0, description="A job older than this fails instead of running.")
     stream_timeout_s: float = Field(600, gt=0, description="Silence of an upstream after which it is given up.")
     connect_timeout_s: float = Field(10, gt=0, description="Seconds to connect to an upstream.")
+    first_byte_timeout_s: float = Field(120, gt=0, description="Seconds until a streamed answer of an upstream begins.")
     max_body_bytes: int = Field(50 * 1024 * 1024, gt=0, description="The largest request body.")
     lease_s: float = Field(15, ge=1, description="After this long without a sign a worker is taken for dead.")
     max_attempts: int = Field(3, ge=1, description="How often a job is begun before it fails with `worker_lost`.")
     worker_concurrency: int = Field(1000, ge=0, description="Jobs at once per process; 0 runs none here.")
+    max_queued: int | None = Field(None, ge=1, description="How many cached responses may wait for a worker.")
     drain_s: float = Field(30, ge=0, description="How long running jobs may go on after SIGTERM.")
     store_grace_s: float = Field(30, ge=0, description="How long running jobs go on without the store.")
+    store_sync: Literal["none", "replica", "fsync"] = Field(
+        "none", description="Where creates and ends must have arrived before they are acknowledged."
+    )
     shards: int = Field(1, ge=1, le=1024, description="Hash slots used; 16 on Cluster. Fixed once the store is used.")
     sse_done: bool = Field(False, description="End streams of cached responses with data: [DONE].")
     openai_poll_after_ms: int = Field(

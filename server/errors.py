@@ -5,6 +5,7 @@ PolluxError
 ├── Unauthorized 401
 ├── NotFound 404                   ResponseNotFound, ModelNotFound
 ├── TooLarge 413
+├── RateLimited 429
 ├── Unavailable 503                the store is away, or this process is draining
 ├── UpstreamUnavailable 502, UpstreamTimeout 504
 └── UpstreamRefusal                an upstream's own status and error, passed on
@@ -156,6 +157,19 @@ class TooLarge(PolluxError):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request body is larger than the limit of {limit_bytes} bytes.")
+
+
+class RateLimited(PolluxError):
+    """More than this key, this service or this deployment may have under way."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        # Above 120 s the SDKs do not retry on their own.
+        self.retry_after_s = str(min(max(retry_after_s, 1), 120))
 
 
 class Unavailable(PolluxError):

@@ -21,6 +21,8 @@ class Principal:
     """The owner of what it creates."""
     models: frozenset[str] | None = None
     """The models it may use; None: all."""
+    max_in_flight: int | None = None
+    """How many of its cached responses may be unfinished at once; None: any number."""
 
     @property
     def is_master(self) -> bool:
@@ -40,7 +42,7 @@ class Keyring:
         self._principals: list[tuple[bytes, Principal]] = []
         for key in config.pollux.keys:
             models = None if key.models is None else frozenset(key.models)
-            self._add(key.key.get_secret_value(), Principal(key.name, models))
+            self._add(key.key.get_secret_value(), Principal(key.name, models, key.max_in_flight))
         if master_key:
             self._add(master_key, Principal(MASTER))
 

@@ -9,7 +9,7 @@ from typing import Any
 from storage.connection import Connections, answered, translated
 from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, shard_of
-from storage.records import Append, Finish, Lease, Outcome, Step, UpstreamCancel, Verdict
+from storage.records import Append, Durability, Finish, Lease, Outcome, Step, UpstreamCancel, Verdict
 from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Call
 
 FRESH_MS = 4000
@@ -19,8 +19,9 @@ FRESH_MS = 4000
 class Jobs:
     """The queue, the leases and the writing side of the event logs."""
 
-    def __init__(self, connections: Connections, shards: int) -> None:
+    def __init__(self, connections: Connections, shards: int, durability: Durability = Durability.NONE) -> None:
         self._client = connections.commands
+        self._durability = durability
         self._renewals = connections.renewals
         self._answered_at: dict[int, int] = {}
         """When each shard last answered a `lease`, by the server's clock (ms)."""
@@ -89,7 +90,7 @@ class Jobs:
         append = finish.append
         lease, shard = append.lease, self._shard(append.lease.id)
         fields = (word for item in append.fields.items() for word in item)
-        answer = await FINISH.run(
+        answer = await FINISH.run_durably(
             self._client,
             [
                 *(shard.record(lease.id), shard.log(lease.id), shard.leases),
@@ -101,6 +102,7 @@ class Jobs:
                 int(finish.abandon),
                 *fields,
             ],
+            self._durability,
         )
         return _step(answer)
 

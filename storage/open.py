@@ -18,11 +18,14 @@ from storage.errors import StoreError, StoreMisfit, StoreUnavailable
 from storage.jobs import Jobs
 from storage.keys import SETTINGS
 from storage.notify import Ear, Listener
+from storage.records import Durability
 from storage.responses import Responses
 
 log = logging.getLogger("pollux.store")
 
 OLDEST = (7, 0)
+OLDEST_FSYNC = (7, 2)
+"""Since then there is WAITAOF. Valkey calls itself Redis 7.2."""
 PATIENCE_S = 30.0
 """How long a starting process waits for a server that does not answer (yet)."""
 
@@ -50,7 +53,7 @@ class Store:
 
 
 @asynccontextmanager
-async def open_store(url: str, shards: int = 1) -> AsyncIterator[Store]:
+async def open_store(url: str, shards: int = 1, durability: Durability = Durability.NONE) -> AsyncIterator[Store]:
     """Open `embedded://[directory]`, `redis://…`, `rediss://…` or `unix://…`.
 
     Waits up to `PATIENCE_S` for a server that is still starting.
@@ -66,10 +69,10 @@ async def open_store(url: str, shards: int = 1) -> AsyncIterator[Store]:
         place = unquote(parts.netloc + parts.path)
         directory = _absolute(place) if place else default_directory()
         async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
-            yield await _store(f"embedded://{directory}", links, shards)
+            yield await _store(f"embedded://{directory}", links, shards, durability)
     elif parts.scheme in ("redis", "rediss", "unix"):
         async with _connected(url) as links:
-            yield await _store(_without_password(url), links, shards)
+            yield await _store(_without_password(url), links, shards, durability)
     else:
         raise StoreMisfit(
             f"the store {parts.scheme or url!r} is not known: use embedded://[directory], redis://host:port/db, "
@@ -88,16 +91,16 @@ async def _connected(url: str) -> AsyncIterator[Connections]:
         await connections.aclose()
 
 
-async def _store(name: str, connections: Connections, shards: int) -> Store:
+async def _store(name: str, connections: Connections, shards: int, durability: Durability) -> Store:
     await _reach(name, connections)
-    await _inspect(connections)
+    await _inspect(connections, durability)
     secret = await _settle(connections, shards)
     return Store(
         name=name,
         shards=shards,
         id_secret=secret,
-        responses=Responses(connections, shards),
-        jobs=Jobs(connections, shards),
+        responses=Responses(connections, shards, durability),
+        jobs=Jobs(connections, shards, durability),
         connections=connections,
     )
 
@@ -116,12 +119,15 @@ async def _reach(name: str, connections: Connections) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _inspect(connections: Connections) -> None:
+async def _inspect(connections: Connections, durability: Durability) -> None:
     async with answered():
-        about = await connections.commands.info("server", "cluster", "memory")
+        about = await connections.commands.info("server", "cluster", "memory", "persistence")
     version = str(about.get("redis_version", "0.0"))
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+    release = tuple(int(part) for part in version.split(".")[:2])
+    if release < OLDEST:
         raise StoreMisfit(f"the store is Redis {version}: Pollux needs Redis 7.0 or newer, or any Valkey")
+    if durability is Durability.FSYNC and (release < OLDEST_FSYNC or not about.get("aof_enabled")):
+        raise StoreMisfit("store_sync: fsync needs Redis 7.2 or newer, or Valkey, with appendonly yes")
     if about.get("cluster_enabled"):
         raise StoreMisfit("the store is a Redis Cluster, which this version does not serve yet")
     if about.get("maxmemory") and about.get("maxmemory_policy") != "noeviction":

@@ -42,6 +42,21 @@ class NewResponse:
     """The provider's own id of the response it continues, or empty."""
     idempotency_key: str = ""
     body_digest: str = ""
+    most_queued: int = 0
+    """How many jobs may be queued, of all owners in its shard; 0: any number."""
+    most_in_flight: int = 0
+    """How many responses of this owner may be unfinished; 0: any number."""
+
+
+class Durability(StrEnum):
+    """Where a create and an end must have arrived before they are acknowledged."""
+
+    NONE = "none"
+    """In the memory of the server; on its disk as `appendfsync` says."""
+    REPLICA = "replica"
+    """In the memory of one replica as well: survives a failover to it."""
+    FSYNC = "fsync"
+    """On the server's disk: survives a loss of power. Needs Redis 7.2 or Valkey, with appendonly."""
 
 
 class CreateOutcome(StrEnum):
@@ -50,6 +65,21 @@ class CreateOutcome(StrEnum):
     """The idempotency key already started a response with the same body: its id is returned."""
     REUSED = "reused"
     """The idempotency key already started a response with another body: nothing was created."""
+    BUSY = "busy"
+    """The owner has `most_in_flight` unfinished responses: nothing was created."""
+    FULL = "full"
+    """There are `most_queued` jobs in the queue: nothing was created."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The answer to `create`."""
+
+    outcome: CreateOutcome
+    id: str = ""
+    """The new response, or the one that the idempotency key started."""
+    retry_after_s: int = 0
+    """When a place is likely to be free, where there is none."""
 
 
 class Outcome(StrEnum):

@@ -17,8 +17,10 @@ from storage.records import (
     START,
     Batch,
     CancelOutcome,
+    Created,
     CreateOutcome,
     Cursor,
+    Durability,
     NewResponse,
     Reading,
     Record,
@@ -37,14 +39,15 @@ PAGE_BATCHES, PAGE_BYTES = 64, 1024 * 1024
 class Responses:
     """The records and logs of all responses, from any process."""
 
-    def __init__(self, connections: Connections, shards: int) -> None:
+    def __init__(self, connections: Connections, shards: int, durability: Durability = Durability.NONE) -> None:
         self._client = connections.commands
+        self._durability = durability
         self._shards = [Shard(n) for n in range(shards)]
 
     def _shard(self, text: str) -> Shard:
         return self._shards[shard_of(text, len(self._shards))]
 
-    async def create(self, new: NewResponse) -> tuple[CreateOutcome, str]:
+    async def create(self, new: NewResponse) -> Created:
         """Write record, events 0 and 1, and the job; or find what the idempotency key started before.
 
         `new.id` must lie in its owner's shard (`draw_id`). Repeating it with the same id changes nothing.
@@ -61,18 +64,23 @@ class Responses:
         ]
         if new.idempotency_key:
             keys.append(shard.idempotency(new.owner, new.idempotency_key))
-        outcome, response_id = await CREATE.run(
+        word, detail = await CREATE.run_durably(
             self._client,
             keys,
             [
                 *(new.id, new.owner, new.body_digest, new.opening),
                 *(IDEMPOTENCY_TTL_MS, INDEX_TTL_MS, shard.wake, shard.record("")),
+                *(shard.queue(""), shard.ended(""), new.most_queued, new.most_in_flight, int(new.ttl_s * 1000)),
                 *("model", new.model, "created_at", new.created_at, "stream", int(new.stream)),
-                *("request", new.request, "started", new.started, "ttl_ms", int(new.ttl_s * 1000)),
+                *("request", new.request, "started", new.started),
                 *("pinned", new.deployment, "previous", new.previous),
             ],
+            self._durability,
         )
-        return CreateOutcome(outcome.decode()), response_id.decode()
+        outcome = CreateOutcome(word.decode())
+        if outcome in (CreateOutcome.BUSY, CreateOutcome.FULL):
+            return Created(outcome, retry_after_s=int(detail))
+        return Created(outcome, detail.decode())
 
     async def find(self, response_id: str) -> Record | None:
         """The record alone, without its contents."""

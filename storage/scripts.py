@@ -15,10 +15,24 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from storage.connection import answered
+from storage.errors import StoreUnavailable
+from storage.records import Durability
 
 Argument = str | bytes | int | float
 Call = tuple[Sequence[str], Sequence[Argument]]
 """KEYS and ARGV."""
+
+
+SYNC_TIMEOUT_MS = 2000
+_WAITS = {
+    Durability.REPLICA: ("WAIT", 1, SYNC_TIMEOUT_MS),
+    Durability.FSYNC: ("WAITAOF", 1, 0, SYNC_TIMEOUT_MS),
+}
+
+
+def _has_reached(answer: Any) -> bool:
+    """WAIT tells how many replicas have it; WAITAOF how many disks of its own, and of replicas."""
+    return bool((answer[0] if isinstance(answer, list) else answer) >= 1)
 
 
 class Script:
@@ -37,6 +51,37 @@ class Script:
                 return await client.evalsha(self.sha, len(keys), *keys, *args)
             except NoScriptError:
                 return await client.eval(self.text, len(keys), *keys, *args)
+
+    async def run_durably(
+        self, client: Redis, keys: Sequence[str], args: Sequence[Argument], durability: Durability
+    ) -> Any:
+        """The answer of `run`, once what it wrote is where `durability` wants it.
+
+        Raises:
+            StoreUnavailable: it is not there in time. It was written all the same; repeating it is safe.
+        """
+        if durability is Durability.NONE:
+            return await self.run(client, keys, args)
+        async with answered():
+            answer, reached = await self._with_wait(client, keys, args, durability)
+            if isinstance(answer, NoScriptError):
+                await client.script_load(self.text)
+                answer, reached = await self._with_wait(client, keys, args, durability)
+            for one in (answer, reached):
+                if isinstance(one, Exception):
+                    raise one
+        if not _has_reached(reached):
+            raise StoreUnavailable(f"the write did not reach its {durability} in {SYNC_TIMEOUT_MS} ms")
+        return answer
+
+    async def _with_wait(
+        self, client: Redis, keys: Sequence[str], args: Sequence[Argument], durability: Durability
+    ) -> list[Any]:
+        # One pipeline, because WAIT and WAITAOF speak of the writes of their own connection.
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.evalsha(self.sha, len(keys), *keys, *args)
+            pipe.execute_command(*_WAITS[durability])
+            return await pipe.execute(raise_on_error=False)
 
     async def run_many(self, client: Redis, calls: Sequence[Call]) -> list[Any]:
         """The answers in order; an error of one call is its answer, so that it can't hide the others."""

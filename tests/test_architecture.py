@@ -24,7 +24,7 @@ FLOORS = (
     ("server.upstream", "server.hub", "server.keyring"),
     ("server.jobs", "server.check"),
     ("server.api",),
-    ("server.app", "server.simulator"),
+    ("server.app", "server.simulator", "server.supervise"),
     ("server.cli",),
     ("server.__main__",),
 )

@@ -13,6 +13,7 @@ from server.api.relay import Target, client_headers, foreign_answer, relay
 from server.api.retrieve import answer_record, view_answer, wait_foreign
 from server.api.stream import stream_record
 from server.errors import InvalidValue, ModelNotFound, Unavailable
+from server.jobs.submit import Submission
 from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
 from server.protocol.routing import Mode, decide
 from server.upstream.client import Call
@@ -45,9 +46,9 @@ async def create_response(request: web.Request) -> web.StreamResponse:
 async def _create_cached(request: web.Request, create: CreateRequest, raw: bytes, route: Route) -> web.StreamResponse:
     context = context_of(request)
     wait = wait_of(request)
-    submitted = await context.submitter.submit(
-        create, raw, principal_of(request).name, route.previous, _idempotency_key(request)
-    )
+    principal = principal_of(request)
+    conditions = Submission(principal.name, route.previous, _idempotency_key(request), principal.max_in_flight)
+    submitted = await context.submitter.submit(create, raw, conditions)
     if create.stream:
         return await stream_record(request, submitted.id, after=-1)
     if submitted.view is not None and not wait.seconds:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import aiohttp
@@ -16,13 +17,17 @@ from server.api.sse import HEARTBEAT_S, SseStream, StreamAborted
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
 from server.protocol.lifecycle import TERMINAL_EVENTS
 from server.protocol.sse import SseParser
-from server.upstream.client import Call, Tries, is_passing, read_body
+from server.upstream.client import Call, is_passing, read_body
 from server.upstream.deployments import Deployment
 from server.upstream.rewrite import Rewriter
+from server.upstream.tries import Tries
 
 _FORWARDED_REQUEST = ("Idempotency-Key", "OpenAI-Beta", "X-Client-Request-Id", "traceparent", "tracestate")
 """What goes upstream of a client's headers. Its credentials never do."""
 _FORWARDED_ANSWER = ("openai-processing-ms", "openai-version", "openai-poll-after-ms")
+
+PLACE_PATIENCE_S = 5.0
+"""How long a request waits where `max_parallel_requests` leaves no place: for a burst, not for a run to end."""
 
 _LAST_EVENTS = frozenset(TERMINAL_EVENTS) | {"error"}
 
@@ -58,17 +63,26 @@ async def relay(
         PolluxError
 
     """
-    tries = Tries(deployments, retries)
+    tries = Tries(context_of(request).upstream.health, deployments, retries, patience_s=PLACE_PATIENCE_S)
+    # What is about one response has one deployment, and needs no place: a cancel must not wait for what it ends.
+    one = deployments[0] if "id" in request.match_info else None
     while True:
-        target = target_for(tries.deployment)
         try:
-            async with context_of(request).upstream.open(target.deployment, target.call) as answer:
-                if answer.content_type == "text/event-stream":
-                    return await _stream(request, answer, target.rewriter, may_be_empty=resumed)
-                body = target.rewriter.json(await read_body(answer))
-                return _answer(request, answer, body)
+            async with nullcontext(one) if one else tries.place() as deployment:
+                return await _relayed(request, target_for(deployment), may_be_empty=resumed)
         except PolluxError as error:
-            await tries.again(target.rewriter.error(error), _worthwhile)
+            await tries.again(error, _worthwhile)
+
+
+async def _relayed(request: web.Request, target: Target, *, may_be_empty: bool) -> web.StreamResponse:
+    try:
+        async with context_of(request).upstream.open(target.deployment, target.call) as answer:
+            if answer.content_type == "text/event-stream":
+                return await _stream(request, answer, target.rewriter, may_be_empty=may_be_empty)
+            body = target.rewriter.json(await read_body(answer))
+            return _answer(request, answer, body)
+    except PolluxError as error:
+        raise target.rewriter.error(error) from error
 
 
 def _worthwhile(error: PolluxError) -> bool:

@@ -13,8 +13,9 @@ from server.api.lists import (
     list_responses,
     retrieve_model,
 )
-from server.api.middleware import Handler
+from server.api.middleware import Handler, open_to_all
 from server.api.retrieve import retrieve_response
+from server.errors import NotFound, shown
 
 
 async def not_served(_request: web.Request) -> web.StreamResponse:
@@ -47,10 +48,26 @@ OPERATIONS: tuple[tuple[str, str, Handler], ...] = (
 )
 
 
+@open_to_all
+async def not_here(request: web.Request) -> web.StreamResponse:
+    """Everything else, where only jobs are run."""
+    raise NotFound(f"There is no {request.method} {shown(request.path)} here: this process only runs jobs.")
+
+
 def add_routes(app: web.Application) -> None:
     for prefix in PREFIXES:
         for method, path, handler in ROUTES:
             # HEAD would run a whole GET, waits included.
             app.router.add_route(method, prefix + path, handler)
+    _add_operations(app)
+
+
+def add_worker_routes(app: web.Application) -> None:
+    """Only what tells how the process is."""
+    _add_operations(app)
+    app.router.add_route("*", r"/{path:[\s\S]*}", not_here)
+
+
+def _add_operations(app: web.Application) -> None:
     for method, path, handler in OPERATIONS:
         app.router.add_route(method, path, handler)

@@ -22,8 +22,9 @@ from server.protocol.intake import Ending, Intake, ending_of, failure, parse_ans
 from server.protocol.requests import job_body
 from server.protocol.snapshot import Identity
 from server.protocol.sse import EventTooLong, SseParser
-from server.upstream.client import Call, Tries, Upstream, is_passing, read_body
+from server.upstream.client import Call, Upstream, is_passing, read_body
 from server.upstream.deployments import Deployment, Deployments
+from server.upstream.tries import Tries
 from storage import Lease, Store, Verdict
 
 log = logging.getLogger("pollux.jobs")
@@ -73,14 +74,13 @@ class Producer:
         deployments = self._candidates(lease)
         if not deployments:
             raise Unservable
-        tries = Tries(deployments, self.num_retries)
+        tries = Tries(self.upstream.health, deployments, self.num_retries)
         while True:
-            run = _Run(tries.deployment, who)
             try:
-                return await self._attempt(run, lease, journal)
+                # Waits for a place as long as the run may last. Its pauses are spent outside.
+                async with tries.place() as deployment:
+                    return await self._attempt(_Run(deployment, who), lease, journal)
             except PolluxError as error:
-                if run.resumable:
-                    return await self._resume(run, journal)
                 try:
                     if journal.next_number > LAST_OPENING + 1:
                         raise
@@ -95,19 +95,27 @@ class Producer:
         return self.deployments.serving(lease.model)
 
     async def _attempt(self, run: _Run, lease: Lease, journal: Journal) -> Ending:
+        try:
+            ending = await self._ask(run, lease, journal)
+        except PolluxError:
+            if not run.resumable:
+                raise
+            ending = None
+        if ending is None and run.resumable:
+            return await self._resume(run, journal)
+        return ending or failure("server_error", "The provider ended the stream before the response was complete.")
+
+    async def _ask(self, run: _Run, lease: Lease, journal: Journal) -> Ending | None:
         model = run.deployment.model_for(self.deployments.canonical(lease.model))
         sent = job_body(run.who.request, model, lease.previous or None, background=run.deployment.survivable)
         async with self.upstream.open(run.deployment, Call("POST", body=sent, stream=True)) as response:
             if response.content_type == "application/json":
                 return ending_of(parse_answer(await read_body(response)))
-            ending = await self._take_in(response, run, journal)
-        if ending is None and run.resumable:
-            return await self._resume(run, journal)
-        return ending or failure("server_error", "The provider ended the stream before the response was complete.")
+            return await self._take_in(response, run, journal)
 
     async def _resume(self, run: _Run, journal: Journal) -> Ending:
         """Go on with a run of the provider's, as often as it takes while it goes forward."""
-        tries = Tries([run.deployment], self.num_retries)
+        tries = Tries(self.upstream.health, [run.deployment], self.num_retries)
         while True:
             last = run.upstream_last
             query = {"stream": "true"} | ({"starting_after": str(last)} if last >= 0 else {})
@@ -125,7 +133,7 @@ class Producer:
                 if not is_passing(error):
                     return await self._poll(run)
                 if run.upstream_last > last:
-                    tries = Tries([run.deployment], self.num_retries)
+                    tries = Tries(self.upstream.health, [run.deployment], self.num_retries)
                 try:
                     await tries.again(error)
                 except PolluxError as final:
@@ -134,7 +142,7 @@ class Producer:
     async def _poll(self, run: _Run) -> Ending:
         """The end of a run whose stream can't be had any more. Who follows gets the terminal event alone."""
         pause_s = FIRST_POLL_S
-        tries = Tries([run.deployment], self.num_retries)
+        tries = Tries(self.upstream.health, [run.deployment], self.num_retries)
         while True:
             try:
                 async with self.upstream.open(run.deployment, Call("GET", (run.provider_id,))) as response:
@@ -147,7 +155,7 @@ class Producer:
                 continue
             if found is None or found.get("status") not in UNFINISHED:
                 return ending_of(found)
-            tries = Tries([run.deployment], self.num_retries)
+            tries = Tries(self.upstream.health, [run.deployment], self.num_retries)
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
 

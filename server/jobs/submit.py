@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import orjson
 
-from server.errors import IdempotencyKeyReused, PreviousNotFinished, PreviousNotFound
+from server.errors import IdempotencyKeyReused, PreviousNotFinished, PreviousNotFound, RateLimited
 from server.jobs.view import View
 from server.protocol.events import encode_lifecycle
 from server.protocol.lifecycle import OPENING, Status
@@ -45,6 +45,19 @@ class Previous:
     provider_id: str = ""
 
 
+_NOTHING = Previous()
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What comes along with a request: who sends it, and under which conditions."""
+
+    owner: str
+    previous: Previous = _NOTHING
+    idempotency_key: str | None = None
+    max_in_flight: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Submitted:
     """What a create call came to."""
@@ -61,36 +74,40 @@ class Submitter:
     store: Store
     id_prefix: str
     ttl_s: float
+    max_queued: int | None = None
     _doubts: dict[str, Record] = field(default_factory=dict)
 
-    async def submit(
-        self, request: CreateRequest, raw: bytes, owner: str, previous: Previous, idempotency_key: str | None
-    ) -> Submitted:
+    async def submit(self, request: CreateRequest, raw: bytes, submission: Submission) -> Submitted:
         """Store it, and return its id: a new one, or that of the response which the same key started.
 
         Raises:
-            IdempotencyKeyReused
+            IdempotencyKeyReused, RateLimited
             StoreUnavailable, StoreFull
-
         """
-        new = self._new(request, raw, owner, previous, idempotency_key)
+        new = self._new(request, raw, submission)
         try:
-            outcome, response_id = await self.store.responses.create(new)
+            created = await self.store.responses.create(new)
         except StoreUnavailable:
-            if not idempotency_key:
+            if not submission.idempotency_key:
                 # It may have been created all the same. The client will hear 503 and create another one.
                 self._doubt(new)
             raise
-        if outcome is CreateOutcome.REUSED:
-            raise IdempotencyKeyReused
-        if outcome is CreateOutcome.CREATED:
-            fields = {"model": request.model, "owner": owner, "stream": request.stream}
-            log.info("response created", extra={"response_id": response_id, **fields})
-        return Submitted(response_id, queued_view(new) if outcome is CreateOutcome.CREATED else None)
+        match created.outcome:
+            case CreateOutcome.REUSED:
+                raise IdempotencyKeyReused
+            case CreateOutcome.BUSY:
+                text = f"This key has {new.most_in_flight} responses under way, its limit. Wait for some to end."
+                raise RateLimited(text, created.retry_after_s)
+            case CreateOutcome.FULL:
+                raise RateLimited("The queue of this service is full. Try again later.", created.retry_after_s)
+            case CreateOutcome.REPLAYED:
+                return Submitted(created.id, None)
+        fields = {"model": request.model, "owner": new.owner, "stream": request.stream}
+        log.info("response created", extra={"response_id": created.id, **fields})
+        return Submitted(created.id, queued_view(new))
 
-    def _new(
-        self, request: CreateRequest, raw: bytes, owner: str, previous: Previous, idempotency_key: str | None
-    ) -> NewResponse:
+    def _new(self, request: CreateRequest, raw: bytes, submission: Submission) -> NewResponse:
+        owner, previous = submission.owner, submission.previous
         response_id = draw_id(lambda: f"{self.id_prefix}{uuid4()}", owner, self.store.shards)
         who = Identity(response_id, int(time.time()), request.body)
         queued = response_object(who, Status.QUEUED)
@@ -112,8 +129,10 @@ class Submitter:
             ttl_s=self.ttl_s if request.store else min(self.ttl_s, UNSTORED_TTL_S),
             deployment=previous.deployment,
             previous=previous.provider_id,
-            idempotency_key=idempotency_key or "",
+            idempotency_key=submission.idempotency_key or "",
             body_digest=hashlib.sha256(raw).hexdigest(),
+            most_queued=-(-(self.max_queued or 0) // self.store.shards),
+            most_in_flight=submission.max_in_flight or 0,
         )
 
     def _doubt(self, new: NewResponse) -> None:

@@ -1,13 +1,12 @@
-"""Talking to a deployment over HTTP: one session a process, clear errors, retries while nothing has happened yet."""
+"""Talking to a deployment over HTTP: one session a process, clear errors, a limit to every silence."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,6 +18,7 @@ from yarl import URL
 from server import __version__
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
 from server.upstream.deployments import Deployment
+from server.upstream.health import Health
 
 log = logging.getLogger("pollux.upstream")
 
@@ -30,7 +30,6 @@ LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
 """A response with many generated images has some ten megabytes; beyond this an upstream has lost its mind."""
 LONGEST_RETRY_AFTER_S = 60.0
 """An upstream that asks for more than this is tried again sooner, or elsewhere."""
-FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +43,36 @@ class Call:
     headers: Mapping[str, str] | None = None
     stream: bool = False
 
+    @property
+    def creates(self) -> bool:
+        """Whether it makes a response; all others are about one."""
+        return self.method == "POST" and not self.path
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long an upstream may be silent. A deployment's own `timeout` and `stream_timeout` go before these."""
+
+    connect_s: float
+    first_byte_s: float
+    """Until a streamed answer begins (its status line), connecting and sending included."""
+    stream_s: float
+    """Between two pieces of a stream."""
+
 
 class Upstream:
     """The connection to all deployments."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, connect_timeout_s: float, stream_timeout_s: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, health: Health, timeouts: Timeouts) -> None:
+        self.health = health
         self._session = session
-        self._connect_timeout_s = connect_timeout_s
-        self._stream_timeout_s = stream_timeout_s
+        self._timeouts = timeouts
 
     @asynccontextmanager
     async def open(self, deployment: Deployment, call: Call) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer to one call, of status 2xx. Leaving the block early closes the socket.
+
+        How a call that makes a response went is told to the deployments' health.
 
         Raises:
             UpstreamRefusal: any other status
@@ -63,36 +80,51 @@ class Upstream:
 
         """
         if deployment.base_url is None:
-            raise UpstreamUnavailable(
-                f"The deployment of '{deployment.model_name}' has no address: set litellm_params.api_base."
-            )
+            text = f"The deployment of '{deployment.model_name}' has no address: set litellm_params.api_base."
+            raise self._noted(deployment, call, UpstreamUnavailable(text))
         begun = False
         try:
-            async with self._session.request(
-                call.method,
-                URL(deployment.url(*call.path, query=call.query), encoded=True),
-                data=_pieces(call.body) if call.body and len(call.body) > PIECE_BYTES else call.body,
-                headers=_headers(deployment, call),
-                timeout=self._timeout(deployment, stream=call.stream),
-                # Following one would hand the credential to whatever it names.
-                allow_redirects=False,
-            ) as response:
-                if not 200 <= response.status < 300:
-                    raise await _refusal(response)
-                begun = True
-                yield response
-        except TimeoutError as error:
-            raise UpstreamTimeout("The provider did not answer in time.") from error
-        except (aiohttp.ClientError, OSError) as error:
-            log.info("upstream of %s: %s: %s", deployment.model_name, type(error).__name__, error)
-            text = "The provider could not be reached, or broke the connection."
-            raise UpstreamUnavailable(text, begun=begun) from error
+            async with asyncio.timeout(self._first_byte_s(deployment, call)) as first_byte:
+                async with self._request(deployment, call) as response:
+                    first_byte.reschedule(None)
+                    if not 200 <= response.status < 300:
+                        raise self._noted(deployment, call, await _refusal(response))
+                    begun = True
+                    if call.creates:
+                        self.health.succeeded(deployment)
+                    yield response
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._noted(deployment, call, _broken(deployment, error, begun=begun)) from error
+
+    def _request(self, deployment: Deployment, call: Call) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.request(
+            call.method,
+            URL(deployment.url(*call.path, query=call.query), encoded=True),
+            data=_pieces(call.body) if call.body and len(call.body) > PIECE_BYTES else call.body,
+            headers=_headers(deployment, call),
+            timeout=self._timeout(deployment, stream=call.stream),
+            # Following one would hand the credential to whatever it names.
+            allow_redirects=False,
+        )
+
+    def _noted(self, deployment: Deployment, call: Call, error: PolluxError) -> PolluxError:
+        """The same error, its deployment's health told of it."""
+        # A conflict is between this request and another one; the deployment is well.
+        if call.creates and is_passing(error) and error.status != 409:
+            self.health.failed(deployment, retry_after_s=retry_after_of(error), limited=error.status == 429)
+        return error
+
+    def _first_byte_s(self, deployment: Deployment, call: Call) -> float | None:
+        # An answer that is not streamed begins when it is complete: there the limit of the whole call is enough.
+        return (deployment.stream_timeout_s or self._timeouts.first_byte_s) if call.stream else None
 
     def _timeout(self, deployment: Deployment, *, stream: bool) -> aiohttp.ClientTimeout:
+        # A deployment that may be silent for longer before its first byte may be so after it.
+        silence_s = max(self._timeouts.stream_s, deployment.stream_timeout_s or 0.0)
         return aiohttp.ClientTimeout(
             total=None if stream else deployment.timeout_s,
-            sock_connect=self._connect_timeout_s,
-            sock_read=self._stream_timeout_s if stream else None,
+            sock_connect=self._timeouts.connect_s,
+            sock_read=silence_s if stream else None,
         )
 
 
@@ -137,6 +169,15 @@ async def read_body(response: aiohttp.ClientResponse, limit_bytes: int = LONGEST
     return bytes(body)
 
 
+def _broken(deployment: Deployment, error: Exception, *, begun: bool) -> PolluxError:
+    """What a call failed of that got no answer, or only a part of one."""
+    # Who did not even connect has not asked: that is tried again where a silence after the question is not.
+    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
+        return UpstreamTimeout("The provider did not answer in time.")
+    log.info("upstream of %s: %s: %s", deployment.model_name, type(error).__name__, error)
+    return UpstreamUnavailable("The provider could not be reached, or broke the connection.", begun=begun)
+
+
 async def _refusal(response: aiohttp.ClientResponse) -> PolluxError:
     try:
         raw = await read_body(response, LONGEST_ERROR_BYTES)
@@ -171,32 +212,9 @@ def is_passing(error: PolluxError) -> bool:
     )
 
 
-class Tries:
-    """The tries of one request: on which deployment next, and after which pause.
-
-    Exponential backoff with full jitter; an upstream's `retry-after` overrules it; another deployment than the
-    last one is preferred.
-    """
-
-    def __init__(self, deployments: Sequence[Deployment], num_retries: int) -> None:
-        first = random.randrange(len(deployments))  # noqa: S311
-        self._order = [*deployments[first:], *deployments[:first]]
-        self._left = num_retries
-        self._made = 0
-
-    @property
-    def deployment(self) -> Deployment:
-        return self._order[self._made % len(self._order)]
-
-    async def again(self, error: PolluxError, worthwhile: Callable[[PolluxError], bool] = is_passing) -> None:
-        """Wait until the next try, or raise the error where there is none."""
-        if self._left <= 0 or not worthwhile(error):
-            raise error
-        asked_s = _seconds(error.retry_after_s) if len(self._order) == 1 else None
-        ceiling_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._made)
-        self._left -= 1
-        self._made += 1
-        await asyncio.sleep(asked_s if asked_s is not None else random.uniform(0, ceiling_s))  # noqa: S311
+def retry_after_of(error: PolluxError) -> float | None:
+    """The seconds that an upstream asked to be left alone, if it did."""
+    return _seconds(error.retry_after_s)
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -29,7 +29,7 @@ _AZURE_V1_VERSIONS = ("preview", "latest", "v1")
 
 @dataclass(frozen=True)
 class Deployment:
-    """One configured endpoint. Immutable but for the count of what is under way."""
+    """One configured endpoint. Immutable: how it fares is kept in `health`."""
 
     id: str
     model_name: str
@@ -43,6 +43,10 @@ class Deployment:
     """Without the question mark; Azure's api-version."""
     headers: Mapping[str, str] = field(repr=False)
     timeout_s: float
+    stream_timeout_s: float | None = None
+    """For the first byte of a stream, in place of the general one."""
+    max_parallel_requests: int | None = None
+    """Calls at once per process; the others wait."""
     fill_missing: bool = False
     survivable: bool = False
     """It has a background mode of its own, in which cached jobs run: their runs survive ours."""
@@ -146,6 +150,8 @@ def _deployment(entry: ModelEntry, default_timeout_s: float, environ: Mapping[st
         query=query,
         headers=_headers(entry, provider, environ),
         timeout_s=params.timeout or default_timeout_s,
+        stream_timeout_s=params.stream_timeout,
+        max_parallel_requests=params.max_parallel_requests,
         fill_missing=entry.model_info.fill_missing,
         survivable=entry.model_info.upstream_background,
         legacy_ids=frozenset({_litellm_id(entry)}),

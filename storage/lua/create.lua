@@ -2,9 +2,13 @@
 -- Record, events 0 and 1, and the job, in one step. No allow-oom: a full server takes no new work.
 -- KEYS: record, log, queue, rotation, owned, ended, tombstone [, idempotency]
 -- ARGV: id, owner, body digest, opening frames, idempotency ttl, index ttl, wake channel, record prefix,
+--       queue prefix, ended prefix, most queued, most in flight of this owner (0: no limit), ttl of the record (ms),
 --       then field, value … of the record
 local record, log, queue, rotation, owned, ended, tombstone, idempotency = unpack(KEYS)
 local id, owner, digest, opening, idempotency_ttl, index_ttl, wake, record_prefix = unpack(ARGV, 1, 8)
+local queue_prefix, ended_prefix, most_queued, most_in_flight, ttl = unpack(ARGV, 9, 13)
+most_queued, most_in_flight, ttl = tonumber(most_queued), tonumber(most_in_flight), tonumber(ttl)
+local now = now_ms()
 
 if redis.call('EXISTS', record, tombstone) > 0 then
   return {'created', id} -- this call ran before; and what was deleted since stays so
@@ -16,14 +20,56 @@ if idempotency then
   end
 end
 
-local now = now_ms()
+prune(owned, ended, now)
+
+-- When a place is likely to be free: how long, at the rate of the last minute, until one more has ended. What ended
+-- then is known by when it expires.
+local function retry_after_s(owners)
+  local ended_lately = 0
+  for _, one in ipairs(owners) do
+    ended_lately = ended_lately + redis.call('ZCOUNT', ended_prefix .. one, now + ttl - 60000, '+inf')
+  end
+  return ended_lately > 0 and math.ceil(60 / ended_lately) or 60
+end
+
+local function in_flight()
+  return redis.call('ZCARD', owned) - redis.call('ZCARD', ended)
+end
+
+-- Records that were removed by hand never end: at the limit, and only there, the oldest are looked at.
+local function forget_the_lost()
+  for _, one in ipairs(redis.call('ZRANGE', owned, 0, 255)) do
+    if redis.call('EXISTS', record_prefix .. one) == 0 then
+      redis.call('ZREM', owned, one)
+      redis.call('ZREM', ended, one)
+    end
+  end
+end
+
+if most_in_flight > 0 and in_flight() >= most_in_flight then
+  forget_the_lost()
+  if in_flight() >= most_in_flight then
+    return {'busy', retry_after_s({owner})}
+  end
+end
+if most_queued > 0 then
+  local owners, queued = redis.call('ZRANGE', rotation, 0, -1), 0
+  for _, one in ipairs(owners) do
+    queued = queued + redis.call('ZCARD', queue_prefix .. one)
+  end
+  if queued >= most_queued then
+    return {'full', retry_after_s(owners)}
+  end
+end
+
 redis.call('HSET', record, 'owner', owner, 'status', 'queued', 'queued_ms', now,
-  'epoch', 1, 'attempt', 0, 'last', 1, unpack(ARGV, 9))
+  'epoch', 1, 'attempt', 0, 'last', 1,
+  'ttl_ms', ttl, unpack(ARGV, 14))
 redis.call('XADD', log, '1-1', 'f', opening)
 enqueue(queue, rotation, owner, id, now)
 redis.call('ZADD', owned, now, id)
-prune(owned, ended, now)
 redis.call('PEXPIRE', owned, index_ttl)
+redis.call('PEXPIRE', ended, index_ttl)
 if idempotency then
   redis.call('DEL', idempotency)
   redis.call('HSET', idempotency, 'id', id, 'body', digest)

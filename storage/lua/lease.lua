@@ -33,6 +33,7 @@ local function start(id)
   if not (r[1] and r[2] and r[3] and r[4] and r[6] and r[10] and r[11]) or TERMINAL[r[1]] then
     -- Gone, over, or not a whole record (broken by hand): it must not stop the others.
     redis.call('ZREM', leases, id)
+    if not r[1] then redis.call('DEL', log_prefix .. id) end
     return nil
   end
   local epoch, attempt, last = tonumber(r[2]), tonumber(r[3]) + 1, tonumber(r[4])

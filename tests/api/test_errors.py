@@ -234,6 +234,39 @@ async def key_reused(stage: Stage) -> AsyncIterator[Refusal]:
         yield await post(http, background("y"), headers=headers)
 
 
+async def too_many_in_flight(stage: Stage) -> AsyncIterator[Refusal]:
+    keys = [{"name": "alice", "key": ALICE, "max_in_flight": 1}]
+    async with stage.alice(keys=keys) as alice:
+        assert (await alice.post("responses", json=background("[[first_delay_ms=30000]]"))).status == 200
+        yield await post(alice, background())
+
+
+async def too_many_queued(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.alice(max_queued=1, worker_concurrency=0) as alice:
+        assert (await alice.post("responses", json=background())).status == 200
+        yield await post(alice, background())
+
+
+async def deployments_full(stage: Stage) -> AsyncIterator[Refusal]:
+    stage.monkeypatch.setattr("server.api.relay.PLACE_PATIENCE_S", 0.1)
+    config = make_config(stage.simulator)
+    config["model_list"][0]["litellm_params"]["max_parallel_requests"] = 1
+    async with running_replica(config, stage.store_url) as pollux, pollux.http() as alice:
+        slow = asyncio.create_task(post_any(alice, {"model": CACHED, "input": "[[first_delay_ms=30000]]"}))
+        await wait_until(lambda: _is_asked(alice, stage.simulator), what="the only place is taken")
+        yield await post(alice, {"model": CACHED, "input": "x"})
+        slow.cancel()
+
+
+async def post_any(http: aiohttp.ClientSession, body: Any) -> aiohttp.ClientResponse:
+    return await http.post("responses", json=body)
+
+
+async def _is_asked(http: aiohttp.ClientSession, simulator: str) -> bool:
+    seen = await (await http.get(simulator.removesuffix("/v1") + "/simulator/requests")).json()
+    return bool(seen["count"])
+
+
 async def wrong_method(stage: Stage) -> AsyncIterator[Refusal]:
     async with stage.alice() as http:
         answer = await refusal(await http.put("responses"))
@@ -465,6 +498,24 @@ ROWS: dict[str, Row] = {
     ),
     "Provider silent for too long": failing(
         504, "upstream_timeout", r"The provider did not answer in time\.", provider_silent, retry_after=False
+    ),
+    "Too many unfinished responses of a key": Row(
+        (429, "requests", "rate_limit_exceeded", None),
+        r"This key has 1 responses under way, its limit\. Wait for some to end\.",
+        too_many_in_flight,
+        retry_after=True,
+    ),
+    "Too many queued responses": Row(
+        (429, "requests", "rate_limit_exceeded", None),
+        r"The queue of this service is full\. Try again later\.",
+        too_many_queued,
+        retry_after=True,
+    ),
+    "Deployments at their `max_parallel_requests`": Row(
+        (429, "requests", "rate_limit_exceeded", None),
+        r"The model 'gpt-5\.2' has as many requests under way as its deployments allow\. Try again later\.",
+        deployments_full,
+        retry_after=True,
     ),
     "Provider refuses": Row((422, "teapot_error", "odd_tool", "tools[0]"), r"Your tool is odd\.", provider_refuses),
     "Provider refuses the credential of its deployment": invalid(

@@ -104,7 +104,6 @@ def test_keys_that_are_not_used_are_listed_in_one_warning(file: Path, caplog: py
         "general_settings.database_url",
         "litellm_settings.callbacks",
         "litellm_settings.drop_params",
-        "model_list.0.litellm_params.max_parallel_requests",
         "model_list.0.model_info.mode",
         "router_settings.routing_strategy",
     ]
@@ -341,7 +340,7 @@ def test_a_typo_in_ours_is_an_error_that_says_what_is_known(pollux: dict[str, An
 
 def test_a_typo_in_a_key_does_not_list_the_whole_section() -> None:
     message = refusal(pollux={"keys": [{"name": "a", "key": "k", "model": []}]})
-    assert message.partition("Known are: ")[2].split(", ") == ["name", "key", "models"]
+    assert message.partition("Known are: ")[2].split(", ") == ["name", "key", "models", "max_in_flight"]
 
 
 def test_all_mistakes_are_told_at_once() -> None:

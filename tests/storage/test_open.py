@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,12 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
-from storage import Store, StoreMisfit, StoreUnavailable, open_store
+from storage import CreateOutcome, Durability, Store, StoreMisfit, StoreUnavailable, open_store, scripts
 from storage import open as opening
 from tests.conftest import plain_url
-from tests.support.servers import configured
-from tests.support.stored import create, finish, lease, log_of, numbered
+from tests.support.replica import free_port
+from tests.support.servers import configured, running_redis
+from tests.support.stored import create, finish, lease, log_of, new_response, numbered
 from tests.support.waiting import wait_until
 
 
@@ -231,3 +233,59 @@ async def test_a_server_that_is_as_it_should_be_is_not_talked_about(
     with configured(admin, maxmemory_policy="noeviction", notify_keyspace_events="Kgxe"):
         await outcome_of(store_url)
     assert [record.message for record in caplog.records if record.name.startswith("pollux")] == []
+
+
+# ---- Durability
+
+
+async def test_fsync_is_waited_for_where_the_server_has_it_and_refused_where_not(
+    store_url: str, admin: redis.Redis
+) -> None:
+    about = admin.info()
+    assert isinstance(about, dict)
+    able = tuple(map(int, about["redis_version"].split(".")[:2])) >= (7, 2) and about["aof_enabled"]
+    if not able:
+        with pytest.raises(StoreMisfit, match="store_sync: fsync needs"):
+            async with open_store(store_url, durability=Durability.FSYNC):
+                pass
+        return
+    admin.script_flush()
+    async with open_store(store_url, durability=Durability.FSYNC) as store:
+        response_id = await create(store)
+        await finish(store, await lease(store), 3)
+        assert await log_of(store, response_id) == numbered(3, "completed")
+
+
+async def test_without_a_replica_that_has_it_a_create_is_not_acknowledged(
+    store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(scripts._WAITS, Durability.REPLICA, ("WAIT", 1, 50))
+    async with open_store(store_url, durability=Durability.REPLICA) as store:
+        new = new_response()
+        with pytest.raises(StoreUnavailable, match="did not reach its replica"):
+            await store.responses.create(new)
+        record = await store.responses.find(new.id)
+        assert record is not None, "it was written, and whoever called may take it back"
+        assert await store.responses.delete(record, "t")
+
+
+async def test_with_a_replica_a_create_waits_for_it() -> None:
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("there is no redis-server here")
+    port = str(free_port())
+    with (
+        running_redis(binary, port=port) as primary,
+        running_redis(binary, replicaof=f"127.0.0.1 {port}") as replica,
+        redis.Redis.from_url(replica) as follower,
+    ):
+        await wait_until(lambda: _follows(follower), what="it follows")
+        async with open_store(primary, durability=Durability.REPLICA) as store:
+            new = new_response()
+            assert (await store.responses.create(new)).outcome is CreateOutcome.CREATED
+            assert follower.exists(f"pollux:{{0}}:record:{new.id}")
+
+
+def _follows(follower: redis.Redis) -> bool:
+    about: Any = follower.info("replication")
+    return bool(about["master_link_status"] == "up")

@@ -15,6 +15,7 @@ from storage import (
     START,
     Batch,
     CancelOutcome,
+    Created,
     CreateOutcome,
     Cursor,
     NewResponse,
@@ -54,7 +55,7 @@ from tests.support.waiting import wait_until
 
 async def test_a_new_response_is_queued_with_events_0_and_1(store: Store) -> None:
     new = new_response(BOB, model="claude", created_at=1_700_000_000, stream=True, request=b"\xff\x00{}")
-    assert await store.responses.create(new) == (CreateOutcome.CREATED, new.id)
+    assert await store.responses.create(new) == Created(CreateOutcome.CREATED, new.id)
     record = Record(new.id, BOB, "queued", "claude", 1_700_000_000, stream=True, cursor=Cursor(1, 1))
     assert await store.responses.find(new.id) == record
     reading = Reading(record, request=b"\xff\x00{}", batches=(Batch(Cursor(1, 1), frames(0, 1)),))
@@ -66,7 +67,7 @@ async def test_a_new_response_is_queued_with_events_0_and_1(store: Store) -> Non
 async def test_a_create_that_is_sent_many_times_makes_one_response_and_one_job(store: Store) -> None:
     new = new_response()
     outcomes = await asyncio.gather(*(store.responses.create(new) for _ in range(30)))
-    assert set(outcomes) == {(CreateOutcome.CREATED, new.id)}
+    assert set(outcomes) == {Created(CreateOutcome.CREATED, new.id)}
     assert [one.id async for one in store.responses.owned(ALICE)] == [new.id]
     assert (await lease(store)).id == new.id
     assert await try_lease(store) is None
@@ -79,7 +80,7 @@ async def test_a_create_that_arrives_again_after_the_delete_brings_nothing_back(
     await store.responses.create(new)
     await store.responses.delete(await record_of(store, new.id), "t")
     before = contents(admin)
-    assert await store.responses.create(new) == (CreateOutcome.CREATED, new.id)
+    assert await store.responses.create(new) == Created(CreateOutcome.CREATED, new.id)
     assert contents(admin) == before
     assert await store.responses.find(new.id) is None
 
@@ -102,8 +103,8 @@ def keyed(key: str = "k", body: str = "b", owner: str = ALICE, **changes: Any) -
 
 async def test_the_same_key_and_body_find_the_first_response(store: Store) -> None:
     first, second = keyed(), keyed()
-    assert await store.responses.create(first) == (CreateOutcome.CREATED, first.id)
-    assert await store.responses.create(second) == (CreateOutcome.REPLAYED, first.id)
+    assert await store.responses.create(first) == Created(CreateOutcome.CREATED, first.id)
+    assert await store.responses.create(second) == Created(CreateOutcome.REPLAYED, first.id)
     assert await store.responses.find(second.id) is None
     assert [one.id async for one in store.responses.owned(ALICE)] == [first.id]
 
@@ -112,19 +113,19 @@ async def test_the_same_key_and_another_body_are_refused(store: Store, admin: re
     first = keyed()
     await store.responses.create(first)
     before = contents(admin)
-    assert await store.responses.create(keyed(body="another")) == (CreateOutcome.REUSED, first.id)
+    assert await store.responses.create(keyed(body="another")) == Created(CreateOutcome.REUSED, first.id)
     assert contents(admin) == before
 
 
 async def test_of_many_creates_with_one_key_at_the_same_instant_one_is_made(store: Store) -> None:
     outcomes = await asyncio.gather(*(store.responses.create(keyed()) for _ in range(40)))
-    assert Counter(outcome for outcome, _ in outcomes) == {CreateOutcome.CREATED: 1, CreateOutcome.REPLAYED: 39}
-    assert len({response_id for _, response_id in outcomes}) == 1
+    assert Counter(one.outcome for one in outcomes) == {CreateOutcome.CREATED: 1, CreateOutcome.REPLAYED: 39}
+    assert len({one.id for one in outcomes}) == 1
 
 
 async def test_the_keys_of_two_owners_and_two_keys_of_one_are_independent(store: Store) -> None:
     new = [keyed(), keyed(owner=BOB), keyed("another"), keyed("K"), keyed(" k\r\n{}\x00")]
-    outcomes = [(await store.responses.create(one))[0] for one in new]
+    outcomes = [(await store.responses.create(one)).outcome for one in new]
     assert set(outcomes) == {CreateOutcome.CREATED}
 
 
@@ -132,14 +133,14 @@ async def test_a_key_still_finds_its_response_when_that_has_ended(store: Store) 
     first = keyed()
     await store.responses.create(first)
     await finish(store, await lease(store), 3)
-    assert await store.responses.create(keyed()) == (CreateOutcome.REPLAYED, first.id)
+    assert await store.responses.create(keyed()) == Created(CreateOutcome.REPLAYED, first.id)
 
 
 async def test_after_a_delete_the_key_starts_a_new_run(store: Store) -> None:
     first, second = keyed(), keyed(body="another")
     await store.responses.create(first)
     await store.responses.delete(await record_of(store, first.id), "t")
-    assert await store.responses.create(second) == (CreateOutcome.CREATED, second.id)
+    assert await store.responses.create(second) == Created(CreateOutcome.CREATED, second.id)
 
 
 async def test_after_the_response_expired_the_key_starts_a_new_run(store: Store) -> None:
@@ -147,7 +148,7 @@ async def test_after_the_response_expired_the_key_starts_a_new_run(store: Store)
     await store.responses.create(first)
     await cancel(store, first.id)
     await until_gone(store, first.id)
-    assert await store.responses.create(second) == (CreateOutcome.CREATED, second.id)
+    assert await store.responses.create(second) == Created(CreateOutcome.CREATED, second.id)
 
 
 async def test_a_key_whose_response_was_evicted_starts_a_new_run(store: Store, admin: redis.Redis) -> None:
@@ -156,8 +157,8 @@ async def test_a_key_whose_response_was_evicted_starts_a_new_run(store: Store, a
     shard = shard_of_id(store, first.id)
     admin.delete(shard.record(first.id), shard.log(first.id))
     await a_millisecond(admin)
-    assert await store.responses.create(second) == (CreateOutcome.CREATED, second.id)
-    assert await store.responses.create(keyed()) == (CreateOutcome.REPLAYED, second.id)
+    assert await store.responses.create(second) == Created(CreateOutcome.CREATED, second.id)
+    assert await store.responses.create(keyed()) == Created(CreateOutcome.REPLAYED, second.id)
     assert (await lease(store)).id == second.id
 
 
@@ -477,7 +478,7 @@ async def test_a_delete_leaves_an_idempotency_key_that_names_another_response_by
     admin.delete(shard_of_id(store, old.id).idempotency(ALICE, "k"))  # its day has passed
     await store.responses.create(new)
     await store.responses.delete(await record_of(store, old.id), "t")
-    assert await store.responses.create(keyed()) == (CreateOutcome.REPLAYED, new.id)
+    assert await store.responses.create(keyed()) == Created(CreateOutcome.REPLAYED, new.id)
 
 
 async def test_the_end_of_a_response_leaves_an_idempotency_key_that_names_another_one_by_now(
@@ -511,3 +512,44 @@ async def test_of_a_delete_and_an_append_at_the_same_instant_nothing_is_left(sto
         assert step in (Step(Outcome.OK, 3), Step(Outcome.GONE, -1))
         shard = shard_of_id(store, taken.id)
         assert admin.exists(shard.record(taken.id), shard.log(taken.id), shard.leases) == 0
+
+
+async def test_an_owner_has_no_more_in_flight_than_allowed_and_others_do_not_mind(store: Store) -> None:
+    def limited(owner: str = ALICE) -> NewResponse:
+        return new_response(owner, most_in_flight=3)
+
+    made = [limited() for _ in range(3)]
+    outcomes = await asyncio.gather(*(store.responses.create(new) for new in [*made, limited(), limited()]))
+    assert Counter(one.outcome for one in outcomes) == {CreateOutcome.CREATED: 3, CreateOutcome.BUSY: 2}
+    refused = await store.responses.create(limited())
+    assert (refused.outcome, refused.retry_after_s) == (CreateOutcome.BUSY, 60), "nothing ended in the last minute"
+    assert (await store.responses.create(limited(BOB))).outcome is CreateOutcome.CREATED
+    accepted = next(one.id for one in outcomes if one.outcome is CreateOutcome.CREATED)
+    assert await store.responses.create(next(new for new in made if new.id == accepted)) == Created(
+        CreateOutcome.CREATED, accepted
+    ), "a repeat is no new one"
+    record = await store.responses.find(accepted)
+    assert record is not None
+    await store.responses.cancel(record, b"", b"")
+    assert (await store.responses.create(limited())).outcome is CreateOutcome.CREATED
+    refused = await store.responses.create(limited())
+    assert (refused.outcome, refused.retry_after_s) == (CreateOutcome.BUSY, 60), "one ended in the last minute"
+
+
+async def test_a_record_removed_by_hand_does_not_take_a_place_for_ever(store: Store, admin: redis.Redis) -> None:
+    for _ in range(2):
+        new = new_response(ALICE, most_in_flight=1)
+        assert (await store.responses.create(new)).outcome is CreateOutcome.CREATED
+        admin.delete(f"pollux:{{0}}:record:{new.id}")
+    assert await try_lease(store) is None, "nor is its log left behind"
+
+
+async def test_no_more_are_queued_than_allowed_of_all_owners_together(store: Store) -> None:
+    def limited(owner: str) -> NewResponse:
+        return new_response(owner, most_queued=2)
+
+    assert (await store.responses.create(limited(ALICE))).outcome is CreateOutcome.CREATED
+    assert (await store.responses.create(limited(BOB))).outcome is CreateOutcome.CREATED
+    assert (await store.responses.create(limited(ALICE))).outcome is CreateOutcome.FULL
+    await lease(store)
+    assert (await store.responses.create(limited(ALICE))).outcome is CreateOutcome.CREATED

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import redis
 
-from storage import Append, CreateOutcome, Lease, Outcome, Step, Store, StoreFull
+from storage import Append, Created, CreateOutcome, Lease, Outcome, Step, Store, StoreFull
 from storage.scripts import APPEND, CANCEL, CREATE, DELETE, FINISH, LEASE, READ, RELEASE, RENEW, Script
 from tests.support.keys import contents
 from tests.support.servers import configured
@@ -219,7 +219,7 @@ async def test_a_full_server_takes_nothing_more_but_lets_every_job_end(store: St
         assert await store.jobs.release(to_release) is Outcome.OK
         assert {(await lease(store)).id for _ in range(2)} == {queued, to_release.id}
         assert await log_of(store, to_finish.id) == numbered(3, "failed")
-    assert await store.responses.create(new) == (CreateOutcome.CREATED, new.id)
+    assert await store.responses.create(new) == Created(CreateOutcome.CREATED, new.id)
 
 
 # ---- A server that lost its scripts
@@ -231,7 +231,7 @@ async def test_a_server_that_forgot_the_scripts_is_told_them_again(store: Store,
         return await call
 
     new = new_response()
-    assert await after_flush(store.responses.create(new)) == (CreateOutcome.CREATED, new.id)
+    assert await after_flush(store.responses.create(new)) == Created(CreateOutcome.CREATED, new.id)
     admin.script_flush()
     taken = await lease(store)
     assert await after_flush(append(store, taken, 3, 4)) == Step(Outcome.OK, 4)

@@ -16,8 +16,8 @@ from redis.retry import Retry
 
 
 @contextmanager
-def running_redis(binary: str) -> Iterator[str]:
-    """Its URL. Its directory vanishes with it."""
+def running_redis(binary: str, **settings: str) -> Iterator[str]:
+    """Its URL. Its directory vanishes with it. Underscores in settings stand for dashes."""
     # Not pytest's own directory, whose name may be too long for a socket.
     with tempfile.TemporaryDirectory(prefix="pollux-redis-") as directory:
         socket = Path(directory) / "redis.sock"
@@ -27,6 +27,7 @@ def running_redis(binary: str) -> Iterator[str]:
             "dir": directory,
             "save": "",
             "notify-keyspace-events": "Kgxe",
+            **{name.replace("_", "-"): value for name, value in settings.items()},
         }
         command = [binary, *(word for name, value in options.items() for word in (f"--{name}", value))]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as server:

@@ -15,6 +15,7 @@ from storage import (
     START,
     Append,
     CancelOutcome,
+    Created,
     CreateOutcome,
     Cursor,
     Finish,
@@ -57,7 +58,7 @@ def new_response(owner: str = ALICE, *, shards: int = 1, **changes: Any) -> NewR
 async def create(store: Store, owner: str = ALICE, **changes: Any) -> str:
     """A queued response; its id."""
     new = new_response(owner, shards=store.shards, **changes)
-    assert await store.responses.create(new) == (CreateOutcome.CREATED, new.id)
+    assert await store.responses.create(new) == Created(CreateOutcome.CREATED, new.id)
     return new.id
 
 

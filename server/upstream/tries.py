@@ -1,0 +1,61 @@
+"""The tries of one request: on which deployment next, and after which pause."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from server.errors import PolluxError
+from server.upstream.client import is_passing, retry_after_of
+from server.upstream.deployments import Deployment
+from server.upstream.health import Health
+
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 8.0
+
+
+class Tries:
+    """Exponential backoff with full jitter, on a deployment that was not tried yet where there is a healthy one.
+
+    An upstream's `retry-after` overrules the backoff where no other deployment can be asked meanwhile.
+    """
+
+    def __init__(
+        self, health: Health, deployments: Sequence[Deployment], num_retries: int, *, patience_s: float | None = None
+    ) -> None:
+        self._health = health
+        self._deployments = deployments
+        self._left = num_retries
+        self._patience_s = patience_s
+        self._tried: list[str] = []
+        self._made = 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Deployment]:
+        """The deployment to try now, and the right to a call on it for the length of the block.
+
+        Raises:
+            RateLimited: all are full, and stayed so for `patience_s`
+
+        """
+        async with self._health.place(self._deployments, patience_s=self._patience_s, tried=self._tried) as deployment:
+            self._tried.append(deployment.id)
+            yield deployment
+
+    async def again(self, error: PolluxError, worthwhile: Callable[[PolluxError], bool] = is_passing) -> None:
+        """Wait until the next try, or raise the error where there is none."""
+        if self._left <= 0 or not worthwhile(error):
+            raise error
+        asked_s = None if self._elsewhere() else retry_after_of(error)
+        ceiling_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._made)
+        self._left -= 1
+        self._made += 1
+        await asyncio.sleep(asked_s if asked_s is not None else random.uniform(0, ceiling_s))  # noqa: S311
+
+    def _elsewhere(self) -> bool:
+        """Whether another deployment than the last one can be asked at once."""
+        last = self._tried[-1:]
+        return len(self._deployments) > 1 and any(
+            self._health.is_healthy(deployment) for deployment in self._deployments if deployment.id not in last
+        )

@@ -1,0 +1,281 @@
+"""`pollux serve --workers` and `--role`, and what signals do: real processes, as an operator starts them."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import yaml
+
+from server.cli import main
+from server.supervise import _Parent, reserved
+from storage.embedded import _locate, _try_lock
+from tests.support.refusals import refusal
+from tests.support.replica import ALICE, Replica, create, free_port, make_config, with_output
+from tests.support.waiting import wait_until
+
+KEY = {"Authorization": f"Bearer {ALICE}"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A running `pollux serve`: the process that was started, and what all its processes logged."""
+
+    process: asyncio.subprocess.Process
+    output: Path
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        whole = self.output.read_text().rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+
+    def logged(self, beginning: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["message"].startswith(beginning)]
+
+    @property
+    def serving(self) -> list[int]:
+        """The processes that ever served, in that order."""
+        return [line.get("pid", self.process.pid) for line in self.logged("serving on")]
+
+    async def serve(self, count: int = 1) -> Replica:
+        """It, once so many processes have begun to serve."""
+
+        def have_begun() -> bool:
+            assert self.process.returncode is None, self.output.read_text()
+            return len(self.serving) >= count
+
+        await wait_until(have_begun, timeout_s=20, what=f"{count} serve")
+        return Replica(self.logged("serving on")[0]["message"].split()[2].rstrip(","), process=self.process)
+
+    async def ended(self, within_s: float = 10) -> int:
+        return await asyncio.wait_for(self.process.wait(), within_s)
+
+
+@asynccontextmanager
+async def command(folder: Path, config: dict[str, Any], store: str, *options: str) -> AsyncIterator[Command]:
+    """`pollux serve`, in a process group of its own as from a terminal; nothing of it is left at the end."""
+    config = {**config, "pollux": {"log_format": "json", **config["pollux"], "store": store}}
+    name = f"command-{len(list(folder.glob('*.yaml')))}"
+    file, output = folder / f"{name}.yaml", folder / f"{name}.log"
+    file.write_text(yaml.safe_dump(config))
+    if "--port" not in options:
+        options = (*options, "--port", "0")
+    with output.open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "server", "serve", "--config", str(file), *options),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={name: value for name, value in os.environ.items() if not name.startswith("POLLUX_")},
+            start_new_session=True,
+        )
+    running = Command(process, output)
+    try:
+        yield running
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        for pid in running.serving:
+            if lives(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    # Nobody may be there to bury an orphan.
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+async def state_of(replica: Replica, response_id: str, wait_s: int = 20) -> tuple[str, str]:
+    """The status and the ETag, as a patient client learns them: one that tries again when a connection breaks."""
+    async with replica.http() as http:
+        for _ in range(50):
+            try:
+                answer = await http.get(f"responses/{response_id}?wait={wait_s}")
+                return (await answer.json())["status"], answer.headers["ETag"]
+            except aiohttp.ClientConnectionError:
+                continue
+    raise AssertionError("no connection held")
+
+
+async def test_a_killed_process_is_replaced_at_once_and_its_jobs_complete(
+    simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    async with command(tmp_path, make_config(simulator, lease_s=2), store_url, "--workers", "2") as pollux:
+        replica = await pollux.serve(2)
+        ids = [await create(replica, f"job-{n} [[words=30]] [[delay_ms=50]]") for n in range(16)]
+        assert {line["pid"] for line in pollux.logged("response created")} == set(pollux.serving), "both serve"
+        for one in ids:
+            await with_output(replica, one)
+        victim, survivor = pollux.serving
+        os.kill(victim, signal.SIGKILL)
+        killed_at = time.monotonic()
+        states = asyncio.gather(*(state_of(replica, one) for one in ids))
+        await pollux.serve(3)
+        assert time.monotonic() - killed_at < 10
+        assert [status for status, _ in await states] == ["completed"] * 16
+        assert lives(survivor)
+        # Told to end alone, one is replaced as well.
+        os.kill(survivor, signal.SIGTERM)
+        await pollux.serve(4)
+
+
+async def test_ctrl_c_drains_all_and_nothing_is_left_not_even_the_store(simulator: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    async with command(tmp_path, make_config(simulator), f"embedded://{store}", "--workers", "2") as pollux:
+        replica = await pollux.serve(2)
+        ids = [await create(replica, "[[words=30]] [[delay_ms=50]]") for _ in range(8)]
+        for one in ids:
+            await with_output(replica, one)
+        # As a terminal does it: to the whole group. And as systemd does it: to each process.
+        os.killpg(pollux.process.pid, signal.SIGINT)
+        for pid in pollux.serving:
+            os.kill(pid, signal.SIGTERM)
+        assert await pollux.ended() == 0
+        assert not any(lives(pid) for pid in pollux.serving)
+        ends = [line["status"] for line in pollux.logged("response ended")]
+        assert ends == ["completed"] * 8, "a drain is a drain, however many heard of it"
+        assert len(pollux.logged("stopped")) == 2
+        lock = _try_lock(_locate(store).server_lock, fcntl.LOCK_EX)
+        assert lock is not None, "the store's server has ended"
+        os.close(lock)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_second_ctrl_c_ends_at_once(workers: str, simulator: str, store_url: str, tmp_path: Path) -> None:
+    async with command(tmp_path, make_config(simulator, drain_s=60), store_url, "--workers", workers) as pollux:
+        replica = await pollux.serve(int(workers))
+        await with_output(replica, await create(replica, "[[words=1000]] [[delay_ms=50]]"))
+        os.killpg(pollux.process.pid, signal.SIGINT)
+        await wait_until(lambda: pollux.logged("draining 1 runs"), what="it drains")
+        os.killpg(pollux.process.pid, signal.SIGINT)
+        assert await pollux.ended() == 0
+        assert pollux.logged("run stopped"), "handed over"
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_start_that_waits_for_its_store_can_be_ended(workers: str, simulator: str, tmp_path: Path) -> None:
+    nobody = f"redis://127.0.0.1:{free_port()}"
+    async with command(tmp_path, make_config(simulator), nobody, "--workers", workers) as pollux:
+        await wait_until(lambda: pollux.logged("waiting for the store"), what="it waits")
+        pollux.process.send_signal(signal.SIGTERM)
+        assert await pollux.ended() == 0
+
+
+async def test_without_their_parent_the_children_drain_and_end(simulator: str, store_url: str, tmp_path: Path) -> None:
+    async with command(tmp_path, make_config(simulator), store_url, "--workers", "2") as pollux:
+        replica = await pollux.serve(2)
+        await with_output(replica, await create(replica, "[[words=20]] [[delay_ms=50]]"))
+        pollux.process.kill()
+        await wait_until(lambda: not any(lives(pid) for pid in pollux.serving), timeout_s=15, what="they are gone")
+        assert [line["status"] for line in pollux.logged("response ended")] == ["completed"]
+
+
+@pytest.mark.parametrize("shares", [0, 1])
+def test_a_port_that_is_taken_is_an_error_even_if_it_could_be_shared(
+    shares: int,
+) -> None:
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"can't listen on 127.0.0.1 port {port}: Address already in use"):
+            reserved("127.0.0.1", port).__enter__()
+
+
+async def test_what_can_never_start_says_why_once_and_ends(simulator: str, store_url: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for store, option, why in (
+            ("nonsense://", "0", "the store 'nonsense' is not known"),
+            (store_url, str(port), f"can't listen on 127.0.0.1 port {port}: Address already in use\n"),
+        ):
+            options = ("--workers", "3", "--port", option)
+            async with command(tmp_path, make_config(simulator), store, *options) as failing:
+                assert await failing.ended() == 1
+                said = failing.output.read_text()
+            assert said.count("pollux: ") == 1
+            assert f"pollux: {why}" in said
+
+
+def test_a_config_error_is_one_before_any_process_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(make_config("http://127.0.0.1:1", lease_sec=3)))
+    assert main(["serve", "--config", str(file), "--workers", "2"]) == 1
+    assert "lease_sec" in capsys.readouterr().err
+
+
+async def test_api_and_workers_run_apart(simulator: str, store_url: str, tmp_path: Path) -> None:
+    config = make_config(simulator)
+    async with command(tmp_path, config, store_url, "--role", "api") as api:
+        replica = await api.serve()
+        first = await create(replica, "before there is a worker")
+        assert (await state_of(replica, first, wait_s=0))[0] == "queued"
+        async with command(tmp_path, config, store_url, "--role", "worker") as worker:
+            worker_url = (await worker.serve()).url
+            ids = [first, *[await create(replica, "with one") for _ in range(10)]]
+            assert {(await state_of(replica, one))[0] for one in ids} == {"completed"}
+            assert not api.logged("response started")
+            assert len(worker.logged("response started")) == 11
+
+            async with aiohttp.ClientSession(worker_url) as http:
+                for path in ("/livez", "/readyz"):
+                    assert (await http.get(path)).status == 200
+                for request in (
+                    http.get(f"/v1/responses/{first}", headers=KEY),
+                    http.post("/v1/responses", json={"model": "x"}),
+                    http.get("/nothing/is/here"),
+                ):
+                    assert (await refusal(await request)).fields == (404, "invalid_request_error", None, None)
+
+
+def test_no_process_at_all_is_wrong_usage() -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "--config", "any.yaml", "--workers", "0"])
+    assert ended.value.code == 2
+
+
+SERVES_AND_DIES = "import os, sys; os.write(int(sys.argv[-1]), b's'); sys.exit(3)"
+SERVES_AND_HANGS = "import os, sys, time; os.write(int(sys.argv[-1]), b's'); time.sleep(60)"
+
+
+async def test_what_dies_right_after_its_start_is_started_again_ever_later(caplog: pytest.LogCaptureFixture) -> None:
+    parent = _Parent([sys.executable, "-c", SERVES_AND_DIES], 1)
+    running = asyncio.create_task(parent.run())
+    await wait_until(lambda: len(caplog.messages) >= 3, what="it died three times")
+    parent.on_signal()
+    assert await asyncio.wait_for(running, 5) == 0
+    assert [message[-5:] for message in caplog.messages[:3]] == ["0.0 s", "0.5 s", "1.0 s"]
+
+
+async def test_what_hangs_is_killed_soon_after_it_was_told_to_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.supervise.HURRIED_END_WITHIN_S", 0.1)
+    parent = _Parent([sys.executable, "-c", SERVES_AND_HANGS], 2)
+    running = asyncio.create_task(parent.run())
+    await wait_until(lambda: len(parent._children) == 2, what="both run")
+    parent.on_signal()
+    parent.on_signal()
+    assert await asyncio.wait_for(running, 5) == 0
