@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo run test check fmt lock clean
+.PHONY: install demo run test chaos check fmt lock clean
 
 install: $(STAMP)
 
@@ -25,6 +25,10 @@ run: install
 
 test: install
 	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+
+# Kills, pauses and restarts everything under load, and proves that no promise is broken: ARGS="--jobs 500 --seed 1".
+chaos: install
+	$(BIN)/python -m tests.faults.chaos $(ARGS)
 
 # The same checks, here and in CI.
 check: install

@@ -18,7 +18,7 @@ from server.api.connection import HttpRunner
 from server.api.context import CONTEXT, Context
 from server.api.middleware import authenticate, errors, stamp
 from server.api.routes import add_routes, add_worker_routes
-from server.config import Config, ConfigError
+from server.config import Config
 from server.hub import Hub
 from server.jobs.cancels import UpstreamCancels
 from server.jobs.journal import Committer
@@ -28,6 +28,7 @@ from server.jobs.submit import Submitter
 from server.jobs.view import Views
 from server.jobs.worker import Worker
 from server.keyring import Keyring
+from server.sections import ConfigError
 from server.supervise import Link
 from server.upstream.client import Timeouts, Upstream, new_session
 from server.upstream.deployments import Deployments

@@ -15,8 +15,9 @@ import uvloop
 from server import __version__
 from server.app import Role, serve
 from server.check import describe
-from server.config import Config, ConfigError, load_config, warn_of_unknown_keys
+from server.config import Config, load_config, warn_of_unknown_keys
 from server.logs import configure_logs
+from server.sections import ConfigError
 from server.simulator import serve_simulator
 from server.supervise import Link, supervise
 from storage import StoreError

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import yaml
 from pydantic import (
@@ -19,13 +18,21 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PrivateAttr,
     SecretStr,
     ValidationError,
-    model_validator,
 )
 
 from server.protocol.routing import BackgroundMode
+from server.sections import (
+    ConfigError,
+    Foreign,
+    GeneralSettings,
+    LiteLLMSettings,
+    ModelEntry,
+    RouterSettings,
+    Section,
+    redis_url,
+)
 
 log = logging.getLogger("pollux.config")
 
@@ -34,134 +41,10 @@ _KNOWN_ELSEWHERE = {"rpm", "tpm"}
 """LiteLLM's limits: tolerated in silence, not served."""
 
 
-class ConfigError(Exception):
-    """The file can't be used. The message names the dotted path and says what to do."""
-
-
-class _Section(BaseModel):
-    """A mapping of the file."""
-
-    model_config = ConfigDict(frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty_keys(cls, data: Any) -> Any:
-        """A key with nothing behind it is YAML's null, and means the default."""
-        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
-
-
-class _Foreign(_Section):
-    """A section of LiteLLM's: what we don't know we keep, and warn of."""
-
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
-
-
-class _Ours(_Section):
+class _Ours(Section):
     """A section of ours: what we don't know is a mistake."""
 
     model_config = ConfigDict(extra="forbid")
-
-
-class LiteLLMParams(_Foreign):
-    """How one deployment is reached."""
-
-    model: str = Field(description="The upstream's name of the model, with `provider/` in front if you like.")
-    custom_llm_provider: str | None = Field(None, description="The provider, where the model does not tell.")
-    api_base: str | None = Field(None, description="The URL up to and including /v1 (Azure: the resource).")
-    api_key: SecretStr | None = Field(None, description="The credential; else <PROVIDER>_API_KEY.")
-    api_version: str | None = Field(None, description="Azure's api-version; `preview` by default.")
-    organization: str | None = Field(None, description="Sent as OpenAI-Organization.")
-    timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
-    stream_timeout: float | None = Field(
-        None, gt=0, description="Seconds until a streamed answer begins; overrules pollux.first_byte_timeout_s."
-    )
-    max_parallel_requests: int | None = Field(
-        None, ge=1, description="Calls at once per process. Cached jobs wait for a place, other requests get 429."
-    )
-    extra_headers: dict[str, str] = Field({}, description="Further headers for the upstream.")
-    _as_written: dict[str, Any] = PrivateAttr(default_factory=dict)
-
-    @property
-    def as_written(self) -> dict[str, Any]:
-        """All keys and values in the order of the file: LiteLLM's id of a deployment is a hash over them."""
-        return self._as_written
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _keep_order(cls, data: Any, handler: Callable[[Any], Any]) -> Any:
-        made = handler(data)
-        if isinstance(data, dict):
-            made._as_written = dict(data)  # noqa: SLF001 - its own class
-        return made
-
-
-class ModelInfo(_Foreign):
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")] | None = Field(
-        None, description="The deployment's id, in place of the hash that Pollux makes."
-    )
-    upstream_background: bool = Field(
-        False,
-        description="Run cached jobs in the provider's own background: a crash of ours then loses and repeats nothing.",
-    )
-    fill_missing: bool = Field(
-        False, description="Complete proxied and native objects of a weak upstream with all standard keys."
-    )
-
-
-class ModelEntry(_Foreign):
-    """One deployment of a public model."""
-
-    model_name: str = Field(min_length=1, description="The name that clients use; `openai/*` and `*` are wildcards.")
-    litellm_params: LiteLLMParams
-    model_info: ModelInfo = ModelInfo()
-
-
-class BackgroundModeSection(_Foreign):
-    polling_via_cache: Any = Field(False, description='"all", a list of providers, or false.')
-    native_background_mode: list[str] | None = Field(None, description="Models left to the provider's background.")
-    ttl: float = Field(3600, gt=0, description="Seconds that a cached response is kept after its end.")
-
-
-class ResponsesSection(_Foreign):
-    background_mode: BackgroundModeSection = BackgroundModeSection()
-
-
-class CacheParams(_Foreign):
-    type: str | None = Field(None, description="`redis` makes these the store.")
-    host: str | None = None
-    port: int | str | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    db: int | None = None
-    ssl: bool = False
-    url: SecretStr | None = None
-    ttl: float | None = Field(None, description="Not used: `responses.background_mode.ttl` is.")
-    redis_startup_nodes: list[dict[str, Any]] | None = None
-    sentinel_nodes: list[list[Any]] | None = None
-    service_name: str | None = None
-
-
-class LiteLLMSettings(_Foreign):
-    cache: bool | None = None
-    cache_params: CacheParams = CacheParams()
-    responses: ResponsesSection = ResponsesSection()
-    num_retries: int | None = Field(None, ge=0, description="Retries before the first output.")
-    request_timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
-
-
-class RouterSettings(_Foreign):
-    num_retries: int | None = Field(None, ge=0, description="Overrules litellm_settings.num_retries.")
-    allowed_fails: int = Field(
-        0, ge=0, description="A deployment that fails more often than this within a minute cools down."
-    )
-    cooldown_time: float = Field(
-        5, ge=0, description="Seconds in which a cooling deployment is not asked while another one is healthy."
-    )
-    model_group_alias: dict[str, Any] = Field({}, description="Further names: {alias: model_name}.")
-
-
-class GeneralSettings(_Foreign):
-    master_key: SecretStr | None = Field(None, description="The key that sees all; else LITELLM_MASTER_KEY.")
 
 
 class Key(_Ours):
@@ -222,10 +105,10 @@ class Pollux(_Ours):
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
 
 
-class Config(_Foreign):
+class Config(Foreign):
     """The whole file."""
 
-    model_list: list[ModelEntry] = []
+    model_list: list[ModelEntry] = Field(default_factory=list)
     litellm_settings: LiteLLMSettings = LiteLLMSettings()
     router_settings: RouterSettings = RouterSettings()
     general_settings: GeneralSettings = GeneralSettings()
@@ -256,27 +139,8 @@ class Config(_Foreign):
         if chosen := environ.get("POLLUX_STORE") or self.pollux.store:
             return chosen
         if self.litellm_settings.cache_params.type == "redis":
-            return _redis_url(self.litellm_settings.cache_params, environ)
+            return redis_url(self.litellm_settings.cache_params, environ)
         return "embedded://"
-
-
-def _redis_url(params: CacheParams, environ: Mapping[str, str]) -> str:
-    if params.redis_startup_nodes or params.sentinel_nodes:
-        raise ConfigError(
-            "litellm_settings.cache_params: redis_startup_nodes and sentinel_nodes are not served yet; "
-            "set pollux.store to a single redis:// address"
-        )
-    url = params.url.get_secret_value() if params.url else None
-    if url is None and params.host is None:
-        url = environ.get("REDIS_URL")
-    if url:
-        return url
-    host = params.host or environ.get("REDIS_HOST") or "127.0.0.1"
-    port = params.port or environ.get("REDIS_PORT") or 6379
-    secret = params.password.get_secret_value() if params.password else environ.get("REDIS_PASSWORD")
-    user = quote(params.username or environ.get("REDIS_USERNAME") or "", safe="")
-    credentials = f"{user}:{quote(secret, safe='')}@" if secret else ""
-    return f"{'rediss' if params.ssl else 'redis'}://{credentials}{host}:{port}/{params.db or 0}"
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:

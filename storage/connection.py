@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -95,23 +96,19 @@ def _meaning(error: BaseException) -> StoreError:
     return StoreError(text)
 
 
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Waits for a connection as the other pool does, and asks the sentinels where the primary is."""
+
+
 class Connections:
-    """All connections of one process to one server, by purpose."""
+    """All connections of one process to one server, by purpose; with sentinels, to whichever is the primary."""
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        # Given to redis-py once for each pool: it mutates what it gets.
-        self._options = _options(url)
-        self.commands = _client(url, POOL_SIZE)
-        self.renewals = _client(url, 1)
-        self._listening = ConnectionPool.from_url(
-            # The listener makes its own connections anew, with jitter: no retry below it. RESP2, because
-            # a subscribed connection then answers everything, pings included, as plain lists.
-            url,
-            **self._options,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self.commands = Redis.from_pool(_pool(url, POOL_SIZE))
+        self.renewals = Redis.from_pool(_pool(url, 1))
+        # The listener makes its own connections anew, with jitter: no retry below it. RESP2, because a subscribed
+        # connection then answers everything, pings included, as plain lists.
+        self._listening = _pool(url, 1, protocol=2, retry=Retry(NoBackoff(), 0))
 
     @property
     def db(self) -> int:
@@ -126,22 +123,57 @@ class Connections:
         await self.commands.aclose()
         await self.renewals.aclose()
         await self._listening.aclose()
+        for pool in (self.commands.connection_pool, self.renewals.connection_pool, self._listening):
+            if isinstance(pool, _SentinelPool):
+                for sentinel in pool.sentinel_manager.sentinels:
+                    await sentinel.aclose()
 
 
-def _options(url: str) -> dict[str, Any]:
-    options: dict[str, Any] = {"socket_timeout": None}
-    if urlsplit(url).scheme != "unix":
-        options["socket_connect_timeout"] = CONNECT_TIMEOUT_S
-        options["socket_keepalive"] = True
-    return options
+def _pool(url: str, size: int, **options: Any) -> ConnectionPool:
+    options = {
+        "socket_timeout": None,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), RETRIES),
+        "max_connections": size,
+        "timeout": POOL_TIMEOUT_S,
+        **options,
+    }
+    scheme = urlsplit(url).scheme
+    if scheme != "unix":
+        options |= {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_keepalive": True}
+    if scheme in ("sentinel", "sentinels"):
+        return _sentinel_pool(url, options)
+    return BlockingConnectionPool.from_url(url, **options)
 
 
-def _client(url: str, size: int) -> Redis:
-    pool = BlockingConnectionPool.from_url(
-        url,
-        **_options(url),
-        max_connections=size,
-        timeout=POOL_TIMEOUT_S,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), RETRIES),
+def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
+    """For `sentinel://[user:password@]host:port,host:port/service[/db][?sentinel_password=…]`; `sentinels` is TLS.
+
+    The user and password are the servers' own; the sentinels' password, where they have one, is in the query.
+    """
+    parts = urlsplit(url)
+    credentials, _, places = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    service, _, db = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("no service")
+    nodes = [(host, int(port or 26379)) for host, _, port in (place.rpartition(":") for place in places.split(","))]
+    asked = dict(parse_qsl(parts.query))
+    secure = {"ssl": True} if parts.scheme == "sentinels" else {}
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        nodes,
+        sentinel_kwargs={
+            "socket_timeout": None,
+            "socket_connect_timeout": CONNECT_TIMEOUT_S,
+            "password": asked.get("sentinel_password"),
+            **secure,
+        },
     )
-    return Redis.from_pool(pool)
+    return _SentinelPool(  # type: ignore[no-untyped-call]
+        service,
+        sentinels,
+        db=int(db or 0),
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+        **secure,
+        **options,
+    )

@@ -70,13 +70,13 @@ async def open_store(url: str, shards: int = 1, durability: Durability = Durabil
         directory = _absolute(place) if place else default_directory()
         async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
             yield await _store(f"embedded://{directory}", links, shards, durability)
-    elif parts.scheme in ("redis", "rediss", "unix"):
+    elif parts.scheme in ("redis", "rediss", "unix", "sentinel", "sentinels"):
         async with _connected(url) as links:
             yield await _store(_without_password(url), links, shards, durability)
     else:
         raise StoreMisfit(
             f"the store {parts.scheme or url!r} is not known: use embedded://[directory], redis://host:port/db, "
-            "rediss://… or unix:///path/to/socket"
+            "rediss://…, unix:///path/to/socket or sentinel://host:port,host:port/service"
         )
 
 

@@ -20,6 +20,7 @@ FLOORS = (
     ("storage",),
     ("server",),
     ("server.errors", "server.protocol"),
+    ("server.sections",),
     ("server.config", "server.logs"),
     ("server.upstream", "server.hub", "server.keyring"),
     ("server.jobs", "server.check"),

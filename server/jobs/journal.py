@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
@@ -27,6 +28,8 @@ EAGER_BYTES = 64 * 1024
 """A journal that holds more than this is sent at once."""
 PENDING_BYTES = 4 * 1024 * 1024
 """A journal that holds more than this takes no more: its run stops reading, and the provider has to wait."""
+KEPT_BYTES = 64 * 1024
+"""What a journal keeps of what is stored, should a failover lose it: a second of events, at most."""
 COMMIT_BYTES = 8 * 1024 * 1024
 """What one pipeline carries at most: a larger one would hold up everybody's commands."""
 
@@ -62,6 +65,9 @@ class Journal:
         self._frames: list[bytes] = []
         self._fields: dict[str, str | bytes] = {}
         self._bytes = 0
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self._stored_fields: dict[str, str | bytes] = {}
         self._sending = 0
         self._closed = False
         self._moved = asyncio.Event()
@@ -163,6 +169,7 @@ class Journal:
         self._sending = 0
         if step.outcome is Outcome.OK:
             self._drop(append.last)
+            self._stored_fields |= append.fields
             self._fields = {k: v for k, v in self._fields.items() if append.fields.get(k) != v}
             self._moved.set()
         elif self._acknowledge(step):
@@ -178,15 +185,37 @@ class Journal:
         A store that was away for longer than we waited runs what it got when it is back. Meanwhile the batch has
         grown, and as a whole it no longer fits.
         """
-        if step.outcome is not Outcome.GAP or not self._committed < step.last < self.next_number:
+        if step.outcome is not Outcome.GAP or step.last == self._committed or step.last >= self.next_number:
             return False
+        if step.last < self._committed:
+            return self._rewind(step.last)
         self._drop(step.last)
+        return True
+
+    def _rewind(self, last: int) -> bool:
+        """Whether what a failover lost can be sent again: events that were stored, and then were not."""
+        lost = self._committed - last
+        if lost > len(self._kept):
+            return False
+        again = list(self._kept)[-lost:]
+        log.warning("the store lost %d events, sending them again", lost, extra={"response_id": self.lease.id})
+        self._kept.clear()
+        self._kept_bytes = 0
+        self._frames[:0] = again
+        self._bytes += sum(map(len, again))
+        self._committed = last
+        self._fields = self._stored_fields | self._fields
         return True
 
     def _drop(self, last: int) -> None:
         """Forget the frames that are stored."""
         count = last - self._committed
-        self._bytes -= sum(map(len, self._frames[:count]))
+        for frame in self._frames[:count]:
+            self._bytes -= len(frame)
+            self._kept.append(frame)
+            self._kept_bytes += len(frame)
+        while self._kept_bytes > KEPT_BYTES:
+            self._kept_bytes -= len(self._kept.popleft())
         del self._frames[:count]
         self._committed = last
 

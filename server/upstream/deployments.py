@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-from server.config import Config, ModelEntry
+from server.config import Config
+from server.sections import ModelEntry
 
 # Providers that serve the Responses API at a well-known address. Everywhere else `api_base` tells.
 _BASES = {

@@ -16,8 +16,9 @@ from openai import AuthenticationError
 
 from server.api.routes import OPERATIONS, PREFIXES, ROUTES
 from server.app import check_exposure
-from server.config import ConfigError, parse_config
+from server.config import parse_config
 from server.protocol.ids import CompositeId, decode_composite, encode_composite, owner_tag
+from server.sections import ConfigError
 from tests.support.obliging import obliging
 from tests.support.refusals import SECRETS, UPSTREAM_KEY, refusal
 from tests.support.replica import (

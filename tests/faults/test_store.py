@@ -209,3 +209,24 @@ async def test_responses_deleted_as_soon_as_they_are_created_leave_no_run_behind
         await asyncio.gather(*(create_and_delete() for _ in range(20)))
         worker = pollux.context.worker
         await wait_until(lambda: worker.active == 0, what="no slot is taken")
+
+
+async def test_events_that_a_failover_lost_are_sent_again(pollux: Replica, admin: redis.Redis) -> None:
+    """What a failover to a replica that lags does: the record and the log are as they were a moment ago."""
+    response_id = await create(pollux, "tail [[words=60]] [[delay_ms=30]]", stream=True)
+    record, log = (f"pollux:{{0}}:{kind}:{response_id}" for kind in ("record", "log"))
+    await wait_until(lambda: int(admin.hget(record, "last") or 0) > 10, what="some events are stored")
+    lose = """local all = redis.call('XRANGE', KEYS[2], '-', '+')
+        redis.call('DEL', KEYS[2])
+        for i = 1, #all - 2 do redis.call('XADD', KEYS[2], all[i][1], unpack(all[i][2])) end
+        redis.call('HDEL', KEYS[1], 'base', 'provider_id', 'deployment')
+        return redis.call('HSET', KEYS[1], 'last', string.match(all[#all - 2][1], '%d+$'))"""
+    admin.eval(lose, 2, record, log)
+    async with pollux.http() as http:
+        response = await (await http.get(f"responses/{response_id}?wait=20")).json()
+        assert response["status"] == "completed"
+        events = [event async for event in events_of(await http.get(f"responses/{response_id}?stream=true"))]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    text = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
+    assert text == response["output"][0]["content"][0]["text"]
+    assert admin.hget(record, "provider_id"), "what was noted with them is noted again"

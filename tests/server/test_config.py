@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from server.config import Config, ConfigError, load_config, parse_config, unknown_keys, warn_of_unknown_keys
+from server.config import Config, load_config, parse_config, unknown_keys, warn_of_unknown_keys
+from server.sections import ConfigError
 
 ENTRY = {"model_name": "gpt-5.2", "litellm_params": {"model": "openai/gpt-5.2"}}
 
@@ -284,14 +285,21 @@ def test_the_parameters_of_the_cache_make_a_url(params: dict[str, Any], environ:
     assert store_of(environ, litellm_settings=cache(**params)) == url
 
 
+def test_sentinels_make_a_url_and_need_the_name_of_the_service() -> None:
+    nodes = {"sentinel_nodes": [["h", 26379], ["i", 26380]], "password": "p/w", "sentinel_password": "s&"}
+    url = store_of({}, litellm_settings=cache(**nodes, service_name="poll", db=2))
+    assert url == "sentinel://:p%2Fw@h:26379,i:26380/poll/2?sentinel_password=s%26"
+    with pytest.raises(ConfigError, match=r"litellm_settings\.cache_params\.service_name is missing"):
+        store_of({}, litellm_settings=cache(**nodes))
+
+
 @pytest.mark.parametrize(
     "params",
     [
         {"redis_startup_nodes": [{"host": "h", "port": 7001}]},
-        {"sentinel_nodes": [["h", 26379]], "service_name": "mymaster"},
     ],
 )
-def test_cluster_and_sentinel_are_parsed_and_refused_clearly(params: dict[str, Any]) -> None:
+def test_a_cluster_is_parsed_and_refused_clearly(params: dict[str, Any]) -> None:
     config = config_of(litellm_settings=cache(**params))
     assert list(unknown_keys(config)) == []
     with pytest.raises(ConfigError, match=r"litellm_settings\.cache_params: .* not served yet"):

@@ -20,7 +20,7 @@ from storage import CreateOutcome, Durability, Store, StoreMisfit, StoreUnavaila
 from storage import open as opening
 from tests.conftest import plain_url
 from tests.support.replica import free_port
-from tests.support.servers import configured, running_redis
+from tests.support.servers import configured, follows, running_redis
 from tests.support.stored import create, finish, lease, log_of, new_response, numbered
 from tests.support.waiting import wait_until
 
@@ -279,13 +279,8 @@ async def test_with_a_replica_a_create_waits_for_it() -> None:
         running_redis(binary, replicaof=f"127.0.0.1 {port}") as replica,
         redis.Redis.from_url(replica) as follower,
     ):
-        await wait_until(lambda: _follows(follower), what="it follows")
+        await wait_until(lambda: follows(follower), what="it follows")
         async with open_store(primary, durability=Durability.REPLICA) as store:
             new = new_response()
             assert (await store.responses.create(new)).outcome is CreateOutcome.CREATED
             assert follower.exists(f"pollux:{{0}}:record:{new.id}")
-
-
-def _follows(follower: redis.Redis) -> bool:
-    about: Any = follower.info("replication")
-    return bool(about["master_link_status"] == "up")

@@ -1,0 +1,196 @@
+"""The chaos run: mixed jobs and patient clients, while replicas and the store are killed, paused and restarted.
+
+    python -m tests.faults.chaos [--jobs 500] [--seed N] [--replicas 3] [--store embedded|redis-server] [--span S]
+
+At the end an auditor proves from the outside that no promise was broken. It exits 0 if so, else 1 with a list of what
+was. The same seed draws the same jobs and the same schedule of misfortunes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import uvloop
+
+from storage.keys import Shard
+from tests.faults.chaos_audit import Auditor
+from tests.faults.chaos_clients import Client
+from tests.faults.chaos_faults import Misfortune, StoreServer, draw_schedule, running_fleet, running_store, until_well
+from tests.faults.chaos_jobs import SURVIVABLE, Job, draw_jobs
+from tests.support.replica import free_port, make_config
+from tests.support.waiting import wait_until
+
+LONGEST_LINE = 900
+"""Of a violation: a whole response may be in it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What makes one run."""
+
+    seed: int
+    jobs: int = 500
+    replicas: int = 3
+    store: str = "embedded"
+    span_s: float = 0.0
+    """For how long clients come and misfortunes happen; 0: as the number of jobs suggests."""
+
+    @property
+    def lasts_s(self) -> float:
+        return self.span_s or max(8.0, self.jobs / 8)
+
+
+@dataclass
+class Report:
+    """What came of it."""
+
+    options: Options
+    jobs: list[Job] = field(default_factory=list)
+    outcomes: dict[int, str] = field(default_factory=dict)
+    faults: Counter[str] = field(default_factory=Counter)
+    violations: list[str] = field(default_factory=list)
+    took_s: float = 0.0
+
+    def table(self) -> str:
+        """For people."""
+        columns = ("completed", "incomplete", "failed", "worker_lost", "cancelled", "deleted", "lost", "unanswered")
+        lines = [f"{'shape':<20}" + "".join(f"{name:>12}" for name in columns)]
+        for shape in sorted({job.shape.name for job in self.jobs}):
+            numbers = [job.number for job in self.jobs if job.shape.name == shape]
+            counts = Counter(self.outcomes.get(number, "unanswered") for number in numbers)
+            lines.append(f"{shape:<20}" + "".join(f"{counts[name] or '·':>12}" for name in columns))
+        longest = max(self.jobs, key=lambda job: job.longest_wait_s)
+        retries = sum(job.retries for job in self.jobs)
+        lines.append(f"faults: {', '.join(f'{count} x {kind}' for kind, count in sorted(self.faults.items()))}")
+        lines.append(f"{retries} requests tried again; longest wait {longest.longest_wait_s:.1f} s: {longest}")
+        lines.append(f"seed {self.options.seed}: {len(self.violations)} violations in {self.took_s:.0f} s")
+        return "\n".join(lines)
+
+
+async def run_chaos(options: Options, folder: Path, say: Callable[[str], None] = print) -> Report:
+    """One run. Leaves nothing behind but logs in the folder."""
+    chance = random.Random(options.seed)
+    jobs = draw_jobs(chance, options.jobs, options.lasts_s)
+    schedule = draw_schedule(chance, options.replicas, options.lasts_s)
+    say(f"seed {options.seed}: {len(jobs)} jobs and {len(schedule)} faults in {options.lasts_s:.0f} s; logs: {folder}")
+    report = Report(options, jobs)
+    began = time.monotonic()
+    async with (
+        running_simulator_process(folder) as simulator,
+        running_store(options.store, folder / "redis") as store,
+        # Logged as JSON: what happened to one response can be found by its id.
+        running_fleet(options.replicas, config_for(simulator), store.url, folder) as fleet,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
+    ):
+        await asyncio.to_thread(store.settle)
+        misfortune = Misfortune(fleet, store, say)
+        clients = [Client(job, http, fleet.urls, lambda one: _record(store, one)) for job in jobs]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(misfortune.run(schedule))
+            for job, client in zip(jobs, clients, strict=True):
+                group.create_task(_come(job, client))
+        await until_well(fleet, store)
+        fleet.check()
+        with store.client() as admin:
+            auditor = Auditor(http, fleet.urls()[0], simulator, admin)
+            await auditor.audit(jobs)
+        report.outcomes, report.faults = auditor.outcomes, misfortune.counts
+    report.violations = auditor.violations + fleet.violations + _complaints(folder)
+    diaries = [f"{job} {job.longest_wait_s:.1f} s {' '.join(job.ids)}\n  " + "\n  ".join(job.diary) for job in jobs]
+    (folder / "clients.log").write_text("\n".join(diaries))
+    report.took_s = time.monotonic() - began
+    return report
+
+
+async def _come(job: Job, client: Client) -> None:
+    await asyncio.sleep(job.at_s)
+    await client.run()
+
+
+def config_for(simulator: str) -> dict[str, Any]:
+    config = make_config(simulator, lease_s=2, drain_s=2, max_attempts=20, log_format="json")
+    usual = config["model_list"][0]
+    config["model_list"].append({**usual, "model_name": SURVIVABLE, "model_info": {"upstream_background": True}})
+    return config
+
+
+def _record(store: StoreServer, response_id: str) -> dict[str, str]:
+    """What the store has of a response. (There is one shard.)"""
+    with store.client() as client:
+        found: Any = client.hgetall(Shard(0).record(response_id))
+        return {name.decode(): value.decode() for name, value in found.items()}
+
+
+def _complaints(folder: Path) -> list[str]:
+    """Defects that the replicas themselves have logged."""
+    lines = [line for file in sorted(folder.glob("replica-*.log")) for line in file.read_text().splitlines()]
+    return [f"logged: {line}" for line in lines if "Traceback" in line or '"level":"ERROR"' in line.replace(" ", "")]
+
+
+@asynccontextmanager
+async def running_simulator_process(folder: Path) -> AsyncIterator[str]:
+    """A provider that survives everything: a process of its own."""
+    port = free_port()
+    with (folder / "simulator.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "server", "simulate", "--port", str(port)),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        await wait_until(lambda: _listens(port), timeout_s=20, what="the simulator listens")
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="chaos", description="Break everything, and prove that nothing was lost.")
+    parser.add_argument("--jobs", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=None, help="replays a run (default: a new one)")
+    parser.add_argument("--replicas", type=int, default=3)
+    parser.add_argument("--store", default="embedded", help="embedded, or a server to start, as redis-server")
+    parser.add_argument("--span", type=float, default=0.0, help="seconds of trouble (default: by the number of jobs)")
+    given = parser.parse_args()
+    seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
+    options = Options(seed, given.jobs, given.replicas, given.store, given.span)
+    folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        report = runner.run(run_chaos(options, folder))
+    print(report.table())
+    for violation in report.violations:
+        print(f"VIOLATION: {violation[:LONGEST_LINE]}")
+    if report.violations:
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

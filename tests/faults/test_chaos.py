@@ -1,0 +1,22 @@
+"""The chaos run in its short form. `make chaos` runs the long one, with a new seed each time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.chaos import Options, run_chaos
+from tests.faults.chaos_faults import KINDS
+
+SEED = 29
+"""Draws each kind of misfortune once."""
+
+
+@pytest.mark.slow
+async def test_no_promise_is_broken_while_replicas_and_the_store_are_killed_paused_and_restarted(
+    tmp_path: Path,
+) -> None:
+    report = await run_chaos(Options(seed=SEED, jobs=60), tmp_path)
+    assert report.violations == [], report.table()
+    assert report.faults.keys() == KINDS.keys()

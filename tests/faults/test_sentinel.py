@@ -1,0 +1,98 @@
+"""A Redis with a replica and a sentinel: its primary dies, and Pollux goes on with the new one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import redis
+
+from tests.support.replica import create, free_port, make_config, running_replica, with_output
+from tests.support.servers import follows, running_redis
+from tests.support.waiting import wait_until
+
+BINARY = shutil.which("redis-server") or ""
+pytestmark = pytest.mark.skipif(not BINARY, reason="there is no redis-server here")
+
+
+@contextmanager
+def running_sentinel(primary_port: int) -> Iterator[int]:
+    """One sentinel that alone decides, and soon; its port."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="pollux-sentinel-") as directory:
+        config = Path(directory) / "sentinel.conf"
+        config.write_text(
+            f"port {port}\nbind 127.0.0.1\nsentinel monitor poll 127.0.0.1 {primary_port} 1\n"
+            "sentinel down-after-milliseconds poll 400\nsentinel failover-timeout poll 2000\n"
+        )
+        command = [BINARY, str(config), "--sentinel"]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as server:
+            try:
+                yield port
+            finally:
+                server.kill()
+
+
+async def test_jobs_waits_and_creates_go_on_with_the_new_primary(simulator: str) -> None:
+    first, second = free_port(), free_port()
+    with (
+        running_redis(BINARY, port=str(first), bind="127.0.0.1"),
+        running_redis(BINARY, port=str(second), bind="127.0.0.1", replicaof=f"127.0.0.1 {first}"),
+        running_sentinel(first) as sentinel,
+        redis.Redis(port=sentinel) as watchman,
+        redis.Redis(port=first) as primary,
+        redis.Redis(port=second) as replica,
+    ):
+        await wait_until(lambda: follows(replica), timeout_s=20, what="the replica has it all")
+        await wait_until(lambda: _is_known(watchman), timeout_s=20, what="the sentinel knows the replica")
+        url = f"sentinel://127.0.0.1:{sentinel}/poll"
+        async with running_replica(make_config(simulator), url) as pollux, pollux.http() as http:
+            ids = [await create(pollux, f"job {n} [[words=80]] [[delay_ms=50]]", stream=True) for n in range(10)]
+            for one in ids:
+                await with_output(pollux, one)
+            await wait_until(lambda: replica.exists(f"pollux:{{0}}:log:{ids[-1]}"), what="the replica has them too")
+            _kill(primary)
+            await wait_until(lambda: _is_primary(replica), timeout_s=15, what="the replica was promoted")
+            for number, one in enumerate(ids):
+                response = await _ended(http, one)
+                assert response["status"] == "completed"
+                assert f"job {number} " in response["output"][0]["content"][0]["text"]
+            after = await create(pollux, "after")
+            assert (await (await http.get(f"responses/{after}?wait=20")).json())["status"] == "completed"
+            assert replica.exists(f"pollux:{{0}}:record:{after}")
+
+
+async def _ended(http: aiohttp.ClientSession, response_id: str) -> Any:
+    """As a patient client waits: told 503, it asks again."""
+    while (answer := await http.get(f"responses/{response_id}?wait=40")).status == 503:
+        await asyncio.sleep(0.2)
+    return await answer.json()
+
+
+def _is_known(watchman: redis.Redis) -> bool:
+    """Whether the sentinel could promote the replica: it has talked with it."""
+    try:
+        found: Any = watchman.execute_command("SENTINEL REPLICAS", "poll")  # type: ignore[no-untyped-call]
+    except redis.ConnectionError:
+        return False
+    return any(replica[b"flags"] == b"slave" and replica[b"runid"] for replica in found)
+
+
+def _kill(server: redis.Redis) -> None:
+    about: Any = server.info("server")
+    os.kill(about["process_id"], signal.SIGKILL)
+
+
+def _is_primary(server: redis.Redis) -> bool:
+    about: Any = server.info("replication")
+    return bool(about["role"] == "master")
