@@ -18,7 +18,7 @@ import orjson
 
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
 from server.jobs.journal import Journal, Lost, Unservable
-from server.protocol.intake import Ending, Intake, ending_of, failure, parse_answer
+from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
 from server.protocol.requests import job_body
 from server.protocol.snapshot import Identity
 from server.protocol.sse import EventTooLong, SseParser
@@ -103,7 +103,7 @@ class Producer:
             ending = None
         if ending is None and run.resumable:
             return await self._resume(run, journal)
-        return ending or failure("server_error", "The provider ended the stream before the response was complete.")
+        return ending or CUT_SHORT
 
     async def _ask(self, run: _Run, lease: Lease, journal: Journal) -> Ending | None:
         model = run.deployment.model_for(self.deployments.canonical(lease.model))

@@ -39,6 +39,9 @@ def failure(code: str, message: str) -> Ending:
     return Ending(Status.FAILED, error={"code": code, "message": message})
 
 
+CUT_SHORT = failure("server_error", "The provider ended the stream before the response was complete.")
+
+
 class Intake:
     """One upstream stream. `take` its events in order, then ask `end` what they came to."""
 
@@ -109,7 +112,7 @@ class Intake:
             return self.ending
         if self._error is not None:
             return Ending(Status.FAILED, error=self._error)
-        return failure("server_error", "The provider ended the stream before the response was complete.")
+        return CUT_SHORT
 
     def _ended(self, event: Event) -> Ending:
         status, response = TERMINAL_EVENTS[event.type], event.response
