@@ -82,6 +82,15 @@ class Responses:
             return Created(outcome, retry_after_s=int(detail))
         return Created(outcome, detail.decode())
 
+    async def started_by(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
+        """The response that this key started, and the digest of its body; None where there is none (any more)."""
+        async with answered():
+            asked: Any = self._client.hmget(self._shard(owner).idempotency(owner, idempotency_key), "id", "body")
+            response_id, digest = await asked
+        if response_id is None or await self.find(response_id.decode()) is None:
+            return None
+        return response_id.decode(), (digest or b"").decode()
+
     async def find(self, response_id: str) -> Record | None:
         """The record alone, without its contents."""
         reading = await self._read(response_id, START, _FIELDS, limit=0)

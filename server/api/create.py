@@ -12,8 +12,8 @@ from server.api.references import Route, find_foreign, may_use, new_rewriter, ro
 from server.api.relay import Target, client_headers, foreign_answer, relay
 from server.api.retrieve import answer_record, view_answer, wait_foreign
 from server.api.stream import stream_record
-from server.errors import InvalidValue, ModelNotFound, Unavailable
-from server.jobs.submit import Submission
+from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable
+from server.jobs.submit import Submission, Submitted
 from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
 from server.protocol.routing import Mode, decide
 from server.upstream.client import Call
@@ -39,21 +39,33 @@ async def create_response(request: web.Request) -> web.StreamResponse:
         raise Unavailable("This instance is shutting down. Try again: another one will take it.")
     if mode is Mode.CACHED:
         check_cached(create.body)
-        return await _create_cached(request, create, raw, await route_of(request, create, serving))
+        return await _create_cached(request, create, raw, serving)
     return await _forward(request, context, create, mode, await route_of(request, create, serving))
 
 
-async def _create_cached(request: web.Request, create: CreateRequest, raw: bytes, route: Route) -> web.StreamResponse:
-    context = context_of(request)
+async def _create_cached(
+    request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment]
+) -> web.StreamResponse:
     wait = wait_of(request)
-    principal = principal_of(request)
-    conditions = Submission(principal.name, route.previous, _idempotency_key(request), principal.max_in_flight)
-    submitted = await context.submitter.submit(create, raw, conditions)
+    submitted = await _submit(request, create, raw, serving)
     if create.stream:
         return await stream_record(request, submitted.id, after=-1)
     if submitted.view is not None and not wait.seconds:
         return view_answer(request, submitted.view, Wait(wait.seconds))
     return await answer_record(request, submitted.id, Wait(wait.seconds))
+
+
+async def _submit(request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment]) -> Submitted:
+    submitter, principal = context_of(request).submitter, principal_of(request)
+    key = _idempotency_key(request)
+    try:
+        route = await route_of(request, create, serving)
+    except (PreviousNotFound, PreviousNotFinished):
+        # What it continues may have gone since the key was first used.
+        if replayed := await submitter.replayed(raw, principal.name, key):
+            return replayed
+        raise
+    return await submitter.submit(create, raw, Submission(principal.name, route.previous, key, principal.max_in_flight))
 
 
 def _idempotency_key(request: web.Request) -> str | None:

@@ -106,6 +106,21 @@ class Submitter:
         log.info("response created", extra={"response_id": created.id, **fields})
         return Submitted(created.id, queued_view(new))
 
+    async def replayed(self, raw: bytes, owner: str, idempotency_key: str | None) -> Submitted | None:
+        """What the same key and body started before, if anything: it stays so, whatever became of its conditions.
+
+        Raises:
+            IdempotencyKeyReused
+            StoreUnavailable
+        """
+        found = await self.store.responses.started_by(owner, idempotency_key) if idempotency_key else None
+        if found is None:
+            return None
+        response_id, digest = found
+        if digest != hashlib.sha256(raw).hexdigest():
+            raise IdempotencyKeyReused
+        return Submitted(response_id, None)
+
     def _new(self, request: CreateRequest, raw: bytes, submission: Submission) -> NewResponse:
         owner, previous = submission.owner, submission.previous
         response_id = draw_id(lambda: f"{self.id_prefix}{uuid4()}", owner, self.store.shards)

@@ -14,7 +14,7 @@ import redis
 
 from tests.support.obliging import obliging
 from tests.support.refusals import Refusal, refusal
-from tests.support.replica import ALICE, BOB, CACHED, MASTER_KEY, NATIVE, Replica, make_config, running_replica
+from tests.support.replica import ALICE, BOB, CACHED, MASTER_KEY, NATIVE, Replica, create, make_config, running_replica
 from tests.support.sse import read_stream
 from tests.support.upstreams import Upstream, running_script
 from tests.support.waiting import wait_until
@@ -285,3 +285,19 @@ async def test_the_retries_of_an_sdk_with_a_key_start_one_run(pollux: Replica, u
     async with pollux.http() as http:
         await ended(http, first.id)
     assert len(upstream.requests) == 1
+
+
+async def test_a_replay_does_not_ask_for_what_it_continues_which_may_have_gone(pollux: Replica) -> None:
+    async with pollux.http() as http:
+        first = await create(pollux, "first")
+        await http.get(f"responses/{first}?wait=10")
+        body = {"model": CACHED, "input": "go on", "background": True, "previous_response_id": first}
+        made = await (await http.post("responses", json=body, headers={"Idempotency-Key": "k"})).json()
+        await http.delete(f"responses/{first}")
+        again = await http.post("responses", json=body, headers={"Idempotency-Key": "k"})
+        assert again.status == 200
+        assert (await again.json())["id"] == made["id"]
+        other = await http.post("responses", json={**body, "input": "x"}, headers={"Idempotency-Key": "k"})
+        assert (await other.json())["error"]["code"] == "idempotency_key_reused"
+        fresh = await http.post("responses", json=body, headers={"Idempotency-Key": "l"})
+        assert (await fresh.json())["error"]["code"] == "previous_response_not_found"
