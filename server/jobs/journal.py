@@ -68,7 +68,7 @@ class Journal:
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._stored_fields: dict[str, str | bytes] = {}
-        self._sending = 0
+        self._sending = False
         self._closed = False
         self._moved = asyncio.Event()
         self._failure: Lost | StoreGone | None = None
@@ -156,8 +156,8 @@ class Journal:
 
     def take(self) -> Append:
         """Everything that waits, as one batch. Stays here until `settle` says that it is stored."""
-        self._sending = len(self._frames)
-        return self._append(self._sending)
+        self._sending = True
+        return self._append(len(self._frames))
 
     def _append(self, count: int) -> Append:
         first = self._committed + 1
@@ -166,7 +166,7 @@ class Journal:
 
     def settle(self, append: Append, step: Step) -> None:
         """The outcome of a batch that was taken."""
-        self._sending = 0
+        self._sending = False
         if step.outcome is Outcome.OK:
             self._drop(append.last)
             self._stored_fields |= append.fields
@@ -220,7 +220,7 @@ class Journal:
         self._committed = last
 
     def fail(self, failure: Lost | StoreGone) -> None:
-        self._sending = 0
+        self._sending = False
         self._failure = failure
         self._moved.set()
         if isinstance(failure, Lost):
@@ -228,7 +228,7 @@ class Journal:
 
     def unsent(self) -> None:
         """The batch that was taken may not have arrived: it will be sent again."""
-        self._sending = 0
+        self._sending = False
         self._moved.set()
 
 
