@@ -13,7 +13,7 @@ import orjson
 from server.jobs.journal import Committer, Journal, Lost, StoreGone, Unservable
 from server.jobs.produce import LAST_OPENING, Producer
 from server.jobs.view import fold_log
-from server.protocol.events import encode_lifecycle
+from server.protocol.events import splice_lifecycle
 from server.protocol.fold import dumps
 from server.protocol.intake import Ending, failure
 from server.protocol.lifecycle import Status, terminal_event
@@ -96,9 +96,8 @@ class Runner:
             known = ((raw_id, who.id), (journal.lease.previous, who.request.get("previous_response_id")))
             final["error"]["message"] = _without_raw_ids(final["error"]["message"], known)
         snapshot = dumps(final)
-        told = {**orjson.loads(snapshot), "output": []} if ending.status is Status.CANCELLED else None
-        kind = terminal_event(ending.status)
-        frame = encode_lifecycle(kind, journal.next_number, told or orjson.loads(snapshot))
+        told = dumps({**final, "output": []}) if ending.status is Status.CANCELLED else snapshot
+        frame = splice_lifecycle(terminal_event(ending.status), journal.next_number, told)
         await journal.finish(frame, ending.status, snapshot, abandon=not ending.by_provider)
 
     async def _arrived(self, response_id: str) -> tuple[Reading | None, list[dict[str, object]]]:

@@ -114,10 +114,13 @@ def _top_level_number(data: bytes) -> tuple[int, int] | None:
 
 def encode_lifecycle(event_type: str, number: int, response: dict[str, Any]) -> bytes:
     """The frame of an event that carries a response."""
-    return encode_frame(
-        event_type,
-        orjson.dumps({"type": event_type, "sequence_number": number, "response": response}),
-    )
+    return splice_lifecycle(event_type, number, orjson.dumps(response))
+
+
+def splice_lifecycle(event_type: str, number: int, response: bytes) -> bytes:
+    """The same frame around a response that is JSON already."""
+    data = b'{"type":"%b","sequence_number":%d,"response":%b}' % (event_type.encode(), number, response)
+    return encode_frame(event_type, data)
 
 
 def halve_lifecycle(event_type: str, response: dict[str, Any]) -> tuple[bytes, bytes]:

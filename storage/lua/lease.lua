@@ -82,8 +82,7 @@ for _ = 1, 64 do
   local queue = queue_prefix .. owner
   local popped = redis.call('ZPOPMIN', queue)
   if redis.call('EXISTS', queue) == 1 then
-    local newest = redis.call('ZRANGE', rotation, -1, -1, 'WITHSCORES')
-    redis.call('ZADD', rotation, newest[2] + 1, owner)
+    redis.call('ZADD', rotation, last_turn(rotation), owner)
   else
     redis.call('ZREM', rotation, owner)
   end

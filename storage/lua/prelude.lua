@@ -6,11 +6,16 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- The turn behind all who wait already.
+local function last_turn(rotation)
+  local newest = redis.call('ZRANGE', rotation, -1, -1, 'WITHSCORES')
+  return newest[2] and newest[2] + 1 or 0
+end
+
 -- Queue a job, and give its owner a turn behind all who wait already.
 local function enqueue(queue, rotation, owner, id, score)
   redis.call('ZADD', queue, score, id)
-  local newest = redis.call('ZRANGE', rotation, -1, -1, 'WITHSCORES')
-  redis.call('ZADD', rotation, 'NX', newest[2] and newest[2] + 1 or 0, owner)
+  redis.call('ZADD', rotation, 'NX', last_turn(rotation), owner)
 end
 
 -- Drop from an owner's index what has expired; a few each time, so that it never costs a pause.
