@@ -21,7 +21,7 @@ from server.api.routes import add_routes, add_worker_routes
 from server.config import Config
 from server.hub import Hub
 from server.jobs.cancels import UpstreamCancels
-from server.jobs.journal import Committer
+from server.jobs.committer import Committer
 from server.jobs.produce import Producer
 from server.jobs.run import Runner
 from server.jobs.submit import Submitter

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from storage import Cursor, Store, StoreError, StoreUnavailable
+from storage import Cursor, Shard, Store, StoreError, StoreUnavailable
 
 log = logging.getLogger("pollux.hub")
 
@@ -39,7 +39,7 @@ class _Watch:
 class Hub:
     """Who waits for what, in this process."""
 
-    def __init__(self, store: Store, *, wake: Callable[[], None], revoked: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, *, wake: Callable[[Shard], None], revoked: Callable[[str], None]) -> None:
         self._store = store
         self._on_wake = wake
         self._on_revoked = revoked
@@ -56,8 +56,8 @@ class Hub:
             self._positions[response_id] = to
             self._wake_all(response_id, over=over)
 
-    def wake(self) -> None:
-        self._on_wake()
+    def wake(self, shard: Shard) -> None:
+        self._on_wake(shard)
 
     def revoked(self, response_id: str) -> None:
         self._on_revoked(response_id)

@@ -8,12 +8,13 @@ has the listener. redis-py's own retries stay on, because every script may run t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
@@ -24,6 +25,7 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     TryAgainError,
 )
@@ -34,6 +36,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
+from storage.cluster import Cluster, Command
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
 
 POOL_SIZE = 32
@@ -60,7 +63,7 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except (RedisError, OSError) as error:
+    except (RedisError, RedisClusterException, OSError) as error:
         raise _meaning(error) from error
 
 
@@ -82,8 +85,8 @@ async def answered() -> AsyncIterator[None]:
 
 def _meaning(error: BaseException) -> StoreError:
     # What a server answers to a new connection, a wrong password for one, redis-py wraps.
-    while isinstance(error, RedisConnectionError) and isinstance(error.__cause__, RedisError):
-        error = error.__cause__
+    while isinstance(error, RedisConnectionError | RedisClusterException) and (inner := _within(error)):
+        error = inner
     text = str(error) or type(error).__name__
     if isinstance(error, AuthenticationError | NoPermissionError):
         return StoreMisfit(f"the store refuses these credentials: {text}")
@@ -93,53 +96,123 @@ def _meaning(error: BaseException) -> StoreError:
         return StoreUnavailable(text)
     if isinstance(error, OutOfMemoryError) or "OOM" in text:
         return StoreFull(text)
+    if isinstance(error, RedisClusterException):
+        return StoreUnavailable(text)
     return StoreError(text)
+
+
+def _within(error: BaseException) -> BaseException | None:
+    inner = error.__cause__ or (error.__context__ if isinstance(error, RedisClusterException) else None)
+    return inner if isinstance(inner, RedisError | RedisClusterException) else None
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Waits for a connection as the other pool does, and asks the sentinels where the primary is."""
 
 
+Client = Redis | Cluster
+"""Of one server, or of a cluster of them: the same commands."""
+
+
 class Connections:
-    """All connections of one process to one server, by purpose; with sentinels, to whichever is the primary."""
+    """All connections of one process to one store, by purpose; with sentinels, to whichever is the primary."""
 
     def __init__(self, url: str) -> None:
-        self.commands = Redis.from_pool(_pool(url, POOL_SIZE))
-        self.renewals = Redis.from_pool(_pool(url, 1))
-        # The listener makes its own connections anew, with jitter: no retry below it. RESP2, because a subscribed
-        # connection then answers everything, pings included, as plain lists.
-        self._listening = _pool(url, 1, protocol=2, retry=Retry(NoBackoff(), 0))
+        self.clustered = urlsplit(url).scheme in ("cluster", "clusters")
+        self.commands = _client(url, POOL_SIZE)
+        self.renewals = _client(url, 1)
+        self._pool_of_listening = None if self.clustered else _pool(url, 1, **_LISTENING)
 
     @property
     def db(self) -> int:
-        return int(self._listening.connection_kwargs.get("db") or 0)
+        return int(self._pool_of_listening.connection_kwargs.get("db") or 0) if self._pool_of_listening else 0
 
     def new_listening_connection(self) -> Connection:
-        """A connection outside every pool; the caller disconnects it."""
-        connection: Connection = self._listening.make_connection()  # type: ignore[no-untyped-call]
+        """A connection outside every pool; the caller disconnects it. In a cluster, to any of its nodes."""
+        if isinstance(self.commands, Cluster):
+            return self.commands.new_connection(**_LISTENING)
+        assert self._pool_of_listening is not None
+        connection: Connection = self._pool_of_listening.make_connection()  # type: ignore[no-untyped-call]
         return connection
 
     async def aclose(self) -> None:
         await self.commands.aclose()
         await self.renewals.aclose()
-        await self._listening.aclose()
-        for pool in (self.commands.connection_pool, self.renewals.connection_pool, self._listening):
+        pools = [client.connection_pool for client in (self.commands, self.renewals) if isinstance(client, Redis)]
+        if self._pool_of_listening is not None:
+            await self._pool_of_listening.aclose()
+            pools.append(self._pool_of_listening)
+        for pool in pools:
             if isinstance(pool, _SentinelPool):
                 for sentinel in pool.sentinel_manager.sentinels:
                     await sentinel.aclose()
 
 
+# The listener makes its own connections anew, with jitter: no retry below it. RESP2, because a subscribed connection
+# then answers everything, pings included, as plain lists.
+_LISTENING: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
+
+
+async def ask(client: Client, *command: Any, **options: Any) -> Any:
+    """The answer to one command."""
+    return await client.execute_command(*command, **options)  # type: ignore[no-untyped-call]
+
+
+async def exchange(client: Client, commands: Sequence[Command]) -> list[Any]:
+    """The answers to commands that follow each other on one connection; an error is the answer to its own command."""
+    if isinstance(client, Cluster):
+        return await client.exchange(commands)
+    async with client.pipeline(transaction=False) as pipe:
+        for command in commands:
+            pipe.execute_command(*command)
+        answers = await pipe.execute(raise_on_error=False)
+    if any(isinstance(answer, ReadOnlyError) for answer in answers):
+        # Once a primary: whoever connects anew by name may find the one that is.
+        await client.connection_pool.disconnect(inuse_connections=False)
+    return answers
+
+
+def _client(url: str, size: int) -> Client:
+    parts = urlsplit(url)
+    if parts.scheme not in ("cluster", "clusters"):
+        return Redis.from_pool(_pool(url, size))
+    credentials, at, places = parts.netloc.rpartition("@")
+    nodes = _places(places, 6379)
+    alike = parts._replace(scheme="redis" if parts.scheme == "cluster" else "rediss", netloc=f"{credentials}{at}node")
+    given: dict[str, Any] = dict(parse_url(alike.geturl()))
+    given.pop("host", None)
+    if given.pop("connection_class", None) is not None:
+        given["ssl"] = True
+    if given.pop("db", 0):
+        raise ValueError("a cluster has one database")
+    return Cluster(nodes, **_PATIENCE, **_OVER_TCP, **given)
+
+
+def _places(text: str, default_port: int) -> list[tuple[str, int]]:
+    """`host:port,host:port`, IPv6 in brackets."""
+    found = [urlsplit(f"//{place}") for place in text.split(",")]
+    return [(place.hostname or "", place.port or default_port) for place in found]
+
+
+_PATIENCE: dict[str, Any] = {
+    "socket_timeout": None,
+    "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), RETRIES),
+}
+_OVER_TCP: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_keepalive": True}
+
+
 def _pool(url: str, size: int, **options: Any) -> ConnectionPool:
     options = {
-        "socket_timeout": None,
-        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), RETRIES),
+        **_PATIENCE,
+        # Once a primary: a new connection, by name, may find the one that is.
+        "retry_on_error": [ReadOnlyError],
         "max_connections": size,
         "timeout": POOL_TIMEOUT_S,
         **options,
     }
     scheme = urlsplit(url).scheme
     if scheme != "unix":
-        options |= {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_keepalive": True}
+        options |= _OVER_TCP
     if scheme in ("sentinel", "sentinels"):
         return _sentinel_pool(url, options)
     return BlockingConnectionPool.from_url(url, **options)
@@ -156,7 +229,7 @@ def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
     service, _, db = parts.path.strip("/").partition("/")
     if not service:
         raise ValueError("no service")
-    nodes = [(host, int(port or 26379)) for host, _, port in (place.rpartition(":") for place in places.split(","))]
+    nodes = _places(places, 26379)
     asked = dict(parse_qsl(parts.query))
     secure = {"ssl": True} if parts.scheme == "sentinels" else {}
     sentinels = Sentinel(  # type: ignore[no-untyped-call]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
-from storage.connection import Connections, answered, translated
+from storage.connection import Connections, answered
 from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, shard_of
 from storage.records import Append, Durability, Finish, Lease, Outcome, Step, UpstreamCancel, Verdict
-from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Call
+from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Argument
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+_OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 
 FRESH_MS = 4000
 """How old our last answer may be for a `lease` to reclaim: idle workers ask every second."""
@@ -27,7 +34,8 @@ class Jobs:
         """When each shard last answered a `lease`, by the server's clock (ms)."""
         self.shards = [Shard(n) for n in range(shards)]
 
-    def _shard(self, response_id: str) -> Shard:
+    def shard_of(self, response_id: str) -> Shard:
+        """Where it lies: what one shard can't do, another one still may."""
         return self.shards[shard_of(response_id, len(self.shards))]
 
     async def lease(
@@ -51,44 +59,68 @@ class Jobs:
             )
         return _lease(answer) if answer[0] == b"job" else None
 
-    async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[Outcome]:
-        """Renew these, in order, one round trip a shard. One that ran out but was not reclaimed lives again."""
-        outcomes: dict[tuple[str, str], Outcome] = {}
-        for shard in {self._shard(lease.id) for lease in leases}:
-            mine = [lease for lease in leases if self._shard(lease.id) == shard]
-            answer = await RENEW.run(
-                self._renewals,
-                [shard.leases, *(shard.record(lease.id) for lease in mine)],
-                [int(lease_s * 1000), *(word for lease in mine for word in (lease.id, lease.token))],
-            )
-            for lease, word in zip(mine, answer, strict=True):
-                outcomes[lease.id, lease.token] = Outcome(word.decode())
-        return [outcomes[lease.id, lease.token] for lease in leases]
+    async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[Outcome | StoreError]:
+        """Renew these, in order, one round trip a shard. One that ran out but was not reclaimed lives again.
+
+        A shard that does not answer hides nothing of the others.
+        """
+        return await self._by_shard(leases, lambda lease: lease.id, partial(self._renew, lease_s))
+
+    async def _renew(self, lease_s: float, shard: Shard, leases: Sequence[Lease]) -> list[Outcome | StoreError]:
+        answer = await RENEW.run(
+            self._renewals,
+            [shard.leases, *(shard.record(lease.id) for lease in leases)],
+            [int(lease_s * 1000), *(word for lease in leases for word in (lease.id, lease.token))],
+        )
+        return [Outcome(word.decode()) for word in answer]
 
     async def append_many(self, appends: Sequence[Append], lease_s: float) -> list[Step | StoreError]:
-        """Append each batch to its log and renew its lease, all in one round trip.
+        """Append each batch to its log and renew its lease, one round trip a shard.
 
-        An answer that is an error concerns its own batch only: nothing of that one was written.
+        An answer that is an error concerns its own batch, or its own shard, only: nothing of it was written.
         """
-        calls: list[Call] = []
+        return await self._by_shard(appends, lambda append: append.lease.id, partial(self._append, lease_s))
+
+    async def _append(self, lease_s: float, shard: Shard, appends: Sequence[Append]) -> list[Step | StoreError]:
+        args: list[Argument] = [int(lease_s * 1000), shard.record(""), shard.log(""), shard.moved("")]
         for append in appends:
-            lease, shard = append.lease, self._shard(append.lease.id)
-            fields = (word for item in append.fields.items() for word in item)
-            calls.append(
-                (
-                    [shard.record(lease.id), shard.log(lease.id), shard.leases],
-                    [
-                        *(lease.id, lease.token, lease.epoch, append.first, append.last),
-                        *(int(lease_s * 1000), shard.moved(lease.id), append.frames, *fields),
-                    ],
-                )
-            )
-        return [_step_or_error(answer) for answer in await APPEND.run_many(self._client, calls)]
+            lease, fields = append.lease, append.fields
+            args += (lease.id, lease.token, lease.epoch, append.first, append.last, append.frames, 2 * len(fields))
+            for field in fields.items():
+                args += field
+        answer = await APPEND.run(self._client, [shard.leases], args)
+        return [
+            StoreError(detail.decode()) if word == b"error" else Step(_OUTCOMES[word], detail)
+            for word, detail in zip(answer[::2], answer[1::2], strict=True)
+        ]
+
+    async def _by_shard(
+        self,
+        items: Sequence[T],
+        id_of: Callable[[T], str],
+        ask: Callable[[Shard, Sequence[T]], Awaitable[list[A | StoreError]]],
+    ) -> list[A | StoreError]:
+        """Each item's answer in order, all shards asked at once."""
+        shards: dict[Shard, list[int]] = {}
+        for place, item in enumerate(items):
+            shards.setdefault(self.shard_of(id_of(item)), []).append(place)
+
+        async def answers_of(shard: Shard, places: list[int]) -> list[A | StoreError]:
+            try:
+                return await ask(shard, [items[place] for place in places])
+            except StoreError as error:
+                return [error] * len(places)
+
+        answers: dict[int, A | StoreError] = {}
+        told = await asyncio.gather(*(answers_of(shard, places) for shard, places in shards.items()))
+        for places, some in zip(shards.values(), told, strict=True):
+            answers.update(zip(places, some, strict=True))
+        return [answers[place] for place in range(len(items))]
 
     async def finish(self, finish: Finish) -> Step:
         """End the response: its last batch, its status and its final object in one step."""
         append = finish.append
-        lease, shard = append.lease, self._shard(append.lease.id)
+        lease, shard = append.lease, self.shard_of(append.lease.id)
         fields = (word for item in append.fields.items() for word in item)
         answer = await FINISH.run_durably(
             self._client,
@@ -124,11 +156,11 @@ class Jobs:
         """Have a provider's run cancelled that was never noted on its record."""
         cancel = UpstreamCancel(int(time.time() * 1000), deployment, provider_id)
         async with answered():
-            await self._client.zadd(self._shard(lease.id).upstream_cancels, {_member(cancel): 0})
+            await self._client.zadd(self.shard_of(lease.id).upstream_cancels, {_member(cancel): 0})
 
     async def release(self, lease: Lease, *, attempted: bool = False) -> Outcome:
         """Hand the job back for another worker to take at once. Counts as no attempt, unless `attempted`."""
-        shard = self._shard(lease.id)
+        shard = self.shard_of(lease.id)
         answer = await RELEASE.run(
             self._client,
             [shard.record(lease.id), shard.leases, shard.queue(lease.owner), shard.rotation],
@@ -143,16 +175,6 @@ def _member(cancel: UpstreamCancel) -> str:
 
 def _step(answer: list[Any]) -> Step:
     return Step(Outcome(answer[0].decode()), int(answer[1]))
-
-
-def _step_or_error(answer: Any) -> Step | StoreError:
-    if not isinstance(answer, Exception):
-        return _step(answer)
-    try:
-        with translated():
-            raise answer
-    except StoreError as error:
-        return error
 
 
 def _lease(answer: list[Any]) -> Lease:

@@ -1,5 +1,8 @@
 """The listener: one subscribed connection a process, made anew with jitter whenever it breaks.
 
+In a cluster it is a connection to any node, because what is published on one is heard on all. Keyspace notifications
+are not: of records on other nodes that are removed by hand, only a sweep tells.
+
 A notification carries no state, only "look again". What is missed while the connection is down costs nothing but
 time: on reconnecting every subscription is acknowledged anew, and an acknowledgement counts as a notification.
 """
@@ -40,8 +43,8 @@ class Ear(Protocol):
     def moved(self, response_id: str, to: Cursor | None, *, over: bool) -> None:
         """The response moved to this place, and perhaps it ended there; None: look for yourself."""
 
-    def wake(self) -> None:
-        """There may be a job to lease."""
+    def wake(self, shard: Shard) -> None:
+        """There may be a job to lease in this shard."""
 
     def revoked(self, response_id: str) -> None:
         """This response was cancelled or deleted."""
@@ -58,7 +61,7 @@ class Listener:
         self._wanted: set[str] = set()
         self._awaited: dict[str, asyncio.Future[None]] = {}
         self._keyspace = f"__keyspace@{connections.db}__:"
-        self._wakes = {shard.wake for shard in self._shards}
+        self._wakes = {shard.wake: shard for shard in self._shards}
         self._revokes = {shard.revoked for shard in self._shards}
 
     def _shard(self, response_id: str) -> Shard:
@@ -154,7 +157,7 @@ class Listener:
             return
         name = channel.decode()
         if name in self._wakes:
-            self._ear.wake()
+            self._ear.wake(self._wakes[name])
         elif name in self._revokes:
             if kind == b"message":
                 self._ear.revoked(data.decode())

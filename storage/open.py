@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from storage.connection import Connections, answered
+from storage.cluster import Cluster
+from storage.connection import Connections, answered, ask
 from storage.embedded import default_directory, embedded_server
 from storage.errors import StoreError, StoreMisfit, StoreUnavailable
 from storage.jobs import Jobs
@@ -26,6 +27,8 @@ log = logging.getLogger("pollux.store")
 OLDEST = (7, 0)
 OLDEST_FSYNC = (7, 2)
 """Since then there is WAITAOF. Valkey calls itself Redis 7.2."""
+SHARDS_OF_CLUSTER = 16
+"""Enough to spread the owners over a handful of nodes."""
 PATIENCE_S = 30.0
 """How long a starting process waits for a server that does not answer (yet)."""
 
@@ -47,15 +50,17 @@ class Store:
         return Listener(self.connections, self.shards, ear)
 
     async def ping(self) -> None:
-        """Raise `StoreUnavailable` unless the server answers."""
-        async with answered():
-            await self.connections.commands.ping()
+        """Raise `StoreUnavailable` unless the server answers; of a cluster, the node that keeps the settings."""
+        await _ping(self.connections)
 
 
 @asynccontextmanager
-async def open_store(url: str, shards: int = 1, durability: Durability = Durability.NONE) -> AsyncIterator[Store]:
-    """Open `embedded://[directory]`, `redis://…`, `rediss://…` or `unix://…`.
+async def open_store(
+    url: str, shards: int | None = None, durability: Durability = Durability.NONE
+) -> AsyncIterator[Store]:
+    """Open `embedded://[directory]`, `redis://…`, `rediss://…`, `unix://…`, `sentinel://…` or `cluster://…`.
 
+    Without `shards` it has those that it was made with; a new one gets 1, on a cluster `SHARDS_OF_CLUSTER`.
     Waits up to `PATIENCE_S` for a server that is still starting.
 
     Raises:
@@ -70,13 +75,13 @@ async def open_store(url: str, shards: int = 1, durability: Durability = Durabil
         directory = _absolute(place) if place else default_directory()
         async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
             yield await _store(f"embedded://{directory}", links, shards, durability)
-    elif parts.scheme in ("redis", "rediss", "unix", "sentinel", "sentinels"):
+    elif parts.scheme in ("redis", "rediss", "unix", "sentinel", "sentinels", "cluster", "clusters"):
         async with _connected(url) as links:
             yield await _store(_without_password(url), links, shards, durability)
     else:
         raise StoreMisfit(
             f"the store {parts.scheme or url!r} is not known: use embedded://[directory], redis://host:port/db, "
-            "rediss://…, unix:///path/to/socket or sentinel://host:port,host:port/service"
+            "rediss://…, unix:///path/to/socket, sentinel://host:port,host:port/service or cluster://host:port,host:port"
         )
 
 
@@ -91,10 +96,10 @@ async def _connected(url: str) -> AsyncIterator[Connections]:
         await connections.aclose()
 
 
-async def _store(name: str, connections: Connections, shards: int, durability: Durability) -> Store:
+async def _store(name: str, connections: Connections, shards: int | None, durability: Durability) -> Store:
     await _reach(name, connections)
     await _inspect(connections, durability)
-    secret = await _settle(connections, shards)
+    shards, secret = await _settle(connections, shards)
     return Store(
         name=name,
         shards=shards,
@@ -109,8 +114,7 @@ async def _reach(name: str, connections: Connections) -> None:
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while True:
         try:
-            async with answered():
-                await connections.commands.ping()
+            await _ping(connections)
             return
         except StoreUnavailable as error:
             if asyncio.get_running_loop().time() > deadline:
@@ -119,24 +123,44 @@ async def _reach(name: str, connections: Connections) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _inspect(connections: Connections, durability: Durability) -> None:
+async def _ping(connections: Connections) -> None:
+    # Not PING, which a cluster answers wherever it is asked.
     async with answered():
-        about = await connections.commands.info("server", "cluster", "memory", "persistence")
+        await connections.commands.exists(SETTINGS)
+
+
+async def _inspect(connections: Connections, durability: Durability) -> None:
+    for about in await _servers(connections):
+        _check_server(about, durability, clustered=connections.clustered)
+    if not connections.clustered:  # there each node tells of its own keys only, and we listen to one
+        await _check_keyspace_notifications(connections)
+
+
+async def _servers(connections: Connections) -> list[dict[str, Any]]:
+    """What each server says of itself; of a cluster, each primary."""
+    wanted = ("INFO", "server", "cluster", "memory", "persistence")
+    client = connections.commands
+    async with answered():
+        if not isinstance(client, Cluster):
+            return [await ask(client, *wanted)]
+        return [await ask(client, *wanted, target_nodes=node) for node in client.get_primaries()]
+
+
+def _check_server(about: Mapping[str, Any], durability: Durability, *, clustered: bool) -> None:
     version = str(about.get("redis_version", "0.0"))
     release = tuple(int(part) for part in version.split(".")[:2])
     if release < OLDEST:
         raise StoreMisfit(f"the store is Redis {version}: Pollux needs Redis 7.0 or newer, or any Valkey")
     if durability is Durability.FSYNC and (release < OLDEST_FSYNC or not about.get("aof_enabled")):
         raise StoreMisfit("store_sync: fsync needs Redis 7.2 or newer, or Valkey, with appendonly yes")
-    if about.get("cluster_enabled"):
-        raise StoreMisfit("the store is a Redis Cluster, which this version does not serve yet")
+    if about.get("cluster_enabled") and not clustered:
+        raise StoreMisfit("the store is a node of a Redis Cluster: name it as cluster://host:port,host:port")
     if about.get("maxmemory") and about.get("maxmemory_policy") != "noeviction":
         log.warning(
             "the store evicts keys when it is full (maxmemory-policy %s): running jobs can be lost; "
             "run CONFIG SET maxmemory-policy noeviction",
             about.get("maxmemory_policy"),
         )
-    await _check_keyspace_notifications(connections)
 
 
 async def _check_keyspace_notifications(connections: Connections) -> None:
@@ -154,20 +178,19 @@ async def _check_keyspace_notifications(connections: Connections) -> None:
         )
 
 
-async def _settle(connections: Connections, shards: int) -> bytes:
+async def _settle(connections: Connections, shards: int | None) -> tuple[int, bytes]:
     """Agree with all other processes on the number of shards and on the secret."""
-    client = connections.commands
+    client: Any = connections.commands
     async with answered():
-        await client.hsetnx(SETTINGS, "shards", shards)
+        await client.hsetnx(SETTINGS, "shards", shards or (SHARDS_OF_CLUSTER if connections.clustered else 1))
         await client.hsetnx(SETTINGS, "id_secret", secrets.token_hex(32))
-        settings: Any = await client.hmget(SETTINGS, "shards", "id_secret")
-    kept, secret = settings
-    if int(kept) != shards:
+        kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
+    if shards is not None and int(kept) != shards:
         raise StoreMisfit(
             f"the store was made with shards: {int(kept)}, the config says {shards}: keys would be looked for in "
             "the wrong place. Set it back, or use an empty store."
         )
-    return bytes.fromhex(secret.decode())
+    return int(kept), bytes.fromhex(secret.decode())
 
 
 @contextmanager

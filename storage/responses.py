@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ from storage.records import (
     Reading,
     Record,
 )
-from storage.scripts import CANCEL, CREATE, DELETE, READ
+from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ
 
 _FIELDS = ("owner", "status", "model", "created_at", "stream", "epoch", "last", "deployment", "provider_id")
 _CONTENT = ("request", "base", "snapshot")
@@ -181,15 +182,21 @@ class Responses:
         return rank
 
     async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
-        """The records of these, in order and in one round trip; None for one that is gone."""
-        async with answered(), self._client.pipeline(transaction=False) as pipe:
-            for response_id in ids:
-                pipe.hmget(self._shard(response_id).record(response_id), _FIELDS)
-            rows = await pipe.execute()
-        return [
-            _record(response_id, dict(zip(_FIELDS, row, strict=True)))
+        """The records of these in order, one round trip a shard; None for one that is gone."""
+        shards: dict[Shard, list[str]] = {}
+        for response_id in ids:
+            shards.setdefault(self._shard(response_id), []).append(response_id)
+        found: dict[str, Record | None] = {}
+        for some in await asyncio.gather(*(self._find_many(shard, mine) for shard, mine in shards.items())):
+            found.update(some)
+        return [found[response_id] for response_id in ids]
+
+    async def _find_many(self, shard: Shard, ids: Sequence[str]) -> dict[str, Record | None]:
+        rows = await FIND.run(self._client, [shard.record(response_id) for response_id in ids], _FIELDS)
+        return {
+            response_id: _record(response_id, dict(zip(_FIELDS, row, strict=True)))
             for response_id, row in zip(ids, rows, strict=True)
-        ]
+        }
 
 
 def _record(response_id: str, fields: dict[str, bytes | None]) -> Record | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from server.errors import PolluxError
 from server.upstream.client import Call, Upstream, is_passing, read_body
 from server.upstream.deployments import Deployments
-from storage import Store, StoreError, UpstreamCancel
+from storage import Shard, Store, StoreError, UpstreamCancel
 
 log = logging.getLogger("pollux.jobs")
 
@@ -38,15 +38,17 @@ class UpstreamCancels:
         """Until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
-            try:
-                for shard in self.store.jobs.shards:
-                    due = await self.store.jobs.claim_cancels(shard, AT_ONCE, CLAIM_S)
-                    told = await asyncio.gather(*(self._tell(cancel) for cancel in due))
-                    for cancel, settled in zip(due, told, strict=True):
-                        if settled:
-                            await self.store.jobs.settle_cancel(shard, cancel)
-            except StoreError as error:
-                log.debug("upstream cancels put off: %s", error)
+            await asyncio.gather(*(self._run_once(shard) for shard in self.store.jobs.shards))
+
+    async def _run_once(self, shard: Shard) -> None:
+        try:
+            due = await self.store.jobs.claim_cancels(shard, AT_ONCE, CLAIM_S)
+            told = await asyncio.gather(*(self._tell(cancel) for cancel in due))
+            for cancel, settled in zip(due, told, strict=True):
+                if settled:
+                    await self.store.jobs.settle_cancel(shard, cancel)
+        except StoreError as error:
+            log.debug("upstream cancels put off: %s", error)
 
     async def _tell(self, cancel: UpstreamCancel) -> bool:
         """Whether the matter is settled: told, or never to be."""

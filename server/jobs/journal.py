@@ -1,37 +1,26 @@
-"""The writing side of the event logs: one group commit a process.
+"""The writing side of one event log: what its run has added, and what of it is stored.
 
-A run adds frames to its journal and goes on; the committer sends what all journals of this process have gathered as
-one pipeline, again and again. So the store sees a few large calls, whatever the number of jobs, and a slow store makes
-the batches larger instead of the queue longer.
+A run adds frames and goes on; the group commit (`committer.py`) takes and stores them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import random
 from collections import deque
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Protocol
 
-from storage import Append, Finish, Lease, Outcome, Step, Store, StoreError, StoreFull, StoreUnavailable
+from storage import Append, Finish, Lease, Outcome, Step, StoreError
 
 log = logging.getLogger("pollux.jobs")
 
-T = TypeVar("T")
-
-INTERVAL_S = 0.02
-"""How long frames gather before they are sent: below what a reader notices."""
 EAGER_BYTES = 64 * 1024
 """A journal that holds more than this is sent at once."""
 PENDING_BYTES = 4 * 1024 * 1024
 """A journal that holds more than this takes no more: its run stops reading, and the provider has to wait."""
 KEPT_BYTES = 64 * 1024
 """What a journal keeps of what is stored, should a failover lose it: a second of events, at most."""
-COMMIT_BYTES = 8 * 1024 * 1024
-"""What one pipeline carries at most: a larger one would hold up everybody's commands."""
 
 
 class Lost(Exception):
@@ -54,12 +43,22 @@ class Unservable(Exception):
     """No deployment in this replica's config serves the job: in a rolling change, another one's may."""
 
 
+class Lane(Protocol):
+    """Who stores what journals hold."""
+
+    def notice(self, journal: Journal, *, urgent: bool) -> None:
+        """This journal has something to `take`."""
+
+    async def finish(self, finish: Finish) -> Step:
+        """Store an end, however often it takes. Raises `StoreGone`."""
+
+
 class Journal:
     """The log of one leased job. Only its own run adds to it."""
 
-    def __init__(self, committer: Committer, lease: Lease, on_lost: Callable[[Outcome], None]) -> None:
+    def __init__(self, lane: Lane, lease: Lease, on_lost: Callable[[Outcome], None]) -> None:
         self.lease = lease
-        self._committer = committer
+        self._lane = lane
         self._on_lost = on_lost
         self._committed = lease.last
         self._frames: list[bytes] = []
@@ -89,7 +88,7 @@ class Journal:
         """Add the frame of the next number. Nobody sees it before it is stored."""
         self._frames.append(frame)
         self._bytes += len(frame)
-        self._committer.notice(self, urgent=urgent or self._bytes >= EAGER_BYTES)
+        self._lane.notice(self, urgent=urgent or self._bytes >= EAGER_BYTES)
 
     def note(self, **fields: str | bytes) -> None:
         """Set fields of the record together with the frame that is added next."""
@@ -98,7 +97,7 @@ class Journal:
     def set(self, **fields: str | bytes) -> None:
         """Set fields of the record with the next batch, which is sent at once."""
         self._fields |= fields
-        self._committer.notice(self, urgent=True)
+        self._lane.notice(self, urgent=True)
 
     async def room(self) -> None:
         """Wait until the journal may take more.
@@ -117,7 +116,7 @@ class Journal:
             Lost, StoreGone
 
         """
-        self._committer.notice(self, urgent=True)
+        self._lane.notice(self, urgent=True)
         await self._until(lambda: not self.dirty)
 
     async def finish(self, frame: bytes, status: str, snapshot: bytes, *, abandon: bool) -> None:
@@ -132,7 +131,7 @@ class Journal:
         self._frames.append(frame)
         while True:
             made = Finish(self._append(len(self._frames)), status, snapshot, abandon)
-            step = await self._committer.patiently(partial(self._committer.store.jobs.finish, made))
+            step = await self._lane.finish(made)
             if step.outcome is Outcome.OK:
                 return
             if not self._acknowledge(step):
@@ -175,7 +174,7 @@ class Journal:
         elif self._acknowledge(step):
             self._moved.set()
             if self.dirty:
-                self._committer.notice(self, urgent=True)
+                self._lane.notice(self, urgent=True)
         else:
             self.fail(Lost(step.outcome))
 
@@ -230,119 +229,3 @@ class Journal:
         """The batch that was taken may not have arrived: it will be sent again."""
         self._sending = False
         self._moved.set()
-
-
-class Committer:
-    """The group commit of one process. `run` must be running for anything to be stored."""
-
-    def __init__(self, store: Store, *, lease_s: float, store_grace_s: float) -> None:
-        self.store = store
-        self._lease_s = lease_s
-        self._store_grace_s = store_grace_s
-        self._dirty: dict[Journal, None] = {}
-        self._any = asyncio.Event()
-        self._urgent = asyncio.Event()
-
-    def new_grace(self) -> Grace:
-        return Grace(self._store_grace_s)
-
-    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer of the store, asked as often as it takes.
-
-        Raises:
-            StoreGone
-        """
-        grace = self.new_grace()
-        while True:
-            try:
-                return await ask()
-            except StoreUnavailable as error:
-                await grace.hold_on(error)
-
-    def notice(self, journal: Journal, *, urgent: bool) -> None:
-        self._dirty[journal] = None
-        self._any.set()
-        if urgent:
-            self._urgent.set()
-
-    async def run(self) -> None:
-        """Commit until cancelled."""
-        grace = self.new_grace()
-        while True:
-            await self._any.wait()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(INTERVAL_S):
-                    await self._urgent.wait()
-            batch = self._gather()
-            failed = await self._commit(batch)
-            if failed is None:
-                grace = self.new_grace()
-                continue
-            try:
-                await grace.hold_on(failed)
-            except StoreGone as gone:
-                for journal in list(self._dirty):
-                    journal.fail(gone)
-                self._dirty.clear()
-
-    def _gather(self) -> list[tuple[Journal, Append]]:
-        """The next pipeline. What does not fit is left for the one after it."""
-        batch, size = [], 0
-        for journal in list(self._dirty):
-            if size > COMMIT_BYTES:
-                break
-            del self._dirty[journal]
-            if journal.dirty:
-                size += journal.pending_bytes
-                batch.append((journal, journal.take()))
-        if not self._dirty:
-            self._any.clear()
-            self._urgent.clear()
-        return batch
-
-    async def _commit(self, batch: list[tuple[Journal, Append]]) -> StoreError | None:
-        """Send a pipeline; returns why some of it has to be sent again."""
-        if not batch:
-            return None
-        try:
-            answers = await self.store.jobs.append_many([append for _, append in batch], self._lease_s)
-        except StoreError as error:
-            answers = [error] * len(batch)
-        again: StoreError | None = None
-        for (journal, append), answer in zip(batch, answers, strict=True):
-            if isinstance(answer, Step):
-                journal.settle(append, answer)
-            elif isinstance(answer, StoreUnavailable | StoreFull):
-                again = answer
-                journal.unsent()
-                if journal.dirty:
-                    self.notice(journal, urgent=False)
-            else:
-                log.error("append failed: %s", answer, extra={"response_id": append.lease.id})
-                journal.fail(StoreGone(answer))
-        return again
-
-
-class Grace:
-    """Patience with a store that is away: backs off with jitter, and ends after `store_grace_s`."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._since: float | None = None
-        self._pause_s = 0.05
-
-    async def hold_on(self, error: StoreError) -> None:
-        """Wait a little.
-
-        Raises:
-            StoreGone: the time is over
-
-        """
-        now = asyncio.get_running_loop().time()
-        if self._since is None:
-            self._since = now
-            log.warning("store is away, holding on for up to %.0f s: %s", self._seconds, error)
-        if now - self._since >= self._seconds:
-            raise StoreGone(error) from error
-        await asyncio.sleep(random.uniform(self._pause_s / 2, self._pause_s))  # noqa: S311
-        self._pause_s = min(1.0, self._pause_s * 2)

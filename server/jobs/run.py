@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from server.jobs.journal import Committer, Journal, Lost, StoreGone, Unservable
+from server.jobs.committer import Committer
+from server.jobs.journal import Journal, Lost, StoreGone, Unservable
 from server.jobs.produce import LAST_OPENING, Producer
 from server.jobs.view import fold_log
 from server.protocol.events import splice_lifecycle
@@ -48,7 +49,7 @@ class Runner:
             Unservable: nothing was done; another replica may have another config
             Lost, StoreGone
         """
-        journal = Journal(self.committer, lease, on_lost)
+        journal = self.committer.open(lease, on_lost)
         who = Identity(lease.id, lease.created_at, parse_object(lease.request))
         ending = _VERDICTS.get(lease.verdict)
         if ending is None:

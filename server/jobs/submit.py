@@ -163,7 +163,9 @@ class Submitter:
                 try:
                     removed = await self.store.responses.delete(record, uuid4().hex)
                 except StoreError:
-                    break  # still away: later
+                    # Still away: later, and another one first, which may lie in a shard that is not.
+                    self._doubts[response_id] = self._doubts.pop(response_id)
+                    break
                 self._doubts.pop(response_id, None)
                 if removed:
                     log.info(

@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 from server.jobs.journal import Lost, StoreGone, Unservable
+from server.jobs.leaser import Leaser
 from server.protocol.lifecycle import Status
-from storage import Lease, Outcome, Store, StoreError
+from storage import Lease, Outcome, Shard, Store, StoreError
 
 log = logging.getLogger("pollux.jobs")
 
@@ -64,28 +63,26 @@ class Worker:
     ) -> None:
         self._store = store
         self._run_job = run
-        self._concurrency = concurrency
         self._lease_s = lease_s
-        self._max_attempts = max_attempts
-        self._max_age_s = max_age_s
+        self._leasers = {
+            shard: Leaser(store, shard, lease_s=lease_s, max_attempts=max_attempts, max_age_s=max_age_s)
+            for shard in store.jobs.shards
+            if concurrency
+        }
+        self._places = asyncio.Semaphore(concurrency)
+        """One for each run that may be, taken before its lease. Who waits longest gets the next: no shard starves."""
         self._active: dict[str, _Active] = {}
         self._draining = False
-        self._look = asyncio.Event()
-        # Kept until it is answered: a call whose answer was lost is repeated, and gets the job that it got.
-        self._tokens = {shard: uuid4().hex for shard in store.jobs.shards}
-        # After an outage nobody is reclaimed before a whole lease has passed: all renewals failed alike. Nor after
-        # our own start, which may come right after one.
-        self._reclaim_from = asyncio.get_running_loop().time() + lease_s
-        self._away = False
         self._pause_until = 0.0
 
     @property
     def active(self) -> int:
         return len(self._active)
 
-    def wake(self) -> None:
-        """There may be a job, or room for one."""
-        self._look.set()
+    def wake(self, shard: Shard) -> None:
+        """There may be a job in this shard."""
+        if leaser := self._leasers.get(shard):
+            leaser.look.set()
 
     def revoked(self, response_id: str) -> None:
         """Stop the run of this response, should it be ours: it was cancelled or deleted."""
@@ -94,14 +91,22 @@ class Worker:
 
     async def run(self) -> None:
         """Lease and run jobs until drained."""
+        async with asyncio.TaskGroup() as group:
+            for leaser in self._leasers.values():
+                group.create_task(self._run_all_of(leaser), name="leases")
+
+    async def _run_all_of(self, leaser: Leaser) -> None:
         while not self._draining:
-            self._look.clear()
-            if self._may_lease() and (lease := await self._lease()):
+            leaser.look.clear()
+            await self._places.acquire()
+            lease = await leaser.take() if self._may_lease() else None
+            if lease is not None:
                 await self._take_on(lease)
                 continue
+            self._places.release()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_S):
-                    await self._look.wait()
+                    await leaser.look.wait()
 
     async def renew(self) -> None:
         """Keep the leases of all runs alive, until cancelled."""
@@ -110,21 +115,21 @@ class Worker:
             held = [active.lease for active in self._active.values()]
             if not held:
                 continue
-            try:
-                outcomes = await self._store.jobs.renew(held, self._lease_s)
-            except StoreError as error:
-                self._note_outage(error)
-                continue
+            outcomes = await self._store.jobs.renew(held, self._lease_s)
             for lease, outcome in zip(held, outcomes, strict=True):
-                if outcome is Outcome.OVER and self._grant_a_round(lease):
+                if isinstance(outcome, StoreError):
+                    self._leasers[self._store.jobs.shard_of(lease.id)].note_outage(outcome)
+                elif outcome is Outcome.OVER and self._grant_a_round(lease):
                     continue
-                if outcome is not Outcome.OK:
+                elif outcome is not Outcome.OK:
                     self._lose(lease, outcome)
 
     async def drain(self, patience_s: float, hurry: asyncio.Event | None = None) -> None:
         """Take no more, let runs end for so long (or until `hurry`), then hand the rest to whoever is there."""
         self._draining = True
-        self._look.set()
+        for leaser in self._leasers.values():
+            leaser.look.set()
+            self._places.release()  # whoever waits for a place finds that it needs none any more
         if self._active and patience_s > 0:
             log.info("draining %d runs for up to %.0f s", len(self._active), patience_s)
             with contextlib.suppress(TimeoutError):
@@ -146,39 +151,8 @@ class Worker:
         finally:
             hurried.cancel()
 
-    async def _lease(self) -> Lease | None:
-        loop = asyncio.get_running_loop()
-        shards = list(self._store.jobs.shards)
-        random.shuffle(shards)
-        try:
-            for shard in shards:
-                lease = await self._store.jobs.lease(
-                    shard,
-                    self._tokens[shard],
-                    lease_s=self._lease_s,
-                    max_attempts=self._max_attempts,
-                    max_age_s=self._max_age_s,
-                    reclaim=not self._away and loop.time() >= self._reclaim_from,
-                )
-                self._tokens[shard] = uuid4().hex
-                if self._away:
-                    self._away = False
-                    self._reclaim_from = loop.time() + self._lease_s
-                    log.info("the store is back")
-                if lease is not None:
-                    return lease
-        except StoreError as error:
-            self._note_outage(error)
-        return None
-
     def _may_lease(self) -> bool:
-        paused = asyncio.get_running_loop().time() < self._pause_until
-        return len(self._active) < self._concurrency and not paused
-
-    def _note_outage(self, error: StoreError) -> None:
-        if not self._away:
-            log.warning("the store is away: %s", error)
-        self._away = True
+        return not self._draining and asyncio.get_running_loop().time() >= self._pause_until
 
     def _grant_a_round(self, lease: Lease) -> bool:
         """Whether a run whose response is over gets until the next renewal to find out by itself."""
@@ -194,8 +168,10 @@ class Worker:
             active.stop(outcome)
 
     async def _take_on(self, lease: Lease) -> None:
+        """Begin its run. The place is the run's until it has ended."""
         if self._draining:  # since we asked for it
             await self._release(lease)
+            self._places.release()
             return
         if previous := self._active.get(lease.id):
             # We were paused, our lease ran out, and it came back to us.
@@ -236,7 +212,7 @@ class Worker:
         finally:
             if self._active.get(lease.id) is active:
                 del self._active[lease.id]
-            self._look.set()
+            self._places.release()
 
     async def _run_unless_stopped(self, active: _Active, fields: dict[str, Any]) -> None:
         if active.stopped is not None:

@@ -1,22 +1,45 @@
 #!lua
--- Append a batch to the log, set fields, renew the lease. No allow-oom: `finish` has it, so that a run can end.
--- KEYS: record, log, leases
--- ARGV: id, token, epoch, first, last, lease ms, moved channel, frames, then field, value …
-local record, log, leases = unpack(KEYS)
-local id, token, epoch, first, last, lease_ms, moved, frames = unpack(ARGV, 1, 8)
-local r = redis.call('HMGET', record, 'status', 'token', 'epoch', 'last')
-if not r[1] then return {'gone', -1} end
-local current = tonumber(r[4])
-if TERMINAL[r[1]] then return {'over', current} end
-if r[2] ~= token or r[3] ~= epoch then return {'stale', current} end
+-- Append batches to logs of one shard, set fields, renew the leases. No allow-oom: `finish` has it, so that a run can end.
+-- KEYS: leases
+-- ARGV: lease ms, the prefixes: record, log, moved; then for each batch: id, token, epoch, first, last, frames,
+--       how many words of fields, and these: field, value …
+-- Returns for each batch its outcome and the last number in its log; or 'error' and the message.
+local leases, deadline = KEYS[1], now_ms() + tonumber(ARGV[1])
+local record_prefix, log_prefix, moved_prefix = ARGV[2], ARGV[3], ARGV[4]
 
-local fresh = frames ~= '' and tonumber(last) > current -- else this call ran before, or only sets fields
-if fresh and tonumber(first) ~= current + 1 then return {'gap', current} end
-if fresh then
-  redis.call('XADD', log, epoch .. '-' .. last, 'f', frames)
-  redis.call('HSET', record, 'last', last)
+local function append(at, words)
+  local id, token, epoch, first, last, frames = unpack(ARGV, at, at + 5)
+  local record = record_prefix .. id
+  local r = redis.call('HMGET', record, 'status', 'token', 'epoch', 'last')
+  if not r[1] then return 'gone', -1 end
+  local current = tonumber(r[4])
+  if TERMINAL[r[1]] then return 'over', current end
+  if r[2] ~= token or r[3] ~= epoch then return 'stale', current end
+
+  local fresh = frames ~= '' and tonumber(last) > current -- else this call ran before, or only sets fields
+  if fresh and tonumber(first) ~= current + 1 then return 'gap', current end
+  local position = epoch .. '-' .. last
+  if fresh then
+    redis.call('XADD', log_prefix .. id, position, 'f', frames)
+    redis.call('HSET', record, 'last', last, unpack(ARGV, at + 7, at + 6 + words))
+  elseif words > 0 then
+    redis.call('HSET', record, unpack(ARGV, at + 7, at + 6 + words))
+  end
+  redis.call('ZADD', leases, deadline, id)
+  if fresh then redis.call('PUBLISH', moved_prefix .. id, position) end
+  return 'ok', math.max(current, tonumber(last))
 end
-if #ARGV > 8 then redis.call('HSET', record, unpack(ARGV, 9)) end
-redis.call('ZADD', leases, now_ms() + tonumber(lease_ms), id)
-if fresh then redis.call('PUBLISH', moved, epoch .. '-' .. last) end
-return {'ok', math.max(current, tonumber(last))}
+
+local outcomes, at = {}, 5
+while at <= #ARGV do
+  local words = tonumber(ARGV[at + 6])
+  -- A record that was broken by hand must not hide what became of the others.
+  local done, outcome, detail = pcall(append, at, words)
+  if not done then
+    outcome, detail = 'error', type(outcome) == 'table' and outcome.err or tostring(outcome)
+  end
+  outcomes[#outcomes + 1] = outcome
+  outcomes[#outcomes + 1] = detail
+  at = at + 7 + words
+end
+return outcomes

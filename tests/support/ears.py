@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from storage import Cursor, Listener, Store
+from storage import Cursor, Listener, Shard, Store
 from tests.support.waiting import wait_until
 
 Move = tuple[str, Cursor | None, bool]
@@ -25,7 +25,7 @@ class Notes:
     def moved(self, response_id: str, to: Cursor | None, *, over: bool) -> None:
         self.moves.append((response_id, to, over))
 
-    def wake(self) -> None:
+    def wake(self, shard: Shard) -> None:
         self.wakes += 1
 
     def revoked(self, response_id: str) -> None:

@@ -115,6 +115,8 @@ def terminal(number: int, status: str) -> bytes:
 
 async def renew(store: Store, taken: Lease) -> Outcome:
     (outcome,) = await store.jobs.renew([taken], LEASE_S)
+    if isinstance(outcome, StoreError):
+        raise outcome
     return outcome
 
 

@@ -1,0 +1,183 @@
+"""The group commit of one process: what all its journals have gathered is stored together, again and again.
+
+So the store sees a few large calls, whatever the number of jobs, and a slow store makes the batches larger instead of
+the queue longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from server.jobs.journal import Journal, StoreGone
+from storage import Append, Finish, Lease, Outcome, Step, Store, StoreError, StoreFull, StoreUnavailable
+
+log = logging.getLogger("pollux.jobs")
+
+T = TypeVar("T")
+
+INTERVAL_S = 0.02
+"""Between two commits of a lane: below what a reader notices."""
+PER_APPEND_S = 0.0001
+"""And so much for each batch of the last one: a thousand running jobs are stored ten times a second."""
+COMMIT_BYTES = 4 * 1024 * 1024
+COMMIT_APPENDS = 256
+"""What one call carries at most: a larger one would hold up everybody's commands."""
+
+
+class Committer:
+    """A lane a shard. `run` must be running for anything to be stored."""
+
+    def __init__(self, store: Store, *, lease_s: float, store_grace_s: float) -> None:
+        self._store = store
+        self._store_grace_s = store_grace_s
+        self._lanes = {shard: _Lane(self, store, lease_s) for shard in store.jobs.shards}
+
+    def open(self, lease: Lease, on_lost: Callable[[Outcome], None]) -> Journal:
+        """The journal of a leased job. `on_lost` is called when the job turns out not to be ours any more."""
+        return Journal(self._lanes[self._store.jobs.shard_of(lease.id)], lease, on_lost)
+
+    def new_grace(self) -> Grace:
+        return Grace(self._store_grace_s)
+
+    async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer of the store, asked as often as it takes.
+
+        Raises:
+            StoreGone
+        """
+        grace = self.new_grace()
+        while True:
+            try:
+                return await ask()
+            except StoreUnavailable as error:
+                await grace.hold_on(error)
+
+    async def run(self) -> None:
+        """Commit until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self._lanes.values():
+                group.create_task(lane.run(), name="commit")
+
+
+class _Lane:
+    """The group commit of one shard: where it is away, only its own journals have to hold on."""
+
+    def __init__(self, committer: Committer, store: Store, lease_s: float) -> None:
+        self._committer = committer
+        self._store = store
+        self._lease_s = lease_s
+        self._dirty: dict[Journal, None] = {}
+        self._urgent: dict[Journal, None] = {}
+        """Those of the dirty ones that can't wait while the lane rests."""
+        self._any = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    def notice(self, journal: Journal, *, urgent: bool) -> None:
+        self._dirty[journal] = None
+        self._any.set()
+        if urgent:
+            self._urgent[journal] = None
+            self._hurry.set()
+
+    async def finish(self, finish: Finish) -> Step:
+        return await self._committer.patiently(lambda: self._store.jobs.finish(finish))
+
+    async def run(self) -> None:
+        """Commit until cancelled."""
+        loop = asyncio.get_running_loop()
+        grace = self._committer.new_grace()
+        rest_until = loop.time()
+        while True:
+            await self._any.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(rest_until):
+                    await self._hurry.wait()
+            rested = loop.time() >= rest_until
+            batch = self._gather(self._dirty if rested else self._urgent)
+            if rested and not self._dirty:
+                rest_until = loop.time() + max(INTERVAL_S, PER_APPEND_S * len(batch))
+            failed = await self._commit(batch)
+            if failed is None:
+                grace = self._committer.new_grace()
+                continue
+            try:
+                await grace.hold_on(failed)
+            except StoreGone as gone:
+                for journal in self._dirty:
+                    journal.fail(gone)
+                self._forget(list(self._dirty))
+
+    def _gather(self, journals: dict[Journal, None]) -> list[tuple[Journal, Append]]:
+        """The next call. What does not fit is left for the one after it."""
+        batch: list[tuple[Journal, Append]] = []
+        size, taken = 0, []
+        for journal in journals:
+            if size > COMMIT_BYTES or len(batch) == COMMIT_APPENDS:
+                break
+            taken.append(journal)
+            if journal.dirty:
+                size += journal.pending_bytes
+                batch.append((journal, journal.take()))
+        self._forget(taken)
+        return batch
+
+    def _forget(self, journals: list[Journal]) -> None:
+        for journal in journals:
+            self._dirty.pop(journal, None)
+            self._urgent.pop(journal, None)
+        if not self._dirty:
+            self._any.clear()
+        if not self._urgent:
+            self._hurry.clear()
+
+    async def _commit(self, batch: list[tuple[Journal, Append]]) -> StoreError | None:
+        """Store a batch of batches; returns why some of it has to be sent again."""
+        if not batch:
+            return None
+        try:
+            answers = await self._store.jobs.append_many([append for _, append in batch], self._lease_s)
+        except StoreError as error:
+            answers = [error] * len(batch)
+        again: StoreError | None = None
+        for (journal, append), answer in zip(batch, answers, strict=True):
+            if isinstance(answer, Step):
+                journal.settle(append, answer)
+            elif isinstance(answer, StoreUnavailable | StoreFull):
+                again = answer
+                journal.unsent()
+                if journal.dirty:
+                    self.notice(journal, urgent=False)
+            else:
+                log.error("append failed: %s", answer, extra={"response_id": append.lease.id})
+                journal.fail(StoreGone(answer))
+        return again
+
+
+class Grace:
+    """Patience with a store that is away: backs off with jitter, and ends after `store_grace_s`."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._since: float | None = None
+        self._pause_s = 0.05
+
+    async def hold_on(self, error: StoreError) -> None:
+        """Wait a little.
+
+        Raises:
+            StoreGone: the time is over
+
+        """
+        now = asyncio.get_running_loop().time()
+        if self._since is None:
+            self._since = now
+            log.warning("store is away, holding on for up to %.0f s: %s", self._seconds, error)
+        if now - self._since >= self._seconds:
+            raise StoreGone(error) from error
+        await asyncio.sleep(random.uniform(self._pause_s / 2, self._pause_s))  # noqa: S311
+        self._pause_s = min(1.0, self._pause_s * 2)
