@@ -69,7 +69,8 @@ class Pollux(_Ours):
 
     store: str | None = Field(
         None,
-        description="embedded://[directory], redis://…, rediss://… or unix://…; POLLUX_STORE overrules it.",
+        description="embedded://[directory], redis://…, rediss://…, unix://…, sentinel://… or cluster://…; "
+        "POLLUX_STORE overrules it.",
     )
     keys: list[Key] = Field([], description="Clients' keys: name, key, models.")
     id_secrets: list[SecretStr] = Field(
@@ -97,7 +98,12 @@ class Pollux(_Ours):
     store_sync: Literal["none", "replica", "fsync"] = Field(
         "none", description="Where creates and ends must have arrived before they are acknowledged."
     )
-    shards: int = Field(1, ge=1, le=1024, description="Hash slots used; 16 on Cluster. Fixed once the store is used.")
+    shards: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Hash slots used: 1, on Cluster 16, unless the store was made with others. Fixed from then on.",
+    )
     sse_done: bool = Field(False, description="End streams of cached responses with data: [DONE].")
     openai_poll_after_ms: int = Field(
         1000, ge=0, description="What unfinished answers suggest in openai-poll-after-ms."

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 
@@ -135,11 +136,8 @@ class GeneralSettings(Foreign):
 
 
 def redis_url(params: CacheParams, environ: Mapping[str, str]) -> str:
-    if params.redis_startup_nodes:
-        raise ConfigError(
-            "litellm_settings.cache_params: redis_startup_nodes (Redis Cluster) is not served yet; "
-            "set pollux.store to a redis:// or sentinel:// address"
-        )
+    if params.redis_startup_nodes or environ.get("REDIS_CLUSTER_NODES"):
+        return _cluster_url(params, environ)
     if params.sentinel_nodes:
         return _sentinel_url(params, environ)
     url = params.url.get_secret_value() if params.url else None
@@ -149,19 +147,36 @@ def redis_url(params: CacheParams, environ: Mapping[str, str]) -> str:
         return url
     host = params.host or environ.get("REDIS_HOST") or "127.0.0.1"
     port = params.port or environ.get("REDIS_PORT") or 6379
+    credentials = _credentials(params, environ)
+    return f"{'rediss' if params.ssl else 'redis'}://{credentials}{host}:{port}/{params.db or 0}"
+
+
+def _credentials(params: CacheParams, environ: Mapping[str, str]) -> str:
     secret = params.password.get_secret_value() if params.password else environ.get("REDIS_PASSWORD")
     user = quote(params.username or environ.get("REDIS_USERNAME") or "", safe="")
-    credentials = f"{user}:{quote(secret, safe='')}@" if secret else ""
-    return f"{'rediss' if params.ssl else 'redis'}://{credentials}{host}:{port}/{params.db or 0}"
+    return f"{user}:{quote(secret, safe='')}@" if secret else ""
+
+
+def _cluster_url(params: CacheParams, environ: Mapping[str, str]) -> str:
+    where, nodes = "litellm_settings.cache_params.redis_startup_nodes", params.redis_startup_nodes
+    if not nodes:
+        where = "REDIS_CLUSTER_NODES"
+        try:
+            nodes = orjson.loads(environ[where])
+        except orjson.JSONDecodeError as error:
+            raise ConfigError(f"{where} is not valid JSON: {error.msg}") from error
+    try:
+        places = ",".join(f"{node['host']}:{int(node.get('port') or 6379)}" for node in nodes or ())
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ConfigError(f"{where} must be a list of nodes, each with a host and a port") from None
+    return f"{'clusters' if params.ssl else 'cluster'}://{_credentials(params, environ)}{places}"
 
 
 def _sentinel_url(params: CacheParams, environ: Mapping[str, str]) -> str:
     if not params.service_name:
         raise ConfigError("litellm_settings.cache_params.service_name is missing: sentinels know the primary by it")
     nodes = ",".join(f"{host}:{port}" for host, port in params.sentinel_nodes or ())
-    secret = params.password.get_secret_value() if params.password else environ.get("REDIS_PASSWORD")
-    user = quote(params.username or environ.get("REDIS_USERNAME") or "", safe="")
-    credentials = f"{user}:{quote(secret, safe='')}@" if secret else ""
+    credentials = _credentials(params, environ)
     own = params.sentinel_password.get_secret_value() if params.sentinel_password else ""
     query = f"?sentinel_password={quote(own, safe='')}" if own else ""
     scheme = "sentinels" if params.ssl else "sentinel"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -61,9 +62,17 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def admin(store_server: str) -> Iterator[redis.Redis]:
     """A plain client of the store, for looking behind the curtain and for breaking things by hand."""
-    client = redis.Redis.from_url(plain_url(store_server))
+    if store_server.startswith("cluster://"):
+        # The same commands, for all that the tests ask. One node knows the others.
+        client = cast("redis.Redis", redis.RedisCluster.from_url(_node_url(store_server)))
+    else:
+        client = redis.Redis.from_url(plain_url(store_server))
     yield client
     client.close()
+
+
+def _node_url(cluster_url: str) -> str:
+    return f"redis://{urlsplit(cluster_url).netloc.partition(',')[0]}"
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("storage.records", "storage.errors", "storage.keys"),
+    ("storage.cluster",),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
     ("storage.responses", "storage.jobs", "storage.notify", "storage.embedded"),
     ("storage.open",),

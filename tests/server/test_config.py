@@ -293,18 +293,22 @@ def test_sentinels_make_a_url_and_need_the_name_of_the_service() -> None:
         store_of({}, litellm_settings=cache(**nodes))
 
 
+def test_the_nodes_of_a_cluster_make_a_url() -> None:
+    nodes = [{"host": "h", "port": 7001}, {"host": "i", "port": "7002"}, {"host": "j"}]
+    settings = cache(redis_startup_nodes=nodes, password="p/w", ssl=True)
+    assert list(unknown_keys(config_of(litellm_settings=settings))) == []
+    assert store_of({}, litellm_settings=settings) == "clusters://:p%2Fw@h:7001,i:7002,j:6379"
+    assert store_of({"POLLUX_STORE": "redis://h"}, litellm_settings=settings) == "redis://h"
+    environ = {"REDIS_CLUSTER_NODES": '[{"host": "h", "port": 7001}]', "REDIS_PASSWORD": "s"}
+    assert store_of(environ, litellm_settings=cache()) == "cluster://:s@h:7001"
+
+
 @pytest.mark.parametrize(
-    "params",
-    [
-        {"redis_startup_nodes": [{"host": "h", "port": 7001}]},
-    ],
+    "nodes", ["h:7001", '{"host": "h"}', "[7001]", '[{"port": 7001}]', '[{"host": "h", "port": "x"}]']
 )
-def test_a_cluster_is_parsed_and_refused_clearly(params: dict[str, Any]) -> None:
-    config = config_of(litellm_settings=cache(**params))
-    assert list(unknown_keys(config)) == []
-    with pytest.raises(ConfigError, match=r"litellm_settings\.cache_params: .* not served yet"):
-        config.store_url({})
-    assert config.store_url({"POLLUX_STORE": "redis://h"}) == "redis://h"
+def test_nodes_of_a_cluster_that_can_not_be_read_are_refused_clearly(nodes: str) -> None:
+    with pytest.raises(ConfigError, match="REDIS_CLUSTER_NODES"):
+        store_of({"REDIS_CLUSTER_NODES": nodes}, litellm_settings=cache())
 
 
 # Retries and time.

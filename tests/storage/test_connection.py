@@ -15,7 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storage import Outcome, Record, Store, StoreError, StoreFull, StoreMisfit, StoreUnavailable, connection, open_store
 from storage.connection import POOL_SIZE, Connections, translated
-from tests.support.stored import create, lease, renew, run
+from tests.support.stored import create, lease, renew, run, shard_of_id
 from tests.support.waiting import wait_until
 
 # ---- Errors
@@ -81,12 +81,13 @@ def test_what_is_not_of_the_store_passes_unchanged(error: BaseException) -> None
 async def test_a_reply_of_the_wrong_kind_is_an_error_of_the_package_from_every_way_to_call(
     store: Store, admin: redis.Redis
 ) -> None:
-    admin.set("pollux:{0}:record:litellm_poll_wrong", "no hash", px=60_000)
+    wrong = shard_of_id(store, "litellm_poll_wrong").record("litellm_poll_wrong")
+    admin.set(wrong, "no hash", px=60_000)
     with pytest.raises(StoreError, match="WRONGTYPE"):
         await store.responses.find("litellm_poll_wrong")
     with pytest.raises(StoreError, match="WRONGTYPE"):
         await store.responses.find_many(["litellm_poll_wrong"])
-    admin.delete("pollux:{0}:record:litellm_poll_wrong")
+    admin.delete(wrong)
 
 
 # ---- The pool
@@ -109,6 +110,7 @@ async def exhausted(store: Store, admin: redis.Redis) -> AsyncIterator[None]:
         await asyncio.gather(*waiting)
 
 
+@pytest.mark.one_server
 async def test_when_all_connections_are_taken_a_caller_waits_for_its_turn(store: Store, admin: redis.Redis) -> None:
     async with exhausted(store, admin):
         late = [asyncio.create_task(store.ping()) for _ in range(3 * POOL_SIZE)]
@@ -118,12 +120,14 @@ async def test_when_all_connections_are_taken_a_caller_waits_for_its_turn(store:
     await asyncio.gather(*late)
 
 
+@pytest.mark.one_server
 async def test_a_crowd_takes_no_more_connections_than_the_pool_has(store: Store, admin: redis.Redis) -> None:
     before = admin.info("clients")["connected_clients"]
     await asyncio.gather(*(store.ping() for _ in range(20 * POOL_SIZE)))
     assert admin.info("clients")["connected_clients"] <= before + POOL_SIZE
 
 
+@pytest.mark.one_server
 async def test_a_lease_is_renewed_while_all_other_connections_are_taken(store: Store, admin: redis.Redis) -> None:
     taken = await run(store)
     async with exhausted(store, admin):
@@ -131,6 +135,7 @@ async def test_a_lease_is_renewed_while_all_other_connections_are_taken(store: S
             assert await renew(store, taken) is Outcome.OK
 
 
+@pytest.mark.one_server
 async def test_who_waits_too_long_for_a_connection_is_told_that_the_store_is_away(
     store_url: str, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +156,7 @@ async def test_a_command_whose_connection_was_killed_is_sent_again(store: Store,
 # ---- Answers that come too late, or that nobody waits for any more
 
 
+@pytest.mark.one_server
 async def test_a_server_that_answers_too_late_is_away_and_no_answer_goes_to_another_question(
     store: Store, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from storage import TERMINAL, CancelOutcome, Cursor, Lease, Outcome, Step, Store, Verdict
 from tests.support.keys import leaked_keys
 from tests.support.stored import (
+    ALICE,
+    BOB,
     HEAD,
     TAIL,
     append,
@@ -96,7 +98,7 @@ class World:
 
     async def create(self, n: int, m: int) -> None:
         stream = m % 3 == 0
-        response_id = await create(self.store, f"owner-{n % 2}", stream=stream)
+        response_id = await create(self.store, (ALICE, BOB)[n % 2], stream=stream)
         self.all[response_id] = Expected(response_id, stream)
 
     async def lease(self, n: int, m: int) -> None:

@@ -24,6 +24,7 @@ from tests.support.keys import contents
 from tests.support.stored import (
     ALICE,
     BOB,
+    CAROL,
     LEASE_S,
     a_millisecond,
     append,
@@ -123,10 +124,10 @@ async def test_an_owner_with_one_job_does_not_wait_behind_a_thousand_of_another(
 
 
 async def test_owners_take_turns(store: Store) -> None:
-    for owner in (ALICE, ALICE, ALICE, BOB, BOB, "carol"):
+    for owner in (ALICE, ALICE, ALICE, BOB, BOB, CAROL):
         await create(store, owner)
     owners = [(await lease(store)).owner for _ in range(6)]
-    assert owners == [ALICE, BOB, "carol", ALICE, BOB, ALICE]
+    assert owners == [ALICE, BOB, CAROL, ALICE, BOB, ALICE]
 
 
 async def test_who_comes_back_waits_for_a_turn_behind_those_who_wait_already(store: Store) -> None:
@@ -144,7 +145,7 @@ async def test_who_queues_more_keeps_his_turn(store: Store) -> None:
 
 
 async def test_the_rotation_forgets_who_has_no_jobs_left(store: Store, admin: redis.Redis) -> None:
-    shard = store.jobs.shards[0]
+    shard = store.jobs.shard_of(ALICE)
     await create(store, ALICE)
     await cancel(store, await create(store, BOB))
     assert await try_lease(store) is not None

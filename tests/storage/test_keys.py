@@ -123,7 +123,7 @@ async def test_on_many_shards_everything_works_across_them(store_url: str, admin
     async with open_store(store_url, shards=16) as store, listening(store) as (listener, notes):
         created = await asyncio.gather(*(create(store, owner) for owner in OWNERS))
         await asyncio.gather(*(listener.subscribe(response_id) for response_id in created))
-        await wait_until(lambda: notes.wakes == len(OWNERS))
+        await wait_until(lambda: notes.wakes >= len(OWNERS))
 
         taken = []
         for shard in range(16):

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
-from redis.asyncio import Redis
 
 from storage import CreateOutcome, Durability, Store, StoreMisfit, StoreUnavailable, open_store, scripts
 from storage import open as opening
+from storage.connection import Connections
 from tests.conftest import plain_url
 from tests.support.replica import free_port
 from tests.support.servers import configured, follows, running_redis
@@ -73,21 +73,22 @@ async def test_a_store_that_was_made_with_other_shards_is_refused(store_url: str
     await outcome_of(store_url, 16)
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("about", "message"),
     [
         ({"redis_version": "6.2.14"}, "Redis 6.2.14: Pollux needs Redis 7.0 or newer"),
         ({}, "Redis 0.0"),
-        ({"redis_version": "7.2.4", "cluster_enabled": 1}, "Redis Cluster"),
+        ({"redis_version": "7.2.4", "cluster_enabled": 1}, "name it as cluster://"),
     ],
 )
 async def test_a_server_that_can_not_serve_us_is_refused_and_left_as_it_was(
     store_url: str, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch, about: dict[str, Any], message: str
 ) -> None:
-    async def info(*_: Any) -> dict[str, Any]:
-        return about
+    async def servers(_: Connections) -> list[dict[str, Any]]:
+        return [about]
 
-    monkeypatch.setattr(Redis, "info", info)
+    monkeypatch.setattr("storage.open._servers", servers)
     with pytest.raises(StoreMisfit, match=message):
         await outcome_of(store_url)
     assert admin.dbsize() == 0
@@ -143,6 +144,7 @@ def signed_in(store_url: str, credentials: str = "", query: str = "") -> str:
     return parts._replace(netloc=f"{credentials}@{place}" if credentials else place, query=query).geturl()
 
 
+@pytest.mark.one_server
 async def test_a_password_is_used_and_never_shown(
     store_url: str, admin: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,6 +155,7 @@ async def test_a_password_is_used_and_never_shown(
     assert "hunter2" not in f"{store.name} {caplog.text}"
 
 
+@pytest.mark.one_server
 async def test_a_password_in_the_query_is_not_shown_either(store_url: str, admin: redis.Redis) -> None:
     with user(admin, "pollux", "hunter2", "+@all"):
         store = await outcome_of(signed_in(store_url, query="username=pollux&password=hunter2"))
@@ -172,6 +175,7 @@ async def test_a_user_who_may_not_do_what_we_do_is_refused_at_once(store_url: st
         await outcome_of(signed_in(store_url, "pollux:hunter2"))
 
 
+@pytest.mark.one_server
 async def test_a_user_who_may_not_read_the_configuration_is_served(store_url: str, admin: redis.Redis) -> None:
     with user(admin, "pollux", "hunter2", "+@all", "-config"):
         await outcome_of(signed_in(store_url, "pollux:hunter2"))
@@ -217,6 +221,7 @@ async def test_a_server_that_evicts_is_warned_about(
     assert "CONFIG SET maxmemory-policy noeviction" in caplog.text
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("flags", ["", "KA", "KEA", "Kgxe", "Kg$xe", "Egxe", "Kgx"])
 async def test_keyspace_notifications_that_are_off_are_warned_about_with_the_remedy(
     store_url: str, admin: redis.Redis, caplog: pytest.LogCaptureFixture, flags: str

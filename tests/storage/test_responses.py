@@ -540,7 +540,7 @@ async def test_a_record_removed_by_hand_does_not_take_a_place_for_ever(store: St
     for _ in range(2):
         new = new_response(ALICE, most_in_flight=1)
         assert (await store.responses.create(new)).outcome is CreateOutcome.CREATED
-        admin.delete(f"pollux:{{0}}:record:{new.id}")
+        admin.delete(shard_of_id(store, new.id).record(new.id))
     assert await try_lease(store) is None, "nor is its log left behind"
 
 

@@ -43,7 +43,7 @@ async def listening(store: Store) -> AsyncIterator[tuple[Listener, Notes]]:
     task = asyncio.create_task(listener.run())
     try:
         # The acknowledgement of each shard's wake channel counts as a wake.
-        await wait_until(lambda: notes.wakes == store.shards)
+        await wait_until(lambda: notes.wakes >= store.shards)
         notes.wakes = 0
         yield listener, notes
     finally:

@@ -30,7 +30,8 @@ from storage import (
 )
 from storage.keys import Shard, shard_of
 
-ALICE, BOB = "alice", "bob"
+ALICE, BOB, CAROL = "alice", "bob18", "carol0"
+"""Owners who share a shard, be there 1 or 16: they compete for workers."""
 LEASE_S = 60.0
 """Longer than any test: a lease runs out when `expire_lease` says so."""
 HEAD, TAIL = b"[", b" cancelled]"
@@ -40,7 +41,7 @@ def frames(first: int, last: int) -> bytes:
     return b"".join(b"[%d]" % number for number in range(first, last + 1))
 
 
-def new_response(owner: str = ALICE, *, shards: int = 1, **changes: Any) -> NewResponse:
+def new_response(owner: str = ALICE, *, shards: int = 16, **changes: Any) -> NewResponse:
     new = NewResponse(
         id=draw_id(lambda: f"litellm_poll_{uuid4()}", owner, shards),
         owner=owner,
@@ -66,13 +67,13 @@ async def try_lease(
     store: Store,
     *,
     token: str = "",
-    shard: int = 0,
+    shard: int | None = None,
     max_attempts: int = 3,
     max_age_s: float = 86400.0,
     reclaim: bool = True,
 ) -> Lease | None:
     return await store.jobs.lease(
-        store.jobs.shards[shard],
+        store.jobs.shards[shard_of(ALICE, store.shards) if shard is None else shard],
         token or uuid4().hex,
         lease_s=LEASE_S,
         max_attempts=max_attempts,

@@ -1,0 +1,136 @@
+"""A Redis Cluster as the store: its nodes die, hang and are replaced; replicas of Pollux die on it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from storage.keys import Shard, shard_of
+from tests.support.cluster import ClusterServers, running_cluster
+from tests.support.replica import CACHED, Replica, make_config, replica_process, running_replica
+from tests.support.waiting import wait_until
+
+TEAMS = [f"team-{n}" for n in range(12)]
+"""Owners in many shards, and so on all nodes."""
+JOBS = 24
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[ClusterServers]:
+    """Three primaries, each with a replica that takes over."""
+    with running_cluster(3, replicas=1) as servers:
+        yield servers
+
+
+@pytest.fixture(autouse=True)
+def whole_again(cluster: ClusterServers) -> Iterator[None]:
+    """What a test killed is there for the next one."""
+    yield
+    for node in cluster.nodes:
+        if not node.runs:
+            node.start()
+    cluster.settle()
+
+
+def config_of(simulator: str, **pollux: Any) -> dict[str, Any]:
+    return make_config(simulator, keys=[{"name": team, "key": f"sk-{team}"} for team in TEAMS], **pollux)
+
+
+@asynccontextmanager
+async def started(replica: Replica, text: str) -> AsyncIterator[list[tuple[str, str]]]:
+    """Jobs of all teams, running: their ids and keys."""
+    keys = [f"sk-{TEAMS[n % len(TEAMS)]}" for n in range(JOBS)]
+    made = await asyncio.gather(*(_create(replica, key, f"job {n} {text}") for n, key in enumerate(keys)))
+    for response_id, key in zip(made, keys, strict=True):
+        await wait_until(lambda one=response_id, key=key: _has_output(replica, one, key), what="it has output")
+    yield list(zip(made, keys, strict=True))
+
+
+async def _create(replica: Replica, key: str, text: str) -> str:
+    async with replica.http(key) as http:
+        answer = await http.post("responses", json={"model": CACHED, "input": text, "background": True})
+        assert answer.status == 200, await answer.text()
+        response_id: str = (await answer.json())["id"]
+        return response_id
+
+
+async def _has_output(replica: Replica, response_id: str, key: str) -> bool:
+    async with replica.http(key) as http:
+        return bool((await (await http.get(f"responses/{response_id}")).json()).get("output"))
+
+
+async def _all_complete(replica: Replica, jobs: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    responses = await asyncio.gather(*(_ended(replica, one, key) for one, key in jobs))
+    for number, response in enumerate(responses):
+        assert response["status"] == "completed", response["error"]
+        assert f"job {number} " in response["output"][0]["content"][0]["text"]
+    return responses
+
+
+async def _ended(replica: Replica, response_id: str, key: str) -> Any:
+    """As a patient client waits: told 503, it asks again."""
+    async with replica.http(key) as http:
+        while True:
+            answer = await http.get(f"responses/{response_id}?wait=40")
+            if answer.status != 503:
+                assert answer.status == 200, await answer.text()
+                return await answer.json()
+            assert answer.headers["Retry-After"]
+            await asyncio.sleep(0.2)
+
+
+async def _seen(simulator: str) -> int:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(simulator.removesuffix("/v1") + "/simulator/requests") as answer,
+    ):
+        count: int = (await answer.json())["count"]
+        return count
+
+
+async def test_a_replica_that_dies_loses_nothing_in_any_shard(
+    cluster: ClusterServers, simulator: str, tmp_path: Path
+) -> None:
+    config = config_of(simulator, lease_s=2)
+    async with (
+        replica_process(config, cluster.url, tmp_path) as dying,
+        replica_process(config, cluster.url, tmp_path) as surviving,
+        started(dying, "[[words=60]] [[delay_ms=50]]") as jobs,
+    ):
+        await dying.kill()
+        await _all_complete(surviving, jobs)
+    shards = {shard_of(response_id, 16) for response_id, _ in jobs}
+    assert len({cluster.owner_of(Shard(n).leases).port for n in shards}) == 3, "the jobs lie on all nodes"
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["kill -9", "hung"])
+async def test_a_primary_that_fails_is_replaced_and_no_run_notices(
+    cluster: ClusterServers, simulator: str, fault: signal.Signals
+) -> None:
+    async with (
+        running_replica(config_of(simulator), cluster.url) as pollux,
+        started(pollux, "[[words=80]] [[delay_ms=50]]") as jobs,
+    ):
+        failing = cluster.owner_of(Shard(shard_of(TEAMS[0], 16)).leases)
+        failing.signal(fault)
+        try:
+            await _all_complete(pollux, jobs)
+            after = await _create(pollux, f"sk-{TEAMS[0]}", "after")
+            assert (await _ended(pollux, after, f"sk-{TEAMS[0]}"))["status"] == "completed"
+        finally:
+            failing.signal(signal.SIGCONT)
+            failing.kill()
+    assert await _seen(simulator) == JOBS + 1, "none ran twice"
+
+
+async def test_a_create_waits_until_a_replica_of_its_node_has_it(cluster: ClusterServers, simulator: str) -> None:
+    async with running_replica(config_of(simulator, store_sync="replica"), cluster.url) as pollux:
+        made = [(await _create(pollux, f"sk-{team}", f"job {n}"), f"sk-{team}") for n, team in enumerate(TEAMS)]
+        await _all_complete(pollux, made)
