@@ -1,5 +1,5 @@
-#!lua flags=no-writes
--- The same fields of many records.
+#!lua flags=allow-oom
+-- The same fields of many records. From a primary only, see `read.lua`.
 -- KEYS: records
 -- ARGV: fields
 local found = {}

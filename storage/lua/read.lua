@@ -1,5 +1,6 @@
-#!lua flags=no-writes
--- One atomic look: fields, and a page of the events behind a cursor.
+#!lua flags=allow-oom
+-- One atomic look: fields, and a page of the events behind a cursor. Not flagged no-writes, so that only a primary
+-- answers: a former one that is being filled anew would have nothing to show, and that would be taken for a 404.
 -- KEYS: record, log
 -- ARGV: exclusive start of the log (`<epoch>-<last>`), how many entries at most, how many bytes (about),
 --       1 to leave the log alone where a final snapshot is stored; then the fields

@@ -69,14 +69,15 @@ async def test_two_hundred_jobs_at_once_all_complete_each_with_the_answer_to_its
     assert len({request["body_sha256"] for request in posts}) == 200
 
 
-async def test_a_replica_killed_under_running_jobs_loses_none_that_is_not_streamed(
+@pytest.mark.slow
+async def test_a_replica_killed_under_two_hundred_jobs_loses_none_that_is_not_streamed(
     simulator: str, store_url: str, tmp_path: Path
 ) -> None:
     config = make_config(simulator, lease_s=2)
     async with AsyncExitStack() as stack:
         victim = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        ids = [await create(victim, f"job-{n} [[words=60]] [[delay_ms=50]]") for n in range(20)]
+        ids = [await create(victim, f"job-{n} [[words=90]] [[delay_ms=50]]") for n in range(200)]
         streamed = await create(victim, "streamed [[words=60]] [[delay_ms=50]]", stream=True)
         untouched = await create(victim, "silent [[first_delay_ms=3000]]", stream=True)
         for one in (*ids, streamed):
