@@ -1,6 +1,7 @@
 """The chaos run: mixed jobs and patient clients, while replicas and the store are killed, paused and restarted.
 
     python -m tests.faults.chaos [--jobs 500] [--seed N] [--replicas 3] [--store embedded|redis-server] [--span S]
+                                 [--rolling]
 
 At the end an auditor proves from the outside that no promise was broken. It exits 0 if so, else 1 with a list of what
 was. The same seed draws the same jobs and the same schedule of misfortunes.
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,15 @@ import uvloop
 from storage.keys import Shard
 from tests.faults.chaos_audit import Auditor
 from tests.faults.chaos_clients import Client
-from tests.faults.chaos_faults import Misfortune, StoreServer, draw_schedule, running_fleet, running_store, until_well
+from tests.faults.chaos_faults import (
+    Misfortune,
+    StoreServer,
+    draw_rolling,
+    draw_schedule,
+    running_fleet,
+    running_store,
+    until_well,
+)
 from tests.faults.chaos_jobs import SURVIVABLE, Job, draw_jobs
 from tests.support.replica import free_port, make_config
 from tests.support.waiting import wait_until
@@ -48,6 +58,9 @@ class Options:
     store: str = "embedded"
     span_s: float = 0.0
     """For how long clients come and misfortunes happen; 0: as the number of jobs suggests."""
+
+    rolling: bool = False
+    """Nothing but a deploy, in which each replica has time enough for its runs."""
 
     @property
     def lasts_s(self) -> float:
@@ -85,7 +98,8 @@ async def run_chaos(options: Options, folder: Path, say: Callable[[str], None] =
     """One run. Leaves nothing behind but logs in the folder."""
     chance = random.Random(options.seed)
     jobs = draw_jobs(chance, options.jobs, options.lasts_s)
-    schedule = draw_schedule(chance, options.replicas, options.lasts_s)
+    draw = draw_rolling if options.rolling else partial(draw_schedule, chance)
+    schedule = draw(options.replicas, options.lasts_s)
     say(f"seed {options.seed}: {len(jobs)} jobs and {len(schedule)} faults in {options.lasts_s:.0f} s; logs: {folder}")
     report = Report(options, jobs)
     began = time.monotonic()
@@ -93,11 +107,12 @@ async def run_chaos(options: Options, folder: Path, say: Callable[[str], None] =
         running_simulator_process(folder) as simulator,
         running_store(options.store, folder / "redis") as store,
         # Logged as JSON: what happened to one response can be found by its id.
-        running_fleet(options.replicas, config_for(simulator), store.url, folder) as fleet,
+        running_fleet(options.replicas, config_for(simulator, options), store.url, folder) as fleet,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
     ):
         await asyncio.to_thread(store.settle)
-        misfortune = Misfortune(fleet, store, say)
+        # One is always left alone; a deploy takes them in turns.
+        misfortune = Misfortune(fleet, store, say, 1 if options.rolling else max(1, options.replicas - 1))
         clients = [Client(job, http, fleet.urls, lambda one: _record(store, one)) for job in jobs]
         async with asyncio.TaskGroup() as group:
             group.create_task(misfortune.run(schedule))
@@ -121,8 +136,9 @@ async def _come(job: Job, client: Client) -> None:
     await client.run()
 
 
-def config_for(simulator: str) -> dict[str, Any]:
-    config = make_config(simulator, lease_s=2, drain_s=2, max_attempts=20, log_format="json")
+def config_for(simulator: str, options: Options) -> dict[str, Any]:
+    drain_s = 12 if options.rolling else 2
+    config = make_config(simulator, lease_s=2, drain_s=drain_s, max_attempts=20, log_format="json")
     usual = config["model_list"][0]
     config["model_list"].append({**usual, "model_name": SURVIVABLE, "model_info": {"upstream_background": True}})
     return config
@@ -177,9 +193,10 @@ def main() -> int:
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--store", default="embedded", help="embedded, or a server to start, as redis-server")
     parser.add_argument("--span", type=float, default=0.0, help="seconds of trouble (default: by the number of jobs)")
+    parser.add_argument("--rolling", action="store_true", help="nothing but a deploy, one replica after the other")
     given = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
-    options = Options(seed, given.jobs, given.replicas, given.store, given.span)
+    options = Options(seed, given.jobs, given.replicas, given.store, given.span, given.rolling)
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         report = runner.run(run_chaos(options, folder))

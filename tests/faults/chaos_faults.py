@@ -64,6 +64,11 @@ def draw_schedule(chance: random.Random, replicas: int, span_s: float) -> list[F
     return schedule
 
 
+def draw_rolling(replicas: int, span_s: float) -> list[Fault]:
+    """A deploy: each replica in its turn is told to end, and started again."""
+    return [Fault(1 + n * span_s / (replicas + 1), "SIGTERM", n, 0.2) for n in range(replicas)]
+
+
 @dataclass
 class Place:
     """Where a replica runs, or the next one will."""
@@ -210,12 +215,12 @@ def _is_ours(pid: int, folder: Path) -> bool:
 class Misfortune:
     """Carries out a schedule."""
 
-    def __init__(self, fleet: Fleet, store: StoreServer, say: Callable[[str], None]) -> None:
+    def __init__(self, fleet: Fleet, store: StoreServer, say: Callable[[str], None], at_once: int) -> None:
         self._fleet = fleet
         self._store = store
         self._say = say
-        # One replica at least is left alone, but for `kill -9 all`.
-        self._some = asyncio.Semaphore(max(1, len(fleet.places) - 1))
+        # So many replicas, but for `kill -9 all`.
+        self._some = asyncio.Semaphore(at_once)
         self._store_busy = asyncio.Lock()
         self.counts: Counter[str] = Counter()
 

@@ -20,3 +20,13 @@ async def test_no_promise_is_broken_while_replicas_and_the_store_are_killed_paus
     report = await run_chaos(Options(seed=SEED, jobs=60), tmp_path)
     assert report.violations == [], report.table()
     assert report.faults.keys() == KINDS.keys()
+
+
+@pytest.mark.slow
+async def test_a_rolling_restart_under_load_loses_nothing_and_shows_no_client_more_than_an_aborted_stream(
+    tmp_path: Path,
+) -> None:
+    report = await run_chaos(Options(seed=SEED, jobs=60, rolling=True), tmp_path)
+    assert report.violations == [], report.table()
+    assert report.faults == {"SIGTERM": 3}
+    assert "worker_lost" not in report.outcomes.values()
