@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo run test chaos check fmt lock clean
+.PHONY: install demo run test chaos bench check fmt lock clean
 
 install: $(STAMP)
 
@@ -29,6 +29,10 @@ test: install
 # Kills, pauses and restarts everything under load, and proves that no promise is broken: ARGS="--jobs 500 --seed 1".
 chaos: install
 	$(BIN)/python -m tests.faults.chaos $(ARGS)
+
+# What each piece of work costs, beside its target: ARGS="--runs 1 --only cached_50 polls".
+bench: install
+	$(BIN)/python -m tests.bench $(ARGS)
 
 # The same checks, here and in CI.
 check: install
