@@ -25,6 +25,7 @@ from server.jobs.committer import Committer
 from server.jobs.produce import Producer
 from server.jobs.run import Runner
 from server.jobs.submit import Submitter
+from server.jobs.tails import Tails
 from server.jobs.view import Views
 from server.jobs.worker import Worker
 from server.keyring import Keyring
@@ -94,6 +95,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             store=store,
             hub=hub,
             views=Views(store),
+            tails=Tails(store),
             submitter=submitter,
             worker=worker,
             upstream=upstream,

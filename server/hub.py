@@ -20,8 +20,13 @@ log = logging.getLogger("pollux.hub")
 
 SWEEP_S = 10.0
 """How often the truth is re-read for everything that somebody waits for."""
+PATIENCE_S = 15.0
+"""How long a stream is held open while the store is away."""
 SWEEP_IDS = 500
-"""How many records one pipeline of a sweep reads."""
+"""How many records one call of a sweep reads."""
+PER_WATCH_S, LONGEST_REST_S = 0.0005, 0.1
+"""A crowd is woken together, and less often the larger it is: 200 readers of one response ten times a second."""
+CROWD = 20
 
 T = TypeVar("T")
 
@@ -46,21 +51,32 @@ class Hub:
         self._listener = store.new_listener(self)
         self._watches: dict[str, set[_Watch]] = {}
         self._positions: dict[str, Cursor | None] = {}
+        self._resting: dict[str, asyncio.TimerHandle] = {}
         self.draining = False
         self.closed = False
 
     # What the listener tells.
 
     def moved(self, response_id: str, to: Cursor | None, *, over: bool) -> None:
-        if response_id in self._watches:
-            self._positions[response_id] = to
+        watches = self._watches.get(response_id)
+        if watches is None:
+            return
+        self._positions[response_id] = to
+        if over or len(watches) <= CROWD:
             self._wake_all(response_id, over=over)
+        elif response_id not in self._resting:
+            rest_s = min(LONGEST_REST_S, PER_WATCH_S * len(watches))
+            self._resting[response_id] = asyncio.get_running_loop().call_later(rest_s, self._rested, response_id)
 
     def wake(self, shard: Shard) -> None:
         self._on_wake(shard)
 
     def revoked(self, response_id: str) -> None:
         self._on_revoked(response_id)
+
+    def _rested(self, response_id: str) -> None:
+        self._resting.pop(response_id, None)
+        self._wake_all(response_id, over=False)
 
     def _wake_all(self, response_id: str, *, over: bool) -> None:
         for watch in self._watches.get(response_id, ()):
@@ -74,18 +90,19 @@ class Hub:
         response_id: str,
         read: Callable[[], Awaitable[T]],
         *,
-        tick_s: float,
+        tick_s: float | None = None,
         deadline: float | None = None,
         end_only: bool = False,
     ) -> AsyncGenerator[T, None]:
         """Register, then read, then sleep: the one correct order, in this one place.
 
-        Yields what `read` returns: at once, after each notification (with `end_only`, of the end alone), and every
-        `tick_s` in any case; for the last time when the deadline (on the loop's clock) has come, or when the process
-        drains; without a deadline, when it closes. While the store is away it holds on until the deadline.
+        Yields what `read` returns: at once, after each notification (with `end_only`, of the end alone), after a sweep
+        that found it moved unheard, and every `tick_s`; for the last time when the deadline (on the loop's clock) has
+        come, or when the process drains; without a deadline, when it closes. While the store is away it holds on
+        until the deadline.
 
         Raises:
-            StoreUnavailable: the store was away when the deadline came, or (without one) for `tick_s`
+            StoreUnavailable: the store was away when the deadline came, or (without one) for `PATIENCE_S`
 
         """
         loop = asyncio.get_running_loop()
@@ -99,15 +116,15 @@ class Hub:
                     away_since = None
                 except StoreUnavailable:
                     away_since = away_since or loop.time()
-                    if over or (deadline is None and loop.time() - away_since > tick_s):
+                    if over or (deadline is None and loop.time() - away_since > PATIENCE_S):
                         raise
                     await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
                     continue
                 if over:
                     return
-                pause_s = tick_s if deadline is None else min(tick_s, deadline - loop.time())
+                wake_at = None if tick_s is None else loop.time() + tick_s
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, pause_s)):
+                    async with asyncio.timeout_at(_earlier(wake_at, deadline)):
                         await changed.wait()
 
     @asynccontextmanager
@@ -123,6 +140,8 @@ class Hub:
             if not watches:
                 del self._watches[response_id]
                 self._positions.pop(response_id, None)
+                if resting := self._resting.pop(response_id, None):
+                    resting.cancel()
                 await self._listener.unsubscribe(response_id)
 
     # What runs for as long as the process.
@@ -135,12 +154,18 @@ class Hub:
         """Wake, every `SWEEP_S`, whoever waits for something that has moved unheard. Until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            waited_for = list(self._watches)
-            try:
-                for start in range(0, len(waited_for), SWEEP_IDS):
-                    await self._sweep(waited_for[start : start + SWEEP_IDS])
-            except StoreError as error:
-                log.warning("sweep put off: %s", error)
+            shards: dict[Shard, list[str]] = {}
+            for response_id in self._watches:
+                shards.setdefault(self._store.jobs.shard_of(response_id), []).append(response_id)
+            for waited_for in shards.values():
+                await self._sweep_shard(waited_for)
+
+    async def _sweep_shard(self, waited_for: list[str]) -> None:
+        try:
+            for start in range(0, len(waited_for), SWEEP_IDS):
+                await self._sweep(waited_for[start : start + SWEEP_IDS])
+        except StoreError as error:
+            log.warning("sweep put off: %s", error)
 
     async def _sweep(self, ids: list[str]) -> None:
         for response_id, record in zip(ids, await self._store.responses.find_many(ids), strict=True):
@@ -162,3 +187,7 @@ class Hub:
     def _wake_everybody(self) -> None:
         for response_id in self._watches:
             self._wake_all(response_id, over=True)
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return min((at for at in (one, other) if at is not None), default=None)

@@ -9,6 +9,7 @@ from aiohttp import web
 from server.config import Config
 from server.hub import Hub
 from server.jobs.submit import Submitter
+from server.jobs.tails import Tails
 from server.jobs.view import Views
 from server.jobs.worker import Worker
 from server.keyring import Keyring, Principal
@@ -26,6 +27,7 @@ class Context:
     store: Store
     hub: Hub
     views: Views
+    tails: Tails
     submitter: Submitter
     worker: Worker
     upstream: Upstream

@@ -15,7 +15,6 @@ from server.api.references import Foreign, named_response
 from server.api.relay import Target, fetch, foreign_answer, relay
 from server.api.stream import stream_record
 from server.errors import BadRequest, ResponseNotFound
-from server.hub import SWEEP_S
 from server.jobs.view import View, etag_of
 from server.upstream.client import Call
 from storage import Record
@@ -61,8 +60,7 @@ async def _wait_for_record(request: web.Request, response_id: str, wait: Wait) -
     deadline = asyncio.get_running_loop().time() + (wait.seconds or 0)
     states = context.hub.observe(
         response_id,
-        lambda: context.store.responses.find(response_id),
-        tick_s=SWEEP_S,
+        lambda: context.views.find(response_id),
         deadline=deadline,
         end_only=not wait.known,
     )

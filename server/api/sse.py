@@ -12,6 +12,8 @@ HEARTBEAT_S = 15.0
 """After this much silence a comment is sent: proxies cut idle connections at 30 or 60 s."""
 WRITE_TIMEOUT_S = 30.0
 """A client that takes nothing for so long is cut off; the stream can be resumed."""
+SMALL_BYTES = 16 * 1024
+"""Well below what a transport takes before it asks to wait (64 KB)."""
 
 
 class StreamAborted(Exception):
@@ -51,13 +53,22 @@ class SseStream:
             StreamAborted: the client is gone, or too slow
 
         """
+        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
+            if self._has_room(len(data)):
                 await self.response.write(data)
+            else:
+                async with asyncio.timeout(WRITE_TIMEOUT_S):
+                    await self.response.write(data)
         except (TimeoutError, ConnectionError) as error:
             self.abort()
             raise StreamAborted from error
-        self._wrote_at = asyncio.get_running_loop().time()
+        self._wrote_at = loop.time()
+
+    def _has_room(self, size: int) -> bool:
+        """Whether a write of so many bytes can't have to wait: it then needs no timer, which costs a third of it."""
+        transport = self._request.transport
+        return size < SMALL_BYTES and transport is not None and transport.get_write_buffer_size() == 0
 
     async def heartbeat(self) -> None:
         """Send a comment if it has been silent for `HEARTBEAT_S`."""

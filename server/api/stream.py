@@ -9,10 +9,10 @@ from aiohttp import web
 from server.api.context import context_of
 from server.api.sse import HEARTBEAT_S, SseStream, StreamAborted
 from server.errors import ResponseNotFound
-from server.jobs.view import frames_after
+from server.jobs.view import bytes_after, frames_after
 from server.protocol.events import strip_obfuscation
 from server.protocol.sse import DONE
-from storage import Cursor, Reading, StoreUnavailable
+from storage import Batch, Cursor, Reading, StoreUnavailable
 
 EPOCH = 1
 """A response that was created with `stream` is never run again once a provider's event was logged."""
@@ -60,23 +60,24 @@ class _Follower:
         self.stream = SseStream(request)
 
     async def read(self) -> Reading | None:
-        cursor = Cursor(EPOCH, max(self._last, -1))
-        return await self._context.store.responses.read_log(self._id, cursor)
+        return await self._context.tails.read_log(self._id, Cursor(EPOCH, max(self._last, -1)))
 
     async def send(self, reading: Reading | None) -> bool:
         """Send what was read and all that lies behind it; whether that was the end."""
         while reading is not None:
             for batch in reading.batches:
-                frames = frames_after(batch, self._last)
-                if not self._obfuscation:
-                    frames = [strip_obfuscation(frame) for frame in frames]
-                await self.stream.write(b"".join(frames))
+                await self.stream.write(self._bytes_of(batch))
                 self._last = batch.cursor.last
             if reading.complete:
                 break
             reading = await self.read()
         await self.stream.heartbeat()
         return reading is not None and reading.record.terminal and self._last >= reading.record.cursor.last
+
+    def _bytes_of(self, batch: Batch) -> bytes:
+        if self._obfuscation:
+            return bytes_after(batch, self._last)
+        return b"".join(strip_obfuscation(frame) for frame in frames_after(batch, self._last))
 
     async def finish(self) -> None:
         if self._context.config.pollux.sse_done:

@@ -76,6 +76,7 @@ class _Lane:
         """Those of the dirty ones that can't wait while the lane rests."""
         self._any = asyncio.Event()
         self._hurry = asyncio.Event()
+        self.pace_s = 0.0
 
     def notice(self, journal: Journal, *, urgent: bool) -> None:
         self._dirty[journal] = None
@@ -91,7 +92,7 @@ class _Lane:
         """Commit until cancelled."""
         loop = asyncio.get_running_loop()
         grace = self._committer.new_grace()
-        rest_until = loop.time()
+        rest_until, appends = loop.time(), 0
         while True:
             await self._any.wait()
             with contextlib.suppress(TimeoutError):
@@ -99,8 +100,11 @@ class _Lane:
                     await self._hurry.wait()
             rested = loop.time() >= rest_until
             batch = self._gather(self._dirty if rested else self._urgent)
+            appends += len(batch)
             if rested and not self._dirty:
-                rest_until = loop.time() + max(INTERVAL_S, PER_APPEND_S * len(batch))
+                rest_s, appends = PER_APPEND_S * appends, 0
+                rest_until = loop.time() + max(INTERVAL_S, rest_s)
+                self.pace_s = rest_s if rest_s > INTERVAL_S else 0.0
             failed = await self._commit(batch)
             if failed is None:
                 grace = self._committer.new_grace()

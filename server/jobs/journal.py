@@ -49,6 +49,10 @@ class Lane(Protocol):
     def notice(self, journal: Journal, *, urgent: bool) -> None:
         """This journal has something to `take`."""
 
+    @property
+    def pace_s(self) -> float:
+        """How long a run should let events gather before it takes them in: 0 unless there are very many runs."""
+
     async def finish(self, finish: Finish) -> Step:
         """Store an end, however often it takes. Raises `StoreGone`."""
 
@@ -83,6 +87,10 @@ class Journal:
     @property
     def dirty(self) -> bool:
         return bool(self._frames or self._fields) and not self._closed
+
+    @property
+    def pace_s(self) -> float:
+        return self._lane.pace_s
 
     def add(self, frame: bytes, *, urgent: bool = False) -> None:
         """Add the frame of the next number. Nobody sees it before it is stored."""

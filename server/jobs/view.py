@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from server.jobs.shared import Shared
 from server.protocol.fold import Fold, dumps
 from server.protocol.lifecycle import OPENING, Status
 from server.protocol.requests import parse_object
@@ -83,6 +84,13 @@ def frames_after(batch: Batch, last: int) -> list[bytes]:
     return frames[max(0, last + 1 - first) :]
 
 
+def bytes_after(batch: Batch, last: int) -> bytes:
+    """The same as one piece; as good as always it is the whole batch."""
+    if batch.cursor.last - batch.frames.count(b"\n\n") >= last:
+        return batch.frames
+    return b"".join(frames_after(batch, last))
+
+
 async def fold_log(store: Store, response_id: str) -> LogFold:
     """The fold of a whole log, read page by page."""
     fold = LogFold()
@@ -100,9 +108,18 @@ class Views:
         self._store = store
         self._folds: OrderedDict[str, LogFold] = OrderedDict()
         self._size = 0
+        self._views: Shared[View | None] = Shared()
+        self._records: Shared[Record | None] = Shared()
+
+    async def find(self, response_id: str) -> Record | None:
+        """The record alone."""
+        return await self._records.ask(response_id, lambda: self._store.responses.find(response_id))
 
     async def view(self, response_id: str) -> View | None:
         """The current state, or None where there is no such response (any more)."""
+        return await self._views.ask(response_id, lambda: self._view(response_id))
+
+    async def _view(self, response_id: str) -> View | None:
         # Held here, because the cache may drop it while we read. Another reader may go on with the same one: `take`
         # passes over what it has.
         fold = self._folds.get(response_id) or LogFold()

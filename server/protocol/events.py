@@ -7,8 +7,8 @@ the bytes as they came, and nothing else is touched.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -26,8 +26,7 @@ class MalformedEvent(ValueError):
     """An upstream sent something that is no Responses event. The message says what, without its content."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event of an upstream, parsed once."""
 
     type: str
@@ -70,15 +69,27 @@ def parse_event(name: str, data: bytes) -> Event:
     if is_too_deep(data, payload):
         raise MalformedEvent("nested too deeply")
     kind = payload.get("type") or name or ("error" if payload.get("error") else None)
-    if not isinstance(kind, str) or not _TYPE.fullmatch(kind):
+    if not isinstance(kind, str) or not _is_type(kind):
         raise MalformedEvent("without a type")
-    # Line breaks can only be white space between tokens here: inside strings JSON forbids them.
-    return Event(kind, payload, data.replace(b"\r", b" ").replace(b"\n", b" ").strip())
+    if b"\n" in data or b"\r" in data:
+        # Line breaks can only be white space between tokens here: inside strings JSON forbids them.
+        data = data.replace(b"\r", b" ").replace(b"\n", b" ")
+    return Event(kind, payload, data.strip())
+
+
+@lru_cache(256)
+def _is_type(kind: str) -> bool:
+    return _TYPE.fullmatch(kind) is not None
 
 
 def renumber(event: Event, number: int) -> bytes:
     """The event's frame with our number; all its other bytes as they came."""
-    data = event.data
+    data, theirs = event.data, event.payload.get("sequence_number")
+    if type(theirs) is int and data.count(b'"sequence_number"') == 1:
+        # As good as all come like that; written otherwise (with a space, say) it is not found, and searched for below.
+        written = b'"sequence_number":%d' % theirs
+        if written in data:
+            return encode_frame(event.type, data.replace(written, b'"sequence_number":%d' % number))
     if "sequence_number" not in event.payload:
         # An object without any key, typed by its `event:` line alone, needs no comma.
         comma = b"," if event.payload else b""

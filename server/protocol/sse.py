@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import NamedTuple
 
 HEARTBEAT = b": keep-alive\n\n"
@@ -36,29 +35,57 @@ class SseParser:
         self._rest = bytearray()
         self._searched = 0
 
-    def feed(self, chunk: bytes) -> Iterator[ServerEvent]:
+    def feed(self, chunk: bytes) -> list[ServerEvent]:
         """The events completed by this chunk; comments and events without data are dropped.
 
         Raises:
             EventTooLong
 
         """
-        rest = self._rest
+        if b"\r" in chunk or b"\r" in self._rest:
+            return self._feed_any(chunk)
+        # As good as all upstreams end their lines: three times as fast as the search for any end of a line.
+        self._rest += chunk
+        # A blank line may straddle the chunks.
+        end = self._rest.rfind(b"\n\n", max(0, self._searched - 1))
+        if end < 0:
+            self._searched = len(self._rest)
+            self._check_length()
+            return []
+        blocks = bytes(self._rest[:end]).split(b"\n\n")
+        del self._rest[: end + 2]
+        self._searched = 0
+        self._check_length()
+        return [event for block in blocks if (event := _parse_plain(block)) is not None]
+
+    def _feed_any(self, chunk: bytes) -> list[ServerEvent]:
+        rest, events = self._rest, []
         rest += chunk
         # A blank line may straddle the chunks by up to three bytes.
         found = _BLANK_LINE.search(rest, max(0, self._searched - 3))
         start = 0
         while found is not None and not _may_grow(found, rest):
-            raw = bytes(rest[start : found.end()])
+            event = parse_block(bytes(rest[start : found.end()]))
             start = found.end()
-            event = parse_block(raw)
             if event is not None:
-                yield event
+                events.append(event)
             found = _BLANK_LINE.search(rest, start)
         del rest[:start]
         self._searched = len(rest) if found is None else 0
-        if len(rest) > LONGEST_EVENT_BYTES:
+        self._check_length()
+        return events
+
+    def _check_length(self) -> None:
+        if len(self._rest) > LONGEST_EVENT_BYTES:
             raise EventTooLong(f"an event is longer than {LONGEST_EVENT_BYTES} bytes")
+
+
+def _parse_plain(block: bytes) -> ServerEvent | None:
+    """One event of lines that end in LF, without its blank line: in the form in which as good as all of them come."""
+    head, separator, data = block.partition(b"\ndata: ")
+    if separator and head.startswith(b"event: ") and b"\n" not in data and b"\n" not in head:
+        return ServerEvent(head[7:].strip().decode("utf-8", "replace"), data, block + b"\n\n")
+    return parse_block(block + b"\n\n")
 
 
 def _may_grow(found: re.Match[bytes], buffer: bytearray) -> bool:
