@@ -22,8 +22,8 @@ T = TypeVar("T")
 
 INTERVAL_S = 0.02
 """Between two commits of a lane: below what a reader notices."""
-PER_APPEND_S = 0.0001
-"""And so much for each batch of the last one: a thousand running jobs are stored ten times a second."""
+PER_APPEND_S = 0.0002
+"""And so much for each batch of the last one: a thousand running jobs are stored five times a second."""
 COMMIT_BYTES = 4 * 1024 * 1024
 COMMIT_APPENDS = 256
 """What one call carries at most: a larger one would hold up everybody's commands."""

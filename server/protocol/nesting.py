@@ -13,7 +13,8 @@ _MARGIN = 16
 
 def is_too_deep(raw: bytes, value: Any) -> bool:
     """Whether a value, parsed from `raw`, is nested too deeply to be encoded: orjson reads 1024 levels, writes 254."""
-    if raw.count(b"{") + raw.count(b"[") <= _HARMLESS_BRACKETS:
+    # What is short can't be deep: each level takes two bytes.
+    if len(raw) <= 2 * _HARMLESS_BRACKETS or raw.count(b"{") + raw.count(b"[") <= _HARMLESS_BRACKETS:
         return False
     for _ in range(_MARGIN):
         value = [value]
