@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -65,6 +65,12 @@ def create_app(context: Context, role: Role = Role.ALL) -> web.Application:
     app.on_response_prepare.append(stamp)
     (add_worker_routes if role is Role.WORKER else add_routes)(app)
     return app
+
+
+def opened(config: Config) -> AbstractAsyncContextManager[Store]:
+    """The store that a config names."""
+    ours = config.pollux
+    return open_store(config.store_url(), ours.shards, Durability(ours.store_sync), packed=ours.store_compression)
 
 
 @asynccontextmanager
@@ -195,7 +201,7 @@ async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, lin
     end = _End(link)
     try:
         async with (
-            open_store(config.store_url(), config.pollux.shards, Durability(config.pollux.store_sync)) as store,
+            opened(config) as store,
             assembled(config, store, role) as context,
             listening(context, host, port, role, shared=link is not None) as runner,
         ):

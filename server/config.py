@@ -98,6 +98,7 @@ class Pollux(_Ours):
     store_sync: Literal["none", "replica", "fsync"] = Field(
         "none", description="Where creates and ends must have arrived before they are acknowledged."
     )
+    store_compression: bool = Field(True, description="Keep events compressed: a third of the bytes, or a tenth.")
     shards: int | None = Field(
         None,
         ge=1,

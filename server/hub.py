@@ -132,7 +132,7 @@ class Hub:
         watch = _Watch(end_only)
         self._watches.setdefault(response_id, set()).add(watch)
         try:
-            await self._listener.subscribe(response_id)
+            await self._listener.subscribe(response_id, steps=not end_only)
             yield watch.changed
         finally:
             watches = self._watches[response_id]

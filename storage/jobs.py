@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from storage.connection import Connections, answered
 from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, shard_of
+from storage.packing import pack
 from storage.records import Append, Durability, Finish, Lease, Outcome, Step, UpstreamCancel, Verdict
 from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Argument
 
@@ -26,8 +27,11 @@ FRESH_MS = 4000
 class Jobs:
     """The queue, the leases and the writing side of the event logs."""
 
-    def __init__(self, connections: Connections, shards: int, durability: Durability = Durability.NONE) -> None:
+    def __init__(
+        self, connections: Connections, shards: int, durability: Durability = Durability.NONE, *, packed: bool = True
+    ) -> None:
         self._client = connections.commands
+        self._pack = pack if packed else bytes
         self._durability = durability
         self._renewals = connections.renewals
         self._answered_at: dict[int, int] = {}
@@ -85,7 +89,8 @@ class Jobs:
         args: list[Argument] = [int(lease_s * 1000), shard.record(""), shard.log(""), shard.moved("")]
         for append in appends:
             lease, fields = append.lease, append.fields
-            args += (lease.id, lease.token, lease.epoch, append.first, append.last, append.frames, 2 * len(fields))
+            args += (lease.id, lease.token, lease.epoch, append.first, append.last)
+            args += (self._pack(append.frames), 2 * len(fields))
             for field in fields.items():
                 args += field
         answer = await APPEND.run(self._client, [shard.leases], args)
@@ -122,6 +127,7 @@ class Jobs:
         append = finish.append
         lease, shard = append.lease, self.shard_of(append.lease.id)
         fields = (word for item in append.fields.items() for word in item)
+        self._pack(append.frames)
         answer = await FINISH.run_durably(
             self._client,
             [
@@ -130,7 +136,13 @@ class Jobs:
             ],
             [
                 *(lease.id, lease.token, lease.epoch, append.first, append.last),
-                *(shard.moved(lease.id), INDEX_TTL_MS, append.frames, finish.status, finish.snapshot),
+                *(
+                    shard.over(lease.id),
+                    INDEX_TTL_MS,
+                    self._pack(append.frames),
+                    finish.status,
+                    finish.snapshot,
+                ),
                 int(finish.abandon),
                 *fields,
             ],

@@ -3,7 +3,7 @@
 | key | type | meaning | time to live |
 |---|---|---|---|
 | `pollux:{n}:record:<id>` | hash | the record of a response, see `records.py` | from the end on: `ttl` |
-| `pollux:{n}:log:<id>` | stream | event log: `<epoch>-<last>` → `f`: consecutive frames | as the record |
+| `pollux:{n}:log:<id>` | stream | event log: `<epoch>-<last>` → `f`: frames, see `packing.py` | as the record |
 | `pollux:{n}:queue:<owner>` | zset | queued jobs of one owner, by time of creation | none; empty is gone |
 | `pollux:{n}:rotation` | zset | owners that have queued jobs, by turn | none; empty is gone |
 | `pollux:{n}:leases` | zset | leased jobs, by deadline (ms, the server's clock) | none; empty is gone |
@@ -17,7 +17,8 @@
 
 | channel | says |
 |---|---|
-| `pollux:{n}:moved:<id>` | the response moved to `<epoch>-<last>`, with `!` behind it if that is the end; or `gone` |
+| `pollux:{n}:moved:<id>` | the response moved to `<epoch>-<last>`, which is not the end |
+| `pollux:{n}:over:<id>` | it ended, at `<epoch>-<last>`; or `gone`. Most who wait listen to nothing else |
 | `pollux:{n}:wake` | a job was queued: an idle worker may lease |
 | `pollux:{n}:revoked` | this id was cancelled or deleted: whoever runs it stops |
 
@@ -104,6 +105,9 @@ class Shard:
 
     def moved(self, response_id: str) -> str:
         return f"{self.prefix}moved:{response_id}"
+
+    def over(self, response_id: str) -> str:
+        return f"{self.prefix}over:{response_id}"
 
     @cached_property
     def wake(self) -> str:

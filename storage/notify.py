@@ -28,7 +28,7 @@ log = logging.getLogger("pollux.store")
 REMOVED = (b"del", b"expired", b"evicted")
 """What is heard of a record's key. A server may be set to tell more, each HSET even: that would wake in vain."""
 
-_PLACE = re.compile(rb"(\d{1,15})-(\d{1,15})(!?)")
+_PLACE = re.compile(rb"(\d{1,15})-(\d{1,15})")
 
 PING_EVERY_S = 5.0
 SILENCE_S = 12.0
@@ -58,7 +58,8 @@ class Listener:
         self._shards = [Shard(n) for n in range(shards)]
         self._ear = ear
         self._connection: Connection | None = None
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, bool] = {}
+        """What is listened for, and whether for every step of it."""
         self._awaited: dict[str, asyncio.Future[None]] = {}
         self._keyspace = f"__keyspace@{connections.db}__:"
         self._wakes = {shard.wake: shard for shard in self._shards}
@@ -67,30 +68,34 @@ class Listener:
     def _shard(self, response_id: str) -> Shard:
         return self._shards[shard_of(response_id, len(self._shards))]
 
-    def _channels(self, response_id: str) -> tuple[str, str]:
+    def _channels(self, response_id: str, *, steps: bool) -> list[str]:
         shard = self._shard(response_id)
-        return self._keyspace + shard.record(response_id), shard.moved(response_id)
+        of_steps = [shard.moved(response_id)] if steps else []
+        return [self._keyspace + shard.record(response_id), *of_steps, shard.over(response_id)]
 
-    async def subscribe(self, response_id: str) -> None:
-        """From the return on, moves of this response are heard; or the connection is down and it is heard later.
+    async def subscribe(self, response_id: str, *, steps: bool = True) -> None:
+        """From the return on, the end of this response is heard, and its `steps`, if wanted, until then.
 
-        Idempotent; a second call while the first one waits shares its acknowledgement.
+        Or the connection is down, and it is heard later. Idempotent; a second call while the first one waits shares
+        its acknowledgement.
         """
-        known = response_id in self._wanted
-        self._wanted.add(response_id)
+        heard = self._wanted.get(response_id)
+        enough = heard is not None and (heard or not steps)
+        self._wanted[response_id] = steps or bool(heard)
         waiting = self._awaited.get(response_id)
-        if self._connection is None or (known and waiting is None):
+        if self._connection is None or (enough and waiting is None):
             return
         if waiting is None:
             waiting = self._awaited[response_id] = asyncio.get_running_loop().create_future()
-            await self._send("SUBSCRIBE", self._channels(response_id))
+        if not enough:
+            await self._send("SUBSCRIBE", self._channels(response_id, steps=steps))
         await asyncio.wait([waiting], timeout=ACKNOWLEDGED_WITHIN_S)
 
     async def unsubscribe(self, response_id: str) -> None:
-        self._wanted.discard(response_id)
+        steps = self._wanted.pop(response_id, False)
         if waiting := self._awaited.pop(response_id, None):
             waiting.cancel()
-        await self._send("UNSUBSCRIBE", self._channels(response_id))
+        await self._send("UNSUBSCRIBE", self._channels(response_id, steps=steps))
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -123,8 +128,8 @@ class Listener:
             raise
         self._connection = connection
         await self._send("SUBSCRIBE", [*self._wakes, *self._revokes])
-        for response_id in list(self._wanted):
-            await self._send("SUBSCRIBE", self._channels(response_id))
+        for response_id, steps in list(self._wanted.items()):
+            await self._send("SUBSCRIBE", self._channels(response_id, steps=steps))
         pinging = asyncio.create_task(self._ping(connection))
         try:
             while True:
@@ -165,14 +170,13 @@ class Listener:
             self._hear_of_response(kind, name, data)
 
     def _hear_of_response(self, kind: bytes, name: str, data: Any) -> None:
-        response_id = name.rsplit(":", 1)[1]
+        of, response_id = name.rsplit(":", 2)[1:]
         if kind == b"subscribe":
-            # The record's own channel is subscribed second: with its acknowledgement both are live.
-            if name.startswith(self._keyspace):
-                return
-            if waiting := self._awaited.pop(response_id, None):
-                waiting.set_result(None)
-            self._ear.moved(response_id, None, over=True)
+            # The last one that was asked for: with its acknowledgement all are live.
+            if of == "over":
+                if waiting := self._awaited.pop(response_id, None):
+                    waiting.set_result(None)
+                self._ear.moved(response_id, None, over=True)
         elif name.startswith(self._keyspace):
             if data in REMOVED:
                 self._ear.moved(response_id, None, over=True)
@@ -180,7 +184,7 @@ class Listener:
             # `gone`, and whatever somebody else may publish here, is: look for yourself.
             found = _PLACE.fullmatch(data)
             to = Cursor(int(found[1]), int(found[2])) if found else None
-            self._ear.moved(response_id, to, over=found is None or bool(found[3]))
+            self._ear.moved(response_id, to, over=found is None or of == "over")
 
 
 async def _read(connection: Connection) -> Any:

@@ -56,11 +56,12 @@ class Store:
 
 @asynccontextmanager
 async def open_store(
-    url: str, shards: int | None = None, durability: Durability = Durability.NONE
+    url: str, shards: int | None = None, durability: Durability = Durability.NONE, *, packed: bool = True
 ) -> AsyncIterator[Store]:
     """Open `embedded://[directory]`, `redis://…`, `rediss://…`, `unix://…`, `sentinel://…` or `cluster://…`.
 
-    Without `shards` it has those that it was made with; a new one gets 1, on a cluster `SHARDS_OF_CLUSTER`.
+    New events are stored `packed`; both forms are read. Without `shards` it has those that it was made with; a new
+    one gets 1, on a cluster `SHARDS_OF_CLUSTER`.
     Waits up to `PATIENCE_S` for a server that is still starting.
 
     Raises:
@@ -74,10 +75,10 @@ async def open_store(
         place = unquote(parts.netloc + parts.path)
         directory = _absolute(place) if place else default_directory()
         async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
-            yield await _store(f"embedded://{directory}", links, shards, durability)
+            yield await _store(f"embedded://{directory}", links, shards, durability, packed=packed)
     elif parts.scheme in ("redis", "rediss", "unix", "sentinel", "sentinels", "cluster", "clusters"):
         async with _connected(url) as links:
-            yield await _store(_without_password(url), links, shards, durability)
+            yield await _store(_without_password(url), links, shards, durability, packed=packed)
     else:
         raise StoreMisfit(
             f"the store {parts.scheme or url!r} is not known: use embedded://[directory], redis://host:port/db, "
@@ -96,7 +97,9 @@ async def _connected(url: str) -> AsyncIterator[Connections]:
         await connections.aclose()
 
 
-async def _store(name: str, connections: Connections, shards: int | None, durability: Durability) -> Store:
+async def _store(
+    name: str, connections: Connections, shards: int | None, durability: Durability, *, packed: bool
+) -> Store:
     await _reach(name, connections)
     await _inspect(connections, durability)
     shards, secret = await _settle(connections, shards)
@@ -105,7 +108,7 @@ async def _store(name: str, connections: Connections, shards: int | None, durabi
         shards=shards,
         id_secret=secret,
         responses=Responses(connections, shards, durability),
-        jobs=Jobs(connections, shards, durability),
+        jobs=Jobs(connections, shards, durability, packed=packed),
         connections=connections,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from storage.connection import Connections, answered
+from storage.errors import StoreError
 from storage.keys import (
     IDEMPOTENCY_TTL_MS,
     INDEX_TTL_MS,
@@ -14,6 +15,7 @@ from storage.keys import (
     Shard,
     shard_of,
 )
+from storage.packing import unpack
 from storage.records import (
     START,
     Batch,
@@ -33,8 +35,8 @@ _CONTENT = ("request", "base", "snapshot")
 
 PAGE = 100
 """How many ids of an owner's index are looked at in one go."""
-PAGE_BATCHES, PAGE_BYTES = 64, 1024 * 1024
-"""How much of a log is read in one go: bounds what one reader holds, and for how long the event loop is at it."""
+PAGE_BATCHES, PAGE_BYTES = 64, 256 * 1024
+"""How much of a log, as it is packed, is read in one go: bounds what a reader holds, and how long it takes."""
 
 
 class Responses:
@@ -140,7 +142,7 @@ class Responses:
                 *(shard.owned(record.owner), shard.ended(record.owner), shard.queue(record.owner)),
                 shard.upstream_cancels,
             ],
-            [record.id, shard.moved(record.id), shard.revoked, INDEX_TTL_MS, head, tail],
+            [record.id, shard.over(record.id), shard.revoked, INDEX_TTL_MS, head, tail],
         )
         return CancelOutcome(outcome.decode())
 
@@ -154,7 +156,7 @@ class Responses:
                 *(shard.owned(record.owner), shard.ended(record.owner), shard.queue(record.owner)),
                 *(shard.tombstone(record.id), shard.upstream_cancels),
             ],
-            [record.id, token, shard.moved(record.id), shard.revoked, TOMBSTONE_TTL_MS],
+            [record.id, token, shard.over(record.id), shard.revoked, TOMBSTONE_TTL_MS],
         )
         return bool(outcome == b"ok")
 
@@ -223,6 +225,9 @@ def _reading(response_id: str, fields: dict[str, bytes | None], entries: list[An
     record = _record(response_id, fields)
     if record is None:
         return None
-    batches = tuple(Batch(Cursor(*map(int, entry_id.split(b"-"))), values[1]) for entry_id, values in entries)
+    try:
+        batches = tuple(Batch(Cursor(*map(int, at.split(b"-"))), unpack(values[1])) for at, values in entries)
+    except ValueError as error:
+        raise StoreError(f"the log of {response_id} can't be read: {error}") from error
     content = {name: fields.get(name) or b"" for name in _CONTENT}
     return Reading(record, **content, batches=batches)

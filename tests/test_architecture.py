@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("storage.records", "storage.errors", "storage.keys"),
+    ("storage.records", "storage.errors", "storage.keys", "storage.packing"),
     ("storage.cluster",),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
     ("storage.responses", "storage.jobs", "storage.notify", "storage.embedded"),

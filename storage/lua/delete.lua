@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- Cancel what runs and remove everything, in one step.
 -- KEYS: record, log, leases, owned, ended, queue, tombstone, upstream cancels
--- ARGV: id, token, moved channel, revoked channel, tombstone ttl
+-- ARGV: id, token, over channel, revoked channel, tombstone ttl
 local record, log, leases, owned, ended, queue, tombstone, upstream_cancels = unpack(KEYS)
-local id, token, moved, revoked, ttl = unpack(ARGV)
+local id, token, over, revoked, ttl = unpack(ARGV)
 local r = redis.call('HMGET', record, 'status', 'idempotency', 'survivable', 'deployment', 'provider_id')
 if not r[1] then
   -- ok: this call ran before. Else a late `create` of this id must come to nothing.
@@ -19,6 +19,6 @@ redis.call('ZREM', queue, id)
 redis.call('ZREM', owned, id)
 redis.call('ZREM', ended, id)
 redis.call('SET', tombstone, token, 'PX', ttl)
-redis.call('PUBLISH', moved, 'gone')
+redis.call('PUBLISH', over, 'gone')
 redis.call('PUBLISH', revoked, id)
 return 'ok'

@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- The last batch with its terminal frame, the status and the final object. The first terminal status wins.
 -- KEYS: record, log, leases, owned, ended, upstream cancels
--- ARGV: id, token, epoch, first, last, moved channel, index ttl, frames, status, snapshot, abandon (0 or 1), then field, value …
+-- ARGV: id, token, epoch, first, last, over channel, index ttl, frames, status, snapshot, abandon (0 or 1), then field, value …
 local keys = {record = KEYS[1], log = KEYS[2], leases = KEYS[3], owned = KEYS[4], ended = KEYS[5]}
-local id, token, epoch, first, last, moved, index_ttl, frames, status, snapshot, abandon = unpack(ARGV, 1, 11)
+local id, token, epoch, first, last, over, index_ttl, frames, status, snapshot, abandon = unpack(ARGV, 1, 11)
 local r = redis.call('HMGET', keys.record, 'status', 'token', 'epoch', 'last', 'ttl_ms', 'idempotency', 'survivable',
   'deployment', 'provider_id')
 if not r[1] then return {'gone', -1} end
@@ -21,5 +21,5 @@ redis.call('ZREM', keys.leases, id)
 if abandon == '1' then cancel_upstream(KEYS[6], r[7], r[8], r[9]) end
 keys.idempotency = idempotency_of(r[6], id)
 expire(keys, id, tonumber(r[5]), tonumber(index_ttl))
-redis.call('PUBLISH', moved, epoch .. '-' .. last .. '!')
+redis.call('PUBLISH', over, epoch .. '-' .. last)
 return {'ok', tonumber(last)}

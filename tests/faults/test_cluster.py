@@ -132,5 +132,5 @@ async def test_a_primary_that_fails_is_replaced_and_no_run_notices(
 
 async def test_a_create_waits_until_a_replica_of_its_node_has_it(cluster: ClusterServers, simulator: str) -> None:
     async with running_replica(config_of(simulator, store_sync="replica"), cluster.url) as pollux:
-        made = [(await _create(pollux, f"sk-{team}", f"job {n}"), f"sk-{team}") for n, team in enumerate(TEAMS)]
+        made = [(await _create(pollux, f"sk-{team}", f"job {n} here"), f"sk-{team}") for n, team in enumerate(TEAMS)]
         await _all_complete(pollux, made)

@@ -190,6 +190,7 @@ async def test_a_primary_that_became_a_replica_is_left_for_the_one_that_is_prima
                 ids = [await create(pollux, f"job {n} [[words=60]] [[delay_ms=50]]") for n in range(10)]
                 for one in ids:
                     await with_output(pollux, one)
+                await wait_until(lambda: all(new.exists(f"pollux:{{0}}:log:{one}") for one in ids), what="it has them")
                 new.replicaof("NO", "ONE")
                 for server in (old, other):
                     server.replicaof("127.0.0.1", str(second))
@@ -242,6 +243,7 @@ async def _all_complete(http: aiohttp.ClientSession, ids: list[str]) -> None:
         while (answer := await http.get(f"responses/{response_id}?wait=40")).status == 503:
             assert answer.headers["Retry-After"]
             await asyncio.sleep(0.2)
+        assert answer.status == 200, await answer.text()
         return await answer.json()
 
     responses = await asyncio.gather(*map(ended, ids))

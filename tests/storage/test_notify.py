@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 
 def subscribers(admin: redis.Redis, store: Store, response_id: str) -> int:
     """How many connections the server knows to listen for this response."""
-    ((_, count),) = admin.pubsub_numsub(shard_of_id(store, response_id).moved(response_id))
+    ((_, count),) = admin.pubsub_numsub(shard_of_id(store, response_id).over(response_id))
     assert isinstance(count, int)
     return count
 
@@ -277,6 +277,7 @@ async def test_what_moved_while_the_connection_was_down_is_looked_for(store: Sto
         assert {move[0] for move in notes.moves} == {taken.id}
 
 
+@pytest.mark.one_server
 async def test_who_waits_for_an_acknowledgement_when_the_connection_breaks_is_let_go(
     store: Store, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

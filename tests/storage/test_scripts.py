@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
 import pytest
 import redis
 
 from storage import Append, Created, CreateOutcome, Lease, Outcome, Step, Store, StoreFull
-from storage.scripts import APPEND, CANCEL, CREATE, DELETE, FINISH, LEASE, READ, RELEASE, RENEW, Script
+from storage.scripts import APPEND, CANCEL, CREATE, DELETE, FIND, FINISH, LEASE, READ, RELEASE, RENEW, Script
 from tests.support.keys import contents
 from tests.support.servers import configured
 from tests.support.stored import (
@@ -44,8 +45,10 @@ def test_what_takes_more_may_not(script: Script) -> None:
     assert script.text.startswith("#!lua\n")
 
 
-def test_the_one_that_reads_can_not_write() -> None:
-    assert READ.text.startswith("#!lua flags=no-writes\n")
+@pytest.mark.parametrize("script", [READ, FIND], ids=["read", "find"])
+def test_those_that_read_are_refused_by_a_replica_and_served_by_a_full_server(script: Script) -> None:
+    assert script.text.startswith("#!lua flags=allow-oom\n")
+    assert not re.findall(r"redis\.call\('(?!HMGET|HEXISTS|XRANGE|TIME|ZRANGE|ZADD|ZREM|P?EXPIRE|HGET)", script.text)
 
 
 # ---- Running twice

@@ -19,9 +19,8 @@ import yaml
 from openai import AsyncOpenAI
 
 from server.api.context import Context
-from server.app import assembled, listening
+from server.app import assembled, listening, opened
 from server.config import parse_config
-from storage import Durability, open_store
 from tests.support.waiting import wait_until
 
 MASTER_KEY = "sk-test-master-0000"
@@ -95,7 +94,7 @@ async def running_replica(config: dict[str, Any], store_url: str) -> AsyncIterat
     """A replica in this process, on a free port."""
     parsed = parse_config({**config, "pollux": {**config["pollux"], "store": store_url}}, environ={})
     async with (
-        open_store(store_url, parsed.pollux.shards, Durability(parsed.pollux.store_sync)) as store,
+        opened(parsed) as store,
         assembled(parsed, store) as context,
         listening(context, "127.0.0.1", 0) as runner,
     ):
