@@ -17,7 +17,7 @@ from aiohttp import web
 
 from server.api.connection import HttpRunner
 from server.api.context import CONTEXT, Context
-from server.api.middleware import authenticate, errors, stamp
+from server.api.middleware import guard, stamp
 from server.api.routes import add_routes, add_worker_routes
 from server.config import Config
 from server.hub import Hub
@@ -60,7 +60,7 @@ class Role(StrEnum):
 
 def create_app(context: Context, role: Role = Role.ALL) -> web.Application:
     """The application for an assembled context."""
-    app = web.Application(middlewares=[errors, authenticate], client_max_size=context.config.pollux.max_body_bytes)
+    app = web.Application(middlewares=[guard], client_max_size=context.config.pollux.max_body_bytes)
     app[CONTEXT] = context
     app.on_response_prepare.append(stamp)
     (add_worker_routes if role is Role.WORKER else add_routes)(app)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 from typing import Any
-from uuid import uuid4
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from aiohttp.http_exceptions import ContentEncodingError, TransferEncodingError
 
-from server.api.middleware import error_answer
+from server.api.middleware import error_answer, new_request_id
 from server.errors import Internal, MalformedBody, MalformedHttp, PolluxError
 
 log = logging.getLogger("pollux.api")
@@ -36,7 +35,7 @@ class Connection(web.RequestHandler):
             raise ConnectionError("an answer has begun already")
         answer = error_answer(_meaning(exc))
         # Here no middleware and no signal runs.
-        answer.headers["X-Request-Id"] = f"req_{uuid4().hex}"
+        answer.headers["X-Request-Id"] = new_request_id()
         answer.force_close()
         return answer
 

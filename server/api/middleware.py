@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
+import secrets
 from collections.abc import Awaitable, Callable
-from uuid import uuid4
 
 from aiohttp import web
 
@@ -30,11 +31,13 @@ def open_to_all(handler: Handler) -> Handler:
 
 
 @web.middleware
-async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer every error with its status and the four keys; give the request its id."""
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request its id and its principal, and answer every error with its status and the four keys."""
     given = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = given if _SANE.fullmatch(given) else f"req_{uuid4().hex}"
+    request[REQUEST_ID] = given if given and _SANE.fullmatch(given) else new_request_id()
     try:
+        # Here and not in a middleware of its own, each of which costs a request 3 µs.
+        _authenticate(request)
         return await handler(request)
     except PolluxError as error:
         return error_answer(error)
@@ -53,17 +56,23 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error_answer(Internal())
 
 
-@web.middleware
-async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
+def _authenticate(request: web.Request) -> None:
     """Find the principal, before anything else is looked at."""
     if not getattr(request.match_info.handler, OPEN_TO_ALL, False):
         request[PRINCIPAL] = context_of(request).keyring.authenticate(request.headers)
-    return await handler(request)
+
+
+_PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count(1)
+
+
+def new_request_id() -> str:
+    """Unique, not secret: chance for each costs as much as a middleware."""
+    return f"req_{_PROCESS}{next(_NUMBERS):016x}"
 
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Put the request id on every answer, streams included (a signal of `on_response_prepare`)."""
-    response.headers["X-Request-Id"] = request.get(REQUEST_ID) or f"req_{uuid4().hex}"
+    response.headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
 
 
 def error_answer(error: PolluxError) -> web.Response:

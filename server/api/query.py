@@ -104,6 +104,9 @@ class Wait:
         return {} if self.seconds is None else {"Preference-Applied": f"wait={self.seconds:g}"}
 
 
+NO_WAIT = Wait()
+
+
 def wait_of(request: web.Request) -> Wait:
     """What a request says about waiting.
 
@@ -111,6 +114,8 @@ def wait_of(request: web.Request) -> Wait:
         BadRequest: of a bad `?wait`; a bad preference is passed over, as RFC 7240 says
 
     """
+    if not request.query_string and "Prefer" not in request.headers and "If-None-Match" not in request.headers:
+        return NO_WAIT
     seconds = _wait_parameter(request)
     if seconds is None:
         seconds = _preferred_wait(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -32,8 +32,7 @@ PLACE_PATIENCE_S = 5.0
 _LAST_EVENTS = frozenset(TERMINAL_EVENTS) | {"error"}
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One place where a call may be sent."""
 
     deployment: Deployment
@@ -80,7 +79,7 @@ async def _relayed(request: web.Request, target: Target, *, may_be_empty: bool) 
             if answer.content_type == "text/event-stream":
                 return await _stream(request, answer, target.rewriter, may_be_empty=may_be_empty)
             body = target.rewriter.json(await read_body(answer))
-            return _answer(request, answer, body)
+            return _answer(request, answer, body, target.rewriter.status)
     except PolluxError as error:
         raise target.rewriter.error(error) from error
 
@@ -93,11 +92,11 @@ def _worthwhile(error: PolluxError) -> bool:
     return is_passing(error) and not isinstance(error, UpstreamTimeout)
 
 
-def _answer(request: web.Request, answer: aiohttp.ClientResponse, body: bytes) -> web.Response:
+def _answer(request: web.Request, answer: aiohttp.ClientResponse, body: bytes, status: str) -> web.Response:
     passed = {name: answer.headers[name] for name in _FORWARDED_ANSWER if name in answer.headers}
     if answer.content_type != "application/json":
         return web.Response(status=answer.status, body=body, content_type=answer.content_type, headers=passed)
-    return response_answer(request, body, etag=body_etag(body), status=status_in(body), headers=passed)
+    return response_answer(request, body, etag=body_etag(body), status=status, headers=passed)
 
 
 async def fetch(request: web.Request, target: Target) -> bytes:

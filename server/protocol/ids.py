@@ -14,7 +14,7 @@ import hmac
 import re
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 COMPOSITE_PREFIX = "resp_"
 LONGEST_ID = 2048
@@ -27,8 +27,7 @@ _COMPOSITE = re.compile(
 _PROVIDER_ID = re.compile(r"(?!\.{1,2}$)[\x21-\x7e]+")
 
 
-@dataclass(frozen=True, slots=True)
-class CompositeId:
+class CompositeId(NamedTuple):
     """Where a response lives, told by its id alone."""
 
     provider: str

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
@@ -32,8 +32,7 @@ LONGEST_RETRY_AFTER_S = 60.0
 """An upstream that asks for more than this is tried again sooner, or elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One operation on a deployment."""
 
     method: str
@@ -84,15 +83,18 @@ class Upstream:
             raise self._noted(deployment, call, UpstreamUnavailable(text))
         begun = False
         try:
-            async with asyncio.timeout(self._first_byte_s(deployment, call)) as first_byte:
-                async with self._request(deployment, call) as response:
+            async with (
+                self._first_byte(deployment, call) as first_byte,
+                self._request(deployment, call) as response,
+            ):
+                if first_byte is not None:
                     first_byte.reschedule(None)
-                    if not 200 <= response.status < 300:
-                        raise self._noted(deployment, call, await _refusal(response))
-                    begun = True
-                    if call.creates:
-                        self.health.succeeded(deployment)
-                    yield response
+                if not 200 <= response.status < 300:
+                    raise self._noted(deployment, call, await _refusal(response))
+                begun = True
+                if call.creates:
+                    self.health.succeeded(deployment)
+                yield response
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._noted(deployment, call, _broken(deployment, error, begun=begun)) from error
 
@@ -114,9 +116,11 @@ class Upstream:
             self.health.failed(deployment, retry_after_s=retry_after_of(error), limited=error.status == 429)
         return error
 
-    def _first_byte_s(self, deployment: Deployment, call: Call) -> float | None:
+    def _first_byte(self, deployment: Deployment, call: Call) -> AbstractAsyncContextManager[asyncio.Timeout | None]:
         # An answer that is not streamed begins when it is complete: there the limit of the whole call is enough.
-        return (deployment.stream_timeout_s or self._timeouts.first_byte_s) if call.stream else None
+        if not call.stream:
+            return nullcontext()
+        return asyncio.timeout(deployment.stream_timeout_s or self._timeouts.first_byte_s)
 
     def _timeout(self, deployment: Deployment, *, stream: bool) -> aiohttp.ClientTimeout:
         # A deployment that may be silent for longer before its first byte may be so after it.

@@ -93,17 +93,19 @@ class Health:
 
     @asynccontextmanager
     async def place(
-        self, deployments: Sequence[Deployment], *, patience_s: float | None = None, tried: Sequence[str] = ()
+        self, deployments: Sequence[Deployment], *, patience_s: float | None = None, tried: list[str] | None = None
     ) -> AsyncIterator[Deployment]:
         """A deployment that has a place for one more call, for the length of the block.
 
-        Waits for one where all are full: as long as the caller lives, or `patience_s`.
+        Waits for one where all are full: as long as the caller lives, or `patience_s`. Its id is added to `tried`.
 
         Raises:
             RateLimited: there was none in time
 
         """
-        chosen = await self._enter(deployments, patience_s, tried)
+        chosen = await self._enter(deployments, patience_s, tried or ())
+        if tried is not None:
+            tried.append(chosen.id)
         state = self._state(chosen)
         on_trial = state.doubted
         state.trials += on_trial
@@ -143,6 +145,9 @@ class Health:
     async def _enter(
         self, deployments: Sequence[Deployment], patience_s: float | None, tried: Sequence[str]
     ) -> Deployment:
+        chosen = self.choose(deployments, tried)
+        if _took_place(self._state(chosen)):
+            return chosen
         try:
             async with asyncio.timeout(patience_s):
                 while True:
@@ -161,10 +166,16 @@ class Health:
         return state
 
 
+def _took_place(state: _State) -> bool:
+    if state.full:
+        return False
+    state.in_flight += 1
+    return True
+
+
 async def _place_at(state: _State) -> bool:
     """Take a place, after everybody who waits for one already. False: look elsewhere."""
-    if not state.full:
-        state.in_flight += 1
+    if _took_place(state):
         return True
     waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     state.waiting[waiter] = None

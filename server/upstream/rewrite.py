@@ -31,6 +31,8 @@ class Rewriter:
     """Raw id → the id that the client knows. Given ones win over made ones."""
     fill_from: dict[str, Any] = field(default_factory=dict)
     """The request's body, for deployments with `fill_missing`."""
+    status: str = ""
+    """Of the response that was rewritten last."""
 
     def public(self, raw: str) -> str:
         """The composite id for a raw one."""
@@ -38,14 +40,18 @@ class Rewriter:
         if known is None:
             plain = CompositeId(self.deployment.provider, self.deployment.id, raw)
             tag = owner_tag(self.secret, self.owner, plain.untagged)
-            known = encode_composite(CompositeId(plain.provider, plain.model_id, raw, tag))
+            known = encode_composite(plain._replace(tag=tag))
             self.public_ids[raw] = known
         return known
 
     def json(self, raw: bytes) -> bytes:
         """A JSON answer."""
         body = _parsed(raw)
-        return raw if body is None else self._response(raw, body, body)
+        if body is None:
+            return raw
+        status = body.get("status")
+        self.status = status if isinstance(status, str) else ""
+        return self._response(raw, body, body)
 
     def event(self, event: ServerEvent) -> bytes:
         """One event of a stream, as bytes; only those that carry a response, or an error, are looked into."""

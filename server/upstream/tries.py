@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 
 from server.errors import PolluxError
 from server.upstream.client import is_passing, retry_after_of
@@ -31,17 +31,14 @@ class Tries:
         self._tried: list[str] = []
         self._made = 0
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[Deployment]:
+    def place(self) -> AbstractAsyncContextManager[Deployment]:
         """The deployment to try now, and the right to a call on it for the length of the block.
 
         Raises:
             RateLimited: all are full, and stayed so for `patience_s`
 
         """
-        async with self._health.place(self._deployments, patience_s=self._patience_s, tried=self._tried) as deployment:
-            self._tried.append(deployment.id)
-            yield deployment
+        return self._health.place(self._deployments, patience_s=self._patience_s, tried=self._tried)
 
     async def again(self, error: PolluxError, worthwhile: Callable[[PolluxError], bool] = is_passing) -> None:
         """Wait until the next try, or raise the error where there is none."""
