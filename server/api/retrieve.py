@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from itertools import chain, repeat
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -42,9 +43,8 @@ async def answer_record(request: web.Request, response_id: str, wait: Wait) -> w
         StoreUnavailable
 
     """
-    if wait.seconds:
-        await _wait_for_record(request, response_id, wait)
-    view = await context_of(request).views.view(response_id)
+    view = await _waited_for(request, response_id, wait) if wait.seconds else None
+    view = view or await context_of(request).views.view(response_id)
     if view is None:
         raise ResponseNotFound(response_id)
     return view_answer(request, view, wait)
@@ -54,20 +54,27 @@ def view_answer(request: web.Request, view: View, wait: Wait) -> web.Response:
     return response_answer(request, view.body, etag=view.etag, status=view.record.status, wait=wait)
 
 
-async def _wait_for_record(request: web.Request, response_id: str, wait: Wait) -> None:
-    """Sleep until it is terminal, or anything else than what the client has, or gone, or the time is over."""
+async def _waited_for(request: web.Request, response_id: str, wait: Wait) -> View | None:
+    """Sleep until it is terminal, or anything else than what the client has, or gone, or the time is over.
+
+    The view that ended the wait, where it was a view that did.
+    """
     context = context_of(request)
-    deadline = asyncio.get_running_loop().time() + (wait.seconds or 0)
+    # The first look is at the record alone. Who is woken will most likely answer with what he then sees.
+    looks = chain([context.views.find], repeat(context.views.view))
     states = context.hub.observe(
         response_id,
-        lambda: context.views.find(response_id),
-        deadline=deadline,
+        lambda: next(looks)(response_id),
+        deadline=asyncio.get_running_loop().time() + (wait.seconds or 0),
         end_only=not wait.known,
     )
+    seen: Record | View | None = None
     async with aclosing(states):
-        async for record in states:
+        async for seen in states:
+            record = seen.record if isinstance(seen, View) else seen
             if record is None or record.terminal or (wait.known and not wait.has(etag_of(record))):
-                return
+                break
+    return seen if isinstance(seen, View) else None
 
 
 async def _stream(request: web.Request, record: Record) -> web.StreamResponse:
