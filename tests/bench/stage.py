@@ -50,7 +50,10 @@ class Server:
     """From its start until it was ready."""
 
     def cpu_s(self) -> float:
-        return sum(map(cpu_s, self.pids))
+        return sum(self.cpus_s())
+
+    def cpus_s(self) -> list[float]:
+        return list(map(cpu_s, self.pids))
 
     def store_bytes(self) -> int:
         """What has been sent to the store, ever."""
@@ -109,18 +112,22 @@ class Stage:
     minimal: Server
 
     @asynccontextmanager
-    async def pollux(self, *options: str, **config: Any) -> AsyncIterator[Server]:
-        """A new Pollux on a new store, empty and warm."""
+    async def pollux(self, *, workers: int = 1, **config: Any) -> AsyncIterator[Server]:
+        """A new Pollux on a new store, empty."""
         port = free_port()
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             folder = Path(name)
             store = f"embedded://{folder / 'store'}"
             settings = make_config(self.upstream, store=store, drain_s=0, **config)
             (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-            words = ("-m", "server", "serve", "--config", str(folder / "config.yaml"), "--port", str(port), *options)
+            words = ["-m", "server", "serve", "--config", str(folder / "config.yaml"), "--port", str(port)]
+            if workers > 1:
+                words += ["--workers", str(workers)]
             ready = f"http://127.0.0.1:{port}/readyz"
             async with running(*words, log=folder / "log", ready=ready) as (pid, took_s):
-                pids = (pid, *_children(pid)) if options else (pid,)
+                while (folder / "log").read_text().count("serving on") < workers:
+                    await asyncio.sleep(0.05)
+                pids = (pid, *_children(pid)) if workers > 1 else (pid,)
                 with redis.Redis.from_url(plain_url(store)) as client:
                     yield Server(f"http://127.0.0.1:{port}/v1", pids, client, took_s)
 
