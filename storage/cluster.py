@@ -28,6 +28,8 @@ MOST_CONNECTIONS = 1024
 SILENT_S = 4.0
 """Before the deadline of every exchange, which would not tell which node it was."""
 LOOK_S = 3.0
+MOST_CLOSED = 4
+"""How often a command is sent again because its connection was closed under it."""
 MOST_MOVES = 5
 """How often a slot is looked for anew in one exchange."""
 
@@ -54,10 +56,17 @@ class Cluster(RedisCluster):
         async with self._place(key):
             try:
                 async with asyncio.timeout(SILENT_S):
-                    return await super().execute_command(*args, **kwargs)
+                    return await self._execute(*args, **kwargs)
             except TimeoutError:
                 self._suspect(key)
                 raise
+
+    async def _execute(self, *args: Any, **kwargs: Any) -> Any:
+        for _ in range(MOST_CLOSED):
+            # uvloop's word for a connection that another command has found broken, and closed, in this very instant.
+            with contextlib.suppress(RuntimeError):
+                return await super().execute_command(*args, **kwargs)
+        raise RedisConnectionError("the connections to this node are closed again and again")
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands that follow each other on one connection, to the node of the first one's key.
@@ -72,6 +81,8 @@ class Cluster(RedisCluster):
             except (TimeoutError, RedisConnectionError):
                 self._suspect(key)
                 raise
+            except RuntimeError as error:  # see `_execute`
+                raise RedisConnectionError(str(error)) from error
 
     async def _exchange(self, key: str, commands: Sequence[Command]) -> list[Any]:
         await self.initialize()

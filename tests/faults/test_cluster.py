@@ -118,6 +118,8 @@ async def test_a_primary_that_fails_is_replaced_and_no_run_notices(
         running_replica(config_of(simulator), cluster.url) as pollux,
         started(pollux, "[[words=80]] [[delay_ms=50]]") as jobs,
     ):
+        # What a failover may lose is the tail that no replica has yet; here it shall be no run's beginning.
+        await asyncio.to_thread(cluster.replicate)
         failing = cluster.owner_of(Shard(shard_of(TEAMS[0], 16)).leases)
         failing.signal(fault)
         try:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Node:
             "save": "",
             "appendonly": "yes",
             "cluster-enabled": "yes",
-            "cluster-node-timeout": 1000,
+            "cluster-node-timeout": 1500,
             "cluster-config-file": "nodes.conf",
             "repl-diskless-sync-delay": 0,
         }
@@ -108,6 +109,13 @@ class ClusterServers:
             assert time.monotonic() < deadline, "the cluster does not come together"
             time.sleep(0.02)
 
+    def replicate(self) -> None:
+        """Wait until the replicas have all that their primaries have now."""
+        for node in self.nodes:
+            about: Any = node.client.info("replication")
+            if about["role"] == "master":
+                _until(partial(_has_reached, node, about["master_repl_offset"]), "a replica has it all")
+
 
 @contextmanager
 def running_cluster(primaries: int = 3, replicas: int = 0) -> Iterator[ClusterServers]:
@@ -151,6 +159,12 @@ def _join(nodes: list[Node], primaries: int) -> None:
         primary = nodes[number % primaries].cluster("MYID")
         _until(lambda node=node, primary=primary: primary in node.cluster("NODES"), "a replica knows")
         node.cluster("REPLICATE", primary)
+
+
+def _has_reached(primary: Node, offset: int) -> bool:
+    about: Any = primary.client.info("replication")
+    followers = [about[f"slave{n}"]["offset"] for n in range(about["connected_slaves"])]
+    return bool(followers) and min(followers) >= offset
 
 
 def _answers(node: Node) -> bool:
