@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo run test chaos bench check fmt lock clean
+.PHONY: install demo run test chaos bench bench-litellm check fmt lock clean
 
 install: $(STAMP)
 
@@ -34,6 +34,11 @@ chaos: install
 bench: install
 	$(BIN)/python -m tests.bench $(ARGS)
 
+# The same work through LiteLLM's proxy, in a virtual environment of its own.
+bench-litellm: install
+	test -x .venv-litellm/bin/litellm || { $(PYTHON) -m venv .venv-litellm && .venv-litellm/bin/pip install --quiet 'litellm[proxy]==1.108.7'; }
+	$(BIN)/python -m tests.bench.litellm .venv-litellm/bin/litellm
+
 # The same checks, here and in CI.
 check: install
 	$(BIN)/ruff check .
@@ -52,4 +57,4 @@ lock:
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o deploy/requirements.lock pyproject.toml
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-litellm .mypy_cache .ruff_cache .hypothesis

@@ -24,6 +24,7 @@ from tests.conftest import plain_url
 from tests.support.replica import MASTER_KEY, free_port, make_config
 
 ROOT = Path(__file__).parents[2]
+PYTHON = (sys.executable, "-m")
 TICKS = os.sysconf("SC_CLK_TCK")
 HEADERS = {"Authorization": f"Bearer {MASTER_KEY}", "Content-Type": "application/json"}
 
@@ -70,7 +71,7 @@ class Server:
 async def start(*words: str, log: Path) -> asyncio.subprocess.Process:
     with log.open("ab") as file:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, *words),
+            *words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -81,7 +82,7 @@ async def start(*words: str, log: Path) -> asyncio.subprocess.Process:
 
 @asynccontextmanager
 async def running(*words: str, log: Path, ready: str) -> AsyncIterator[tuple[int, float]]:
-    """A process of ours, once `ready` answers at all: its pid, and how long that took."""
+    """A process, once `ready` answers at all: its pid, and how long that took."""
     began = time.monotonic()
     process = await start(*words, log=log)
     try:
@@ -120,7 +121,7 @@ class Stage:
             store = f"embedded://{folder / 'store'}"
             settings = make_config(self.upstream, store=store, drain_s=0, **config)
             (folder / "config.yaml").write_text(yaml.safe_dump(settings))
-            words = ["-m", "server", "serve", "--config", str(folder / "config.yaml"), "--port", str(port)]
+            words = [*PYTHON, "server", "serve", "--config", str(folder / "config.yaml"), "--port", str(port)]
             if workers > 1:
                 words += ["--workers", str(workers)]
             ready = f"http://127.0.0.1:{port}/readyz"
@@ -145,10 +146,10 @@ async def stage() -> AsyncIterator[Stage]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pollux-bench-")))
         upstream, minimal = free_port(), free_port()
         log = folder / "log"
-        process = await start("-m", "tests.bench.upstream", str(upstream), log=log)
+        process = await start(*PYTHON, "tests.bench.upstream", str(upstream), log=log)
         stack.callback(process.kill)
         base = f"http://127.0.0.1:{upstream}/v1"
-        words = ("-m", "tests.bench.minimal", str(minimal), base)
+        words = (*PYTHON, "tests.bench.minimal", str(minimal), base)
         ready = f"http://127.0.0.1:{minimal}/"
         pid, _ = await stack.enter_async_context(running(*words, log=log, ready=ready))
         yield Stage(folder, base, Server(f"http://127.0.0.1:{minimal}/v1", (pid,)))
