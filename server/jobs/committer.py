@@ -24,6 +24,7 @@ INTERVAL_S = 0.02
 """Between two commits of a lane: below what a reader notices."""
 PER_APPEND_S = 0.0002
 """And so much for each batch of the last one: a thousand running jobs are stored five times a second."""
+LONGEST_REST_S = 0.5
 COMMIT_BYTES = 4 * 1024 * 1024
 COMMIT_APPENDS = 256
 """What one call carries at most: a larger one would hold up everybody's commands."""
@@ -102,7 +103,7 @@ class _Lane:
             batch = self._gather(self._dirty if rested else self._urgent)
             appends += len(batch)
             if rested and not self._dirty:
-                rest_s, appends = PER_APPEND_S * appends, 0
+                rest_s, appends = min(LONGEST_REST_S, PER_APPEND_S * appends), 0
                 rest_until = loop.time() + max(INTERVAL_S, rest_s)
                 self.pace_s = rest_s if rest_s > INTERVAL_S else 0.0
             failed = await self._commit(batch)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -104,7 +105,7 @@ class Upstream:
             URL(deployment.url(*call.path, query=call.query), encoded=True),
             data=_pieces(call.body) if call.body and len(call.body) > PIECE_BYTES else call.body,
             headers=_headers(deployment, call),
-            timeout=self._timeout(deployment, stream=call.stream),
+            timeout=_client_timeout(self._timeouts, deployment.timeout_s, deployment.stream_timeout_s, call.stream),
             # Following one would hand the credential to whatever it names.
             allow_redirects=False,
         )
@@ -122,14 +123,21 @@ class Upstream:
             return nullcontext()
         return asyncio.timeout(deployment.stream_timeout_s or self._timeouts.first_byte_s)
 
-    def _timeout(self, deployment: Deployment, *, stream: bool) -> aiohttp.ClientTimeout:
-        # A deployment that may be silent for longer before its first byte may be so after it.
-        silence_s = max(self._timeouts.stream_s, deployment.stream_timeout_s or 0.0)
-        return aiohttp.ClientTimeout(
-            total=None if stream else deployment.timeout_s,
-            sock_connect=self._timeouts.connect_s,
-            sock_read=silence_s if stream else None,
-        )
+
+@lru_cache(1024)
+def _client_timeout(
+    timeouts: Timeouts,
+    timeout_s: float,
+    stream_timeout_s: float | None,
+    stream: bool,  # noqa: FBT001
+) -> aiohttp.ClientTimeout:
+    # A deployment that may be silent for longer before its first byte may be so after it.
+    silence_s = max(timeouts.stream_s, stream_timeout_s or 0.0)
+    return aiohttp.ClientTimeout(
+        total=None if stream else timeout_s,
+        sock_connect=timeouts.connect_s,
+        sock_read=silence_s if stream else None,
+    )
 
 
 def new_session() -> aiohttp.ClientSession:

@@ -84,6 +84,8 @@ class Health:
 
         `tried` has the ids that this request was sent to, as often as it was.
         """
+        if len(deployments) == 1:
+            return deployments[0]
         if healthy := [deployment for deployment in deployments if self.is_healthy(deployment)]:
             return min(
                 healthy,
