@@ -15,6 +15,7 @@ import pytest
 from storage.keys import Shard, shard_of
 from tests.support.cluster import ClusterServers, running_cluster
 from tests.support.replica import CACHED, Replica, make_config, replica_process, running_replica
+from tests.support.servers import documented_rights
 from tests.support.waiting import wait_until
 
 TEAMS = [f"team-{n}" for n in range(12)]
@@ -136,3 +137,19 @@ async def test_a_create_waits_until_a_replica_of_its_node_has_it(cluster: Cluste
     async with running_replica(config_of(simulator, store_sync="replica"), cluster.url) as pollux:
         made = [(await _create(pollux, f"sk-{team}", f"job {n} here"), f"sk-{team}") for n, team in enumerate(TEAMS)]
         await _all_complete(pollux, made)
+
+
+async def test_the_rights_that_the_readme_names_are_enough_on_all_nodes(
+    cluster: ClusterServers, simulator: str
+) -> None:
+    rights = ["reset", "on", ">hunter2", *documented_rights(), "+cluster|slots", "+command"]
+    for node in cluster.nodes:
+        node.client.execute_command("ACL", "SETUSER", "careful", *rights)  # type: ignore[no-untyped-call]
+        node.client.acl_log_reset()
+    url = cluster.url.replace("://", "://careful:hunter2@")
+    async with running_replica(config_of(simulator, lease_s=1, store_sync="replica"), url) as pollux:
+        made = [(await _create(pollux, f"sk-{team}", f"job {n} here"), f"sk-{team}") for n, team in enumerate(TEAMS)]
+        await _all_complete(pollux, made)
+    denied = [entry for node in cluster.nodes for entry in node.client.acl_log()]
+    # redis-py introduces itself, and goes on where it may not.
+    assert [entry for entry in denied if not str(entry["object"]).startswith(("client|", "hello"))] == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -18,13 +17,12 @@ import redis
 
 from tests.conftest import plain_url
 from tests.support.replica import CACHED, Replica, create, free_port, make_config, running_replica, with_output
-from tests.support.servers import configured, follows, running_redis
+from tests.support.servers import configured, documented_rights, follows, running_redis
 from tests.support.sse import read_stream
 from tests.support.waiting import wait_until
 
 BINARY = shutil.which("redis-server") or ""
 OPENSSL = shutil.which("openssl") or ""
-README = Path(__file__).parents[2] / "README.md"
 
 
 async def everything_works(pollux: Replica) -> None:
@@ -52,12 +50,6 @@ async def everything_works(pollux: Replica) -> None:
 
 
 # ---- Rights
-
-
-def documented_rights() -> list[str]:
-    """The rule that the README gives to operators."""
-    (rule,) = re.findall(r"^ACL SETUSER pollux (.+)$", README.read_text(), re.MULTILINE)
-    return [word for word in rule.split() if word not in ("on", ">SECRET")]
 
 
 @pytest.mark.parametrize("store_sync", ["none", "fsync"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 import time
@@ -13,6 +14,8 @@ from typing import Any
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+README = Path(__file__).parents[2] / "README.md"
 
 
 @contextmanager
@@ -70,3 +73,9 @@ def follows(replica: redis.Redis) -> bool:
     """Whether a replica has all that its primary has."""
     about: Any = replica.info("replication")
     return bool(about["master_link_status"] == "up")
+
+
+def documented_rights() -> list[str]:
+    """The rule that the README gives to operators."""
+    (rule,) = re.findall(r"^ACL SETUSER pollux (.+)$", README.read_text(), re.MULTILINE)
+    return [word for word in rule.split() if word not in ("on", ">SECRET")]
