@@ -73,7 +73,9 @@ class Tails:
             self._tails.pop(response_id, None)
         else:
             tail.take(reading.batches)
-            if response_id in self._tails:
+            if reading.record.terminal:
+                self._tails.pop(response_id, None)  # nobody has to follow it any more
+            elif response_id in self._tails:
                 self._tails.move_to_end(response_id)
         return reading
 

@@ -33,7 +33,7 @@ from tests.support.replica import (
     make_config,
     running_replica,
 )
-from tests.support.upstreams import RequestHandler, Upstream, running_script
+from tests.support.upstreams import RequestHandler, Upstream, running_script, seen_by
 from tests.support.waiting import wait_until
 
 README = Path(__file__).parents[2] / "README.md"
@@ -263,7 +263,7 @@ async def post_any(http: aiohttp.ClientSession, body: Any) -> aiohttp.ClientResp
 
 
 async def _is_asked(http: aiohttp.ClientSession, simulator: str) -> bool:
-    seen = await (await http.get(simulator.removesuffix("/v1") + "/simulator/requests")).json()
+    seen = await seen_by(simulator)
     return bool(seen["count"])
 
 

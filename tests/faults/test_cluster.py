@@ -9,13 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from storage.keys import Shard, shard_of
 from tests.support.cluster import ClusterServers, running_cluster
-from tests.support.replica import CACHED, Replica, make_config, replica_process, running_replica
+from tests.support.replica import CACHED, Replica, ended, make_config, replica_process, running_replica
 from tests.support.servers import documented_rights
+from tests.support.upstreams import runs_of
 from tests.support.waiting import wait_until
 
 TEAMS = [f"team-{n}" for n in range(12)]
@@ -75,25 +75,9 @@ async def _all_complete(replica: Replica, jobs: list[tuple[str, str]]) -> list[d
     return responses
 
 
-async def _ended(replica: Replica, response_id: str, key: str) -> Any:
-    """As a patient client waits: told 503, it asks again."""
+async def _ended(replica: Replica, response_id: str, key: str) -> dict[str, Any]:
     async with replica.http(key) as http:
-        while True:
-            answer = await http.get(f"responses/{response_id}?wait=40")
-            if answer.status != 503:
-                assert answer.status == 200, await answer.text()
-                return await answer.json()
-            assert answer.headers["Retry-After"]
-            await asyncio.sleep(0.2)
-
-
-async def _seen(simulator: str) -> int:
-    async with (
-        aiohttp.ClientSession() as http,
-        http.get(simulator.removesuffix("/v1") + "/simulator/requests") as answer,
-    ):
-        count: int = (await answer.json())["count"]
-        return count
+        return await ended(http, response_id)
 
 
 async def test_a_replica_that_dies_loses_nothing_in_any_shard(
@@ -130,7 +114,7 @@ async def test_a_primary_that_fails_is_replaced_and_no_run_notices(
         finally:
             failing.signal(signal.SIGCONT)
             failing.kill()
-    assert await _seen(simulator) == JOBS + 1, "none ran twice"
+    assert await runs_of(simulator) == JOBS + 1, "none ran twice"
 
 
 async def test_a_create_waits_until_a_replica_of_its_node_has_it(cluster: ClusterServers, simulator: str) -> None:

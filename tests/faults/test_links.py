@@ -11,14 +11,23 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import redis
 
 from tests.conftest import plain_url
-from tests.support.replica import CACHED, Replica, create, free_port, make_config, running_replica, with_output
+from tests.support.replica import (
+    CACHED,
+    Replica,
+    all_complete,
+    create,
+    free_port,
+    make_config,
+    running_replica,
+    with_output,
+)
 from tests.support.servers import configured, documented_rights, follows, running_redis
 from tests.support.sse import read_stream
+from tests.support.upstreams import runs_of
 from tests.support.waiting import wait_until
 
 BINARY = shutil.which("redis-server") or ""
@@ -187,9 +196,9 @@ async def test_a_primary_that_became_a_replica_is_left_for_the_one_that_is_prima
                 for server in (old, other):
                     server.replicaof("127.0.0.1", str(second))
                 address.target = second
-                await _all_complete(http, ids)
+                await all_complete(http, ids)
                 after = await create(pollux, "after [[words=20]]")
-                await _all_complete(http, [after])
+                await all_complete(http, [after])
                 assert new.exists(f"pollux:{{0}}:record:{after}")
 
 
@@ -198,12 +207,12 @@ async def test_a_storm_of_broken_connections_costs_no_run_and_no_wait(
 ) -> None:
     async with running_replica(make_config(simulator), store_url) as pollux, pollux.http() as http:
         ids = [await create(pollux, f"job {n} [[words=80]] [[delay_ms=40]]", stream=n % 2 == 0) for n in range(50)]
-        waiting = asyncio.create_task(_all_complete(http, ids))
+        waiting = asyncio.create_task(all_complete(http, ids))
         for kill in range(30):
             admin.client_kill_filter(_type="pubsub" if kill % 3 == 0 else "normal", skipme=True)
             await asyncio.sleep(0.1)  # the storm itself
         await waiting
-    assert await _posts(simulator) == 50, "none ran twice"
+    assert await runs_of(simulator) == 50, "none ran twice"
 
 
 async def test_a_server_without_room_for_our_connections_is_waited_for(
@@ -215,8 +224,8 @@ async def test_a_server_without_room_for_our_connections_is_waited_for(
             answer = await http.get(f"responses/{ids[0]}")
             assert (answer.status, "Retry-After" in answer.headers) == (503, True)
             assert (await http.get(f"{pollux.url}/readyz")).status == 503
-        await _all_complete(http, ids)
-    assert await _posts(simulator) == 20
+        await all_complete(http, ids)
+    assert await runs_of(simulator) == 20
 
 
 @contextmanager
@@ -226,23 +235,3 @@ def _no_room(admin: redis.Redis) -> Iterator[None]:
         admin.client_kill_filter(_type="normal", skipme=True)
         admin.client_kill_filter(_type="pubsub", skipme=True)
         yield
-
-
-async def _all_complete(http: aiohttp.ClientSession, ids: list[str]) -> None:
-    """As patient clients wait: told 503, they ask again."""
-
-    async def ended(response_id: str) -> Any:
-        while (answer := await http.get(f"responses/{response_id}?wait=40")).status == 503:
-            assert answer.headers["Retry-After"]
-            await asyncio.sleep(0.2)
-        assert answer.status == 200, await answer.text()
-        return await answer.json()
-
-    responses = await asyncio.gather(*map(ended, ids))
-    assert [response["status"] for response in responses] == ["completed"] * len(ids), responses
-
-
-async def _posts(simulator: str) -> int:
-    url = f"{simulator.removesuffix('/v1')}/simulator/requests"
-    async with aiohttp.ClientSession() as http, http.get(url) as answer:
-        return sum(request["method"] == "POST" for request in (await answer.json())["requests"])

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.replica import ALICE, CACHED, Replica, create, make_config, replica_process, with_output
 from tests.support.sse import events_of, read_stream
+from tests.support.upstreams import seen_by
 from tests.support.waiting import wait_until
 
 KEY = {"Authorization": f"Bearer {ALICE}"}
@@ -21,13 +22,6 @@ KEY = {"Authorization": f"Bearer {ALICE}"}
 
 def text_of(response: dict[str, Any]) -> str:
     return "".join(part["text"] for item in response["output"] for part in item["content"])
-
-
-async def seen_by(simulator: str) -> dict[str, Any]:
-    async with aiohttp.ClientSession() as http:
-        answer = await http.get(simulator.removesuffix("/v1") + "/simulator/requests")
-        seen: dict[str, Any] = await answer.json()
-        return seen
 
 
 async def run_one(http: aiohttp.ClientSession, replicas: list[Replica], number: int) -> dict[str, Any]:

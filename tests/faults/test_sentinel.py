@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -13,11 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 import redis
 
-from tests.support.replica import create, free_port, make_config, running_replica, with_output
+from tests.support.replica import create, ended, free_port, make_config, running_replica, with_output
 from tests.support.servers import follows, running_redis
 from tests.support.waiting import wait_until
 
@@ -64,19 +62,12 @@ async def test_jobs_waits_and_creates_go_on_with_the_new_primary(simulator: str)
             _kill(primary)
             await wait_until(lambda: _is_primary(replica), timeout_s=15, what="the replica was promoted")
             for number, one in enumerate(ids):
-                response = await _ended(http, one)
+                response = await ended(http, one)
                 assert response["status"] == "completed"
                 assert f"job {number} " in response["output"][0]["content"][0]["text"]
             after = await create(pollux, "after")
             assert (await (await http.get(f"responses/{after}?wait=20")).json())["status"] == "completed"
             assert replica.exists(f"pollux:{{0}}:record:{after}")
-
-
-async def _ended(http: aiohttp.ClientSession, response_id: str) -> Any:
-    """As a patient client waits: told 503, it asks again."""
-    while (answer := await http.get(f"responses/{response_id}?wait=40")).status == 503:
-        await asyncio.sleep(0.2)
-    return await answer.json()
 
 
 def _is_known(watchman: redis.Redis) -> bool:

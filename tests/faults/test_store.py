@@ -15,6 +15,7 @@ import redis
 from tests.conftest import plain_url
 from tests.support.replica import CACHED, Replica, create, make_config, running_replica, with_output
 from tests.support.sse import events_of
+from tests.support.upstreams import seen_by
 from tests.support.waiting import wait_until
 
 
@@ -159,7 +160,7 @@ async def test_a_pause_of_the_server_longer_than_we_wait_costs_no_run(
         responses = [await answer.json() for answer in answers]
         assert [response["status"] for response in responses] == ["completed"] * 12
         assert [answer.headers["ETag"].startswith('"1.') for answer in answers] == [True] * 12, "none ran twice"
-        seen = await (await http.get(simulator.removesuffix("/v1") + "/simulator/requests")).json()
+        seen = await seen_by(simulator)
     assert seen["count"] == 12
 
 

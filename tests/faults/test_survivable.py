@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tests.support.replica import ALICE, create, make_config, replica_process, running_replica, with_output
 from tests.support.sse import read_stream
-from tests.support.upstreams import running_script
+from tests.support.upstreams import running_script, seen_by
 from tests.support.waiting import wait_until
 
 KEY = {"Authorization": f"Bearer {ALICE}"}
@@ -24,13 +24,6 @@ def survivable(upstream: str, **pollux: Any) -> dict[str, Any]:
     config = make_config(upstream, **pollux)
     config["model_list"][0]["model_info"] = {"upstream_background": True}
     return config
-
-
-async def requests_at(simulator: str) -> list[dict[str, Any]]:
-    async with aiohttp.ClientSession() as http:
-        seen = await (await http.get(simulator.removesuffix("/v1") + "/simulator/requests")).json()
-        requests: list[dict[str, Any]] = seen["requests"]
-        return requests
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -55,7 +48,7 @@ async def test_after_a_kill_the_run_is_resumed_and_the_log_is_as_if_nothing_had_
             assert [event["sequence_number"] for event in events] == list(range(len(events)))
             deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
             assert "".join(deltas) == response["output"][0]["content"][0]["text"]
-    requests = await requests_at(simulator)
+    requests = (await seen_by(simulator))["requests"]
     assert [request["method"] for request in requests].count("POST") == 1, "the provider saw one run"
     assert requests[0]["background"] is True
     assert [request["method"] for request in requests] == ["POST", "GET"], "and was asked to go on with it"
@@ -97,7 +90,7 @@ async def test_a_run_that_nobody_wants_any_more_is_cancelled_at_the_provider(
 
 
 async def was_cancelled(simulator: str) -> bool:
-    return any(request["path"].endswith("/cancel") for request in await requests_at(simulator))
+    return any(request["path"].endswith("/cancel") for request in (await seen_by(simulator))["requests"])
 
 
 async def test_a_broken_stream_is_resumed_and_a_refused_resume_is_polled_for(store_url: str) -> None:

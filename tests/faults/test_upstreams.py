@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
 from tests.support.replica import CACHED, Replica, create, make_config, running_replica
 from tests.support.sse import read_stream
-from tests.support.upstreams import running_script
+from tests.support.upstreams import running_script, runs_of
 
 
 async def outcome(replica: Replica, text: str, **body: Any) -> dict[str, Any]:
@@ -56,13 +55,13 @@ async def test_an_upstream_that_ends_before_any_output_without_a_terminal_event_
 async def test_a_passing_refusal_is_tried_again(pollux: Replica, simulator: str, status: int) -> None:
     response = await outcome(pollux, f"again [[status={status}]] [[fail_times=1]]")
     assert response["status"] == "completed"
-    assert await posts(simulator) == 2
+    assert await runs_of(simulator) == 2
 
 
 async def test_a_connection_cut_before_the_first_output_is_tried_again(pollux: Replica, simulator: str) -> None:
     response = await outcome(pollux, "again [[cut_after=2]] [[fail_times=1]]")
     assert response["status"] == "completed"
-    assert await posts(simulator) == 2
+    assert await runs_of(simulator) == 2
 
 
 async def test_a_refusal_that_stays_ends_in_failed_after_the_configured_retries(simulator: str, store_url: str) -> None:
@@ -72,7 +71,7 @@ async def test_a_refusal_that_stays_ends_in_failed_after_the_configured_retries(
         response = await outcome(pollux, "[[status=429]]")
     assert response["status"] == "failed"
     assert response["error"]["code"] == "rate_limit_exceeded"
-    assert await posts(simulator) == 2
+    assert await runs_of(simulator) == 2
 
 
 async def test_retry_after_is_honoured(pollux: Replica) -> None:
@@ -90,7 +89,7 @@ async def test_a_refusal_for_good_is_not_tried_again_and_has_the_providers_code(
     assert response["status"] == "failed"
     assert response["error"]["code"] == "context_length_exceeded"
     assert response["error"]["message"]
-    assert await posts(simulator) == 1
+    assert await runs_of(simulator) == 1
 
 
 async def test_an_error_event_becomes_the_one_response_failed(pollux: Replica) -> None:
@@ -248,9 +247,3 @@ async def test_a_job_that_this_replica_does_not_know_how_to_run_waits_for_one_th
             async with running_replica(new, store_url), pollux.http() as http:
                 response = await (await http.get(f"responses/{response_id}?wait=20")).json()
                 assert response["status"] == "completed"
-
-
-async def posts(simulator: str) -> int:
-    async with aiohttp.ClientSession() as http:
-        seen = await (await http.get(simulator.removesuffix("/v1") + "/simulator/requests")).json()
-        return sum(request["method"] == "POST" for request in seen["requests"])

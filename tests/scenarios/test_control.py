@@ -13,15 +13,8 @@ from openai import AsyncOpenAI
 
 from tests.support.replica import BOB, CACHED, NATIVE, Replica, create, make_config, running_replica, with_output
 from tests.support.sse import events_of, read_stream
+from tests.support.upstreams import seen_by
 from tests.support.waiting import wait_until
-
-
-async def traffic(simulator: str) -> dict[str, int]:
-    """What the provider sees: requests so far, connections that it serves now, clients that hung up."""
-    async with aiohttp.ClientSession() as http:
-        answer = await http.get(simulator.removesuffix("/v1") + "/simulator/requests")
-        seen: dict[str, int] = await answer.json()
-        return seen
 
 
 async def test_cancel_closes_the_upstream_connection_within_a_second_and_stays_final(
@@ -30,7 +23,7 @@ async def test_cancel_closes_the_upstream_connection_within_a_second_and_stays_f
     response_id = await create(pollux, "long [[words=500]] [[delay_ms=20]]")
     async with pollux.client() as sdk, pollux.http():
         await with_output(pollux, response_id)
-        assert (await traffic(simulator))["open"] == 1
+        assert (await seen_by(simulator))["open"] == 1
         began = time.monotonic()
         cancelled = await sdk.responses.cancel(response_id)
         assert cancelled.status == "cancelled"
@@ -45,8 +38,8 @@ async def test_cancel_closes_the_upstream_connection_within_a_second_and_stays_f
 
 
 async def _closed(simulator: str) -> bool:
-    seen = await traffic(simulator)
-    return seen["open"] == 0 and seen["aborted"] == 1
+    seen = await seen_by(simulator)
+    return bool(seen["open"] == 0 and seen["aborted"] == 1)
 
 
 async def test_a_cancel_on_another_replica_ends_the_run_and_the_stream(simulator: str, store_url: str) -> None:
@@ -84,7 +77,7 @@ async def test_a_queued_response_is_cancelled_without_ever_reaching_the_provider
         done = await create(pollux, "after")
         async with pollux.http() as http:
             await http.get(f"responses/{done}?wait=10")
-    assert (await traffic(simulator))["count"] == 1
+    assert (await seen_by(simulator))["count"] == 1
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.support.replica import CACHED, NATIVE, Replica, create, make_config, running_replica
+from tests.support.upstreams import seen_by
 from tests.support.waiting import wait_until
 
 
@@ -144,7 +145,7 @@ async def test_all_waiters_of_a_native_response_share_one_polling_loop(pollux: R
     async with pollux.http() as http:
         answers = await asyncio.gather(*(http.get(f"responses/{response_id}?wait=20") for _ in range(20)))
         assert {(await answer.json())["status"] for answer in answers} == {"completed"}
-        seen = await (await http.get(simulator.removesuffix("/v1") + "/simulator/requests")).json()
+        seen = await seen_by(simulator)
     polls = [request for request in seen["requests"] if request["method"] == "GET"]
     assert len(polls) < 20 + 6, "each waiter looks once, then one loop polls for all"
 

@@ -230,6 +230,7 @@ async def test_a_record_that_expires_is_heard(store: Store, admin: redis.Redis) 
         assert notes.moves == [(taken.id, None, True)]
 
 
+@pytest.mark.one_server
 async def test_a_server_that_tells_of_every_write_wakes_nobody_in_vain(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +149,27 @@ async def with_output(replica: Replica, response_id: str) -> dict[str, Any]:
             answer = await http.get(f"responses/{response_id}", params={"wait": "20", "after": answer.headers["ETag"]})
         made: dict[str, Any] = response
         return made
+
+
+async def ended(http: aiohttp.ClientSession, response_id: str) -> dict[str, Any]:
+    """The response once it is over, as a patient client waits for it: told 503, it asks again when it was told to."""
+    while True:
+        answer = await http.get(f"responses/{response_id}?wait=40")
+        if answer.status == 503:
+            assert answer.headers["Retry-After"]
+            await asyncio.sleep(0.2)
+            continue
+        assert answer.status == 200, await answer.text()
+        response: dict[str, Any] = await answer.json()
+        if response["status"] not in ("queued", "in_progress"):
+            return response
+
+
+async def all_complete(http: aiohttp.ClientSession, ids: Iterable[str]) -> list[dict[str, Any]]:
+    """All of them, in order."""
+    responses = await asyncio.gather(*(ended(http, response_id) for response_id in ids))
+    assert {response["status"] for response in responses} == {"completed"}, responses
+    return responses
 
 
 async def is_ready(replica: Replica) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import orjson
 from aiohttp import web
 from multidict import CIMultiDict
@@ -151,3 +152,18 @@ def _refusal(status: int, message: str) -> web.Response:
     error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
     body = orjson.dumps({"error": error})
     return web.Response(status=status, body=body, content_type="application/json")
+
+
+async def seen_by(simulator: str) -> dict[str, Any]:
+    """What a simulated provider was asked, and how many answers it is still giving."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"{simulator.removesuffix('/v1')}/simulator/requests") as answer,
+    ):
+        seen: dict[str, Any] = await answer.json()
+        return seen
+
+
+async def runs_of(simulator: str) -> int:
+    """How many responses it was asked to make."""
+    return sum(request["path"] == "/v1/responses" for request in (await seen_by(simulator))["requests"])
