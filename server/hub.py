@@ -157,8 +157,7 @@ class Hub:
             shards: dict[Shard, list[str]] = {}
             for response_id in self._watches:
                 shards.setdefault(self._store.jobs.shard_of(response_id), []).append(response_id)
-            for waited_for in shards.values():
-                await self._sweep_shard(waited_for)
+            await asyncio.gather(*map(self._sweep_shard, shards.values()))
 
     async def _sweep_shard(self, waited_for: list[str]) -> None:
         try:

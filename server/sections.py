@@ -136,7 +136,8 @@ class GeneralSettings(Foreign):
 
 
 def redis_url(params: CacheParams, environ: Mapping[str, str]) -> str:
-    if params.redis_startup_nodes or environ.get("REDIS_CLUSTER_NODES"):
+    named = params.url or params.host or params.sentinel_nodes
+    if params.redis_startup_nodes or (environ.get("REDIS_CLUSTER_NODES") and not named):
         return _cluster_url(params, environ)
     if params.sentinel_nodes:
         return _sentinel_url(params, environ)
@@ -166,10 +167,16 @@ def _cluster_url(params: CacheParams, environ: Mapping[str, str]) -> str:
         except orjson.JSONDecodeError as error:
             raise ConfigError(f"{where} is not valid JSON: {error.msg}") from error
     try:
-        places = ",".join(f"{node['host']}:{int(node.get('port') or 6379)}" for node in nodes or ())
+        places = ",".join(f"{_host(node['host'])}:{int(node.get('port') or 6379)}" for node in nodes)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError(f"{where} must be a list of nodes, each with a host and a port") from None
+    if not places:
+        raise ConfigError(f"{where} names no node")
     return f"{'clusters' if params.ssl else 'cluster'}://{_credentials(params, environ)}{places}"
+
+
+def _host(name: str) -> str:
+    return f"[{name}]" if ":" in name else name
 
 
 def _sentinel_url(params: CacheParams, environ: Mapping[str, str]) -> str:

@@ -47,8 +47,19 @@ class Cluster(RedisCluster):
             max_connections=MOST_CONNECTIONS,
             **options,
         )
+        self.commands_parser: Any = _FirstKey()
         self._places: dict[str, asyncio.Semaphore] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._silent: str | None = None
+        """The node that did not answer lately: the others are asked before it where the slots are."""
+
+    async def initialize(
+        self,
+        additional_startup_nodes_info: list[tuple[str, int]] | None = None,
+        last_failed_node_name: str | None = None,
+    ) -> RedisCluster:
+        """Learn where the slots are, if that is not known (any more)."""
+        return await super().initialize(additional_startup_nodes_info, last_failed_node_name or self._silent)
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """The answer to one command."""
@@ -77,12 +88,15 @@ class Cluster(RedisCluster):
         async with self._place(key):
             try:
                 async with asyncio.timeout(SILENT_S):
-                    return await self._exchange(key, commands)
-            except (TimeoutError, RedisConnectionError):
+                    for _ in range(MOST_CLOSED):
+                        # A connection that the node closed while nobody used it. (RuntimeError: see `_execute`.)
+                        with contextlib.suppress(RedisConnectionError, RuntimeError):
+                            return await self._exchange(key, commands)
+            except TimeoutError:
                 self._suspect(key)
                 raise
-            except RuntimeError as error:  # see `_execute`
-                raise RedisConnectionError(str(error)) from error
+        self._suspect(key)
+        raise RedisConnectionError("the node of this slot can't be reached")
 
     async def _exchange(self, key: str, commands: Sequence[Command]) -> list[Any]:
         await self.initialize()
@@ -129,6 +143,7 @@ class Cluster(RedisCluster):
         with contextlib.suppress(RedisClusterException):  # the slot has no node now
             node = self.get_node_from_key(key)
             if node is not None:
+                self._silent = node.name
                 self._looking = asyncio.create_task(self._look_again(node.name), name="look at the cluster")
 
     async def _look_again(self, silent: str) -> None:
@@ -137,6 +152,16 @@ class Cluster(RedisCluster):
                 await self.nodes_manager.initialize(last_failed_node_name=silent)
         except (RedisError, RedisClusterException, OSError) as error:
             log.debug("the nodes of the cluster could not be asked: %s", error)
+
+
+class _FirstKey:
+    """In place of what redis-py learns from a node about every command there is, the silent one perhaps."""
+
+    async def initialize(self, _node: Any) -> None:
+        pass
+
+    async def get_keys(self, *command: Any) -> list[str]:
+        return [_key_of(command)]
 
 
 def _key_of(command: Command) -> str:

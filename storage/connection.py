@@ -19,9 +19,11 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
     ClusterDownError,
+    ClusterError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -47,9 +49,10 @@ CONNECT_TIMEOUT_S = 3.0
 POOL_TIMEOUT_S = 5.0
 RETRIES = 3
 
-# Replies that say "not now", not "not so": those that redis-py has a class for (MASTERDOWN is a kind of CLUSTERDOWN),
-# and the first words of the others (MISCONF: the disk is full, for one).
-_NOT_NOW = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError)
+# Replies that say "not now", not "not so": those that redis-py has a class for, and the first words of the others
+# (MISCONF: the disk is full, for one). MASTERDOWN is a kind of CLUSTERDOWN, MOVED one of ASK, and a slot that is on its
+# way to another node is a ClusterError in the end.
+_NOT_NOW = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError, ClusterError, AskError)
 _NOT_NOW_WORDS = ("BUSY", "NOREPLICAS", "UNBLOCKED", "MISCONF")
 
 
@@ -185,7 +188,8 @@ def _client(url: str, size: int) -> Client:
         given["ssl"] = True
     if given.pop("db", 0):
         raise ValueError("a cluster has one database")
-    return Cluster(nodes, **_PATIENCE, **_OVER_TCP, **given)
+    given.pop("max_connections", None)  # there the shards' places bound them
+    return Cluster(nodes, **{**_PATIENCE, **_OVER_TCP, **given})
 
 
 def _places(text: str, default_port: int) -> list[tuple[str, int]]:

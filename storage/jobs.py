@@ -31,6 +31,7 @@ class Jobs:
         self, connections: Connections, shards: int, durability: Durability = Durability.NONE, *, packed: bool = True
     ) -> None:
         self._client = connections.commands
+        self._clustered = connections.clustered
         self._pack = pack if packed else bytes
         self._durability = durability
         self._renewals = connections.renewals
@@ -81,7 +82,8 @@ class Jobs:
     async def append_many(self, appends: Sequence[Append], lease_s: float) -> list[Step | StoreError]:
         """Append each batch to its log and renew its lease, one round trip a shard.
 
-        An answer that is an error concerns its own batch, or its own shard, only: nothing of it was written.
+        An answer that is an error concerns its own batch, or its own shard where that did not answer. Unless it is
+        StoreUnavailable, nothing of the batch was written.
         """
         return await self._by_shard(appends, lambda append: append.lease.id, partial(self._append, lease_s))
 
@@ -93,7 +95,10 @@ class Jobs:
             args += (self._pack(append.frames), 2 * len(fields))
             for field in fields.items():
                 args += field
-        answer = await APPEND.run(self._client, [shard.leases], args)
+        keys = [shard.leases]
+        if self._clustered:
+            keys += [name(append.lease.id) for append in appends for name in (shard.record, shard.log)]
+        answer = await APPEND.run(self._client, keys, args)
         return [
             StoreError(detail.decode()) if word == b"error" else Step(_OUTCOMES[word], detail)
             for word, detail in zip(answer[::2], answer[1::2], strict=True)
@@ -127,7 +132,7 @@ class Jobs:
         append = finish.append
         lease, shard = append.lease, self.shard_of(append.lease.id)
         fields = (word for item in append.fields.items() for word in item)
-        self._pack(append.frames)
+        frames = self._pack(append.frames)
         answer = await FINISH.run_durably(
             self._client,
             [
@@ -136,13 +141,7 @@ class Jobs:
             ],
             [
                 *(lease.id, lease.token, lease.epoch, append.first, append.last),
-                *(
-                    shard.over(lease.id),
-                    INDEX_TTL_MS,
-                    self._pack(append.frames),
-                    finish.status,
-                    finish.snapshot,
-                ),
+                *(shard.over(lease.id), INDEX_TTL_MS, frames, finish.status, finish.snapshot),
                 int(finish.abandon),
                 *fields,
             ],

@@ -74,10 +74,10 @@ class Listener:
         return [self._keyspace + shard.record(response_id), *of_steps, shard.over(response_id)]
 
     async def subscribe(self, response_id: str, *, steps: bool = True) -> None:
-        """From the return on, the end of this response is heard, and its `steps`, if wanted, until then.
+        """From the return on, the end of this response is heard, and before it its `steps`, if wanted.
 
         Or the connection is down, and it is heard later. Idempotent; a second call while the first one waits shares
-        its acknowledgement.
+        its acknowledgement. (Where it is the first that wants the steps, their own acknowledgement wakes it again.)
         """
         heard = self._wanted.get(response_id)
         enough = heard is not None and (heard or not steps)

@@ -140,13 +140,20 @@ async def _inspect(connections: Connections, durability: Durability) -> None:
 
 
 async def _servers(connections: Connections) -> list[dict[str, Any]]:
-    """What each server says of itself; of a cluster, each primary."""
+    """What each server says of itself; of a cluster, each primary that answers."""
     wanted = ("INFO", "server", "cluster", "memory", "persistence")
     client = connections.commands
-    async with answered():
-        if not isinstance(client, Cluster):
+    if not isinstance(client, Cluster):
+        async with answered():
             return [await ask(client, *wanted)]
-        return [await ask(client, *wanted, target_nodes=node) for node in client.get_primaries()]
+    found = []
+    for node in client.get_primaries():
+        try:
+            async with answered():
+                found.append(await ask(client, *wanted, target_nodes=node))
+        except StoreUnavailable as error:
+            log.warning("a node of the cluster does not answer: %s", error)
+    return found
 
 
 def _check_server(about: Mapping[str, Any], durability: Durability, *, clustered: bool) -> None:

@@ -90,5 +90,5 @@ def unpack(stored: bytes) -> bytes:
         return stored
     try:
         return _decompressor.decompress(stored[1:])
-    except ZstdError as error:
+    except (ZstdError, MemoryError) as error:
         raise ValueError(f"a batch that can't be unpacked: {error}") from error

@@ -35,7 +35,7 @@ _CONTENT = ("request", "base", "snapshot")
 
 PAGE = 100
 """How many ids of an owner's index are looked at in one go."""
-PAGE_BATCHES, PAGE_BYTES = 64, 256 * 1024
+PAGE_BATCHES, PAGE_BYTES = 64, 128 * 1024
 """How much of a log, as it is packed, is read in one go: bounds what a reader holds, and how long it takes."""
 
 

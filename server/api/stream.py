@@ -13,7 +13,7 @@ from server.errors import ResponseNotFound
 from server.jobs.view import bytes_after, frames_after
 from server.protocol.events import strip_obfuscation
 from server.protocol.sse import DONE
-from storage import Batch, Cursor, Reading, StoreUnavailable
+from storage import Batch, Cursor, Reading, StoreError
 
 WRITE_BYTES = 64 * 1024
 
@@ -46,7 +46,7 @@ async def stream_record(
                 if await follower.send(reading):
                     await follower.finish()
                     return follower.stream.response
-    except (StreamAborted, StoreUnavailable):
+    except (StreamAborted, StoreError):
         pass  # below
     follower.stream.abort()
     return follower.stream.response

@@ -25,6 +25,8 @@ INTERVAL_S = 0.02
 PER_APPEND_S = 0.0002
 """And so much for each batch of the last one: a thousand running jobs are stored five times a second."""
 LONGEST_REST_S = 0.5
+FRESH_S = 1.0
+"""What a lane stored longer ago than this says nothing of its load."""
 COMMIT_BYTES = 4 * 1024 * 1024
 COMMIT_APPENDS = 256
 """What one call carries at most: a larger one would hold up everybody's commands."""
@@ -37,6 +39,9 @@ class Committer:
         self._store = store
         self._store_grace_s = store_grace_s
         self._lanes = {shard: _Lane(self, store, lease_s) for shard in store.jobs.shards}
+        self._passes: dict[_Lane, tuple[float, int]] = {}
+        """When each lane stored all that it had, the last time, and how many batches that was."""
+        self._pace_s = self._paced_until = 0.0
 
     def open(self, lease: Lease, on_lost: Callable[[Outcome], None]) -> Journal:
         """The journal of a leased job. `on_lost` is called when the job turns out not to be ours any more."""
@@ -58,6 +63,20 @@ class Committer:
             except StoreUnavailable as error:
                 await grace.hold_on(error)
 
+    @property
+    def pace_s(self) -> float:
+        """How long a run should let events gather before it takes them in: 0 unless there are very many runs."""
+        return self._pace_s if asyncio.get_running_loop().time() < self._paced_until else 0.0
+
+    def rest_s(self, lane: _Lane, appends: int) -> float:
+        """How long a lane may rest that has just stored so many batches: longer, the more all lanes have to store."""
+        now = asyncio.get_running_loop().time()
+        self._passes[lane] = now, appends
+        lately = sum(count for at, count in self._passes.values() if now - at < FRESH_S)
+        rest_s = min(LONGEST_REST_S, max(INTERVAL_S, PER_APPEND_S * lately))
+        self._pace_s, self._paced_until = (rest_s if rest_s > INTERVAL_S else 0.0), now + rest_s + FRESH_S
+        return rest_s
+
     async def run(self) -> None:
         """Commit until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -77,7 +96,12 @@ class _Lane:
         """Those of the dirty ones that can't wait while the lane rests."""
         self._any = asyncio.Event()
         self._hurry = asyncio.Event()
-        self.pace_s = 0.0
+        self._rest_until = 0.0
+        self._grace = committer.new_grace()
+
+    @property
+    def pace_s(self) -> float:
+        return self._committer.pace_s
 
     def notice(self, journal: Journal, *, urgent: bool) -> None:
         self._dirty[journal] = None
@@ -90,46 +114,42 @@ class _Lane:
         return await self._committer.patiently(lambda: self._store.jobs.finish(finish))
 
     async def run(self) -> None:
-        """Commit until cancelled."""
-        loop = asyncio.get_running_loop()
-        grace = self._committer.new_grace()
-        rest_until, appends = loop.time(), 0
+        """Commit until cancelled: a pass over all that is dirty, then a rest."""
         while True:
             await self._any.wait()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(rest_until):
-                    await self._hurry.wait()
-            rested = loop.time() >= rest_until
-            batch = self._gather(self._dirty if rested else self._urgent)
-            appends += len(batch)
-            if rested and not self._dirty:
-                rest_s, appends = min(LONGEST_REST_S, PER_APPEND_S * appends), 0
-                rest_until = loop.time() + max(INTERVAL_S, rest_s)
-                self.pace_s = rest_s if rest_s > INTERVAL_S else 0.0
-            failed = await self._commit(batch)
-            if failed is None:
-                grace = self._committer.new_grace()
-                continue
-            try:
-                await grace.hold_on(failed)
-            except StoreGone as gone:
-                for journal in self._dirty:
-                    journal.fail(gone)
-                self._forget(list(self._dirty))
+            await self._rest()
+            appends = left = len(self._dirty)
+            while left > 0 and self._dirty:
+                batch, passed = self._gather(self._dirty, left)
+                left -= passed
+                await self._commit(batch)
+            self._rest_until = asyncio.get_running_loop().time() + self._committer.rest_s(self, appends)
 
-    def _gather(self, journals: dict[Journal, None]) -> list[tuple[Journal, Append]]:
-        """The next call. What does not fit is left for the one after it."""
+    async def _rest(self) -> None:
+        """Only those in a hurry are stored meanwhile."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < self._rest_until:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._rest_until):
+                    await self._hurry.wait()
+            if self._urgent:
+                batch, _ = self._gather(self._urgent, COMMIT_APPENDS)
+                await self._commit(batch)
+
+    def _gather(self, journals: dict[Journal, None], most: int) -> tuple[list[tuple[Journal, Append]], int]:
+        """The next call, and how many journals were passed for it. What does not fit is left for the one after it."""
         batch: list[tuple[Journal, Append]] = []
-        size, taken = 0, []
+        taken: list[Journal] = []
+        size = 0
         for journal in journals:
-            if size > COMMIT_BYTES or len(batch) == COMMIT_APPENDS:
+            if size > COMMIT_BYTES or len(taken) == min(most, COMMIT_APPENDS):
                 break
             taken.append(journal)
             if journal.dirty:
                 size += journal.pending_bytes
                 batch.append((journal, journal.take()))
         self._forget(taken)
-        return batch
+        return batch, len(taken)
 
     def _forget(self, journals: list[Journal]) -> None:
         for journal in journals:
@@ -140,10 +160,21 @@ class _Lane:
         if not self._urgent:
             self._hurry.clear()
 
-    async def _commit(self, batch: list[tuple[Journal, Append]]) -> StoreError | None:
-        """Store a batch of batches; returns why some of it has to be sent again."""
-        if not batch:
-            return None
+    async def _commit(self, batch: list[tuple[Journal, Append]]) -> None:
+        """Store a batch of batches; holds on while the store is away."""
+        failed = await self._try(batch) if batch else None
+        if failed is None:
+            self._grace = self._committer.new_grace()
+            return
+        try:
+            await self._grace.hold_on(failed)
+        except StoreGone as gone:
+            for journal in self._dirty:
+                journal.fail(gone)
+            self._forget(list(self._dirty))
+
+    async def _try(self, batch: list[tuple[Journal, Append]]) -> StoreError | None:
+        """Returns why some of it has to be sent again."""
         try:
             answers = await self._store.jobs.append_many([append for _, append in batch], self._lease_s)
         except StoreError as error:

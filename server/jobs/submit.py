@@ -164,7 +164,8 @@ class Submitter:
                     removed = await self.store.responses.delete(record, uuid4().hex)
                 except StoreError:
                     # Still away: later, and another one first, which may lie in a shard that is not.
-                    self._doubts[response_id] = self._doubts.pop(response_id)
+                    if self._doubts.pop(response_id, None):  # else it was let run meanwhile
+                        self._doubts[response_id] = record
                     break
                 self._doubts.pop(response_id, None)
                 if removed:

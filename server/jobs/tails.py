@@ -61,15 +61,15 @@ class Tails:
             if reading is not None and reading.complete:
                 self._keep(response_id, cursor, reading)
             return reading
-        reading = await self._shared.ask(response_id, lambda: self._read_on(response_id, tail))
-        if reading is None or not tail.covers(cursor):
-            # It is gone; or it moved so far meanwhile that our place is no longer kept.
+        reading = await self._shared.ask(tail, lambda: self._read_on(response_id, tail))
+        if reading is None or reading.record.cursor.last < tail.end.last or not tail.covers(cursor):
+            # It is gone; or a failover lost the end of it; or it moved so far that our place is no longer kept.
             return reading and await self._store.responses.read_log(response_id, cursor)
         return Reading(reading.record, batches=tail.behind(cursor))
 
     async def _read_on(self, response_id: str, tail: _Tail) -> Reading | None:
         reading = await self._store.responses.read_log(response_id, tail.end)
-        if reading is None or reading.record.cursor.epoch != tail.end.epoch:
+        if reading is None or reading.record.cursor < tail.end or reading.record.cursor.epoch != tail.end.epoch:
             self._tails.pop(response_id, None)
         else:
             tail.take(reading.batches)
@@ -80,7 +80,8 @@ class Tails:
         return reading
 
     def _keep(self, response_id: str, cursor: Cursor, reading: Reading) -> None:
-        if reading.record.terminal or reading.record.cursor.epoch != cursor.epoch:
+        end = reading.record.cursor
+        if reading.record.terminal or end.epoch != cursor.epoch or end.last < cursor.last:
             return
         tail = self._tails[response_id] = _Tail(cursor)
         tail.take(reading.batches)

@@ -22,6 +22,8 @@ from storage import START, Batch, Cursor, Reading, Record, Store
 CACHED_FOLDS = 1024
 CACHED_BYTES = 64 * 1024 * 1024
 """Beyond either, the fold that was read longest ago is dropped; its next reader folds from the start."""
+MOST_LOOKS = 4
+"""At a fold that is not of the same place as its record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class Views:
         # Held here, because the cache may drop it while we read. Another reader may go on with the same one: `take`
         # passes over what it has.
         fold = self._folds.get(response_id) or LogFold()
+        looks = 0
         while True:
             reading = await self._store.responses.read(response_id, fold.cursor, request=fold.who is None)
             if reading is None or reading.snapshot:
@@ -130,8 +133,16 @@ class Views:
                 return None if reading is None else View(reading.record, reading.snapshot)
             fold.who = fold.who or _identity(reading)
             self._take(fold, reading)
-            if reading.complete:
+            if not reading.complete:
+                continue
+            looks += 1
+            if fold.cursor == reading.record.cursor or looks == MOST_LOOKS:
                 return View(reading.record, _folded(reading, fold, fold.who))
+            if looks == MOST_LOOKS - 1:
+                # It is ahead for good: a failover lost what it has.
+                self._drop(response_id)
+                fold = LogFold()
+            # Else another reader, whose answer was the newer one, took more into it: one ETag, one state.
 
     def _take(self, fold: LogFold, reading: Reading) -> None:
         response_id = reading.record.id

@@ -109,16 +109,22 @@ class Worker:
                     await leaser.look.wait()
 
     async def renew(self) -> None:
-        """Keep the leases of all runs alive, until cancelled."""
+        """Keep the leases of all runs alive, until cancelled. Each shard by itself: one may be silent for seconds."""
+        async with asyncio.TaskGroup() as group:
+            for shard, leaser in self._leasers.items():
+                group.create_task(self._renew_all_of(shard, leaser), name="renewals")
+
+    async def _renew_all_of(self, shard: Shard, leaser: Leaser) -> None:
+        shard_of = self._store.jobs.shard_of
         while True:
             await asyncio.sleep(self._lease_s / 3)
-            held = [active.lease for active in self._active.values()]
+            held = [active.lease for active in self._active.values() if shard_of(active.lease.id) == shard]
             if not held:
                 continue
             outcomes = await self._store.jobs.renew(held, self._lease_s)
             for lease, outcome in zip(held, outcomes, strict=True):
                 if isinstance(outcome, StoreError):
-                    self._leasers[self._store.jobs.shard_of(lease.id)].note_outage(outcome)
+                    leaser.note_outage(outcome)
                 elif outcome is Outcome.OVER and self._grant_a_round(lease):
                     continue
                 elif outcome is not Outcome.OK:

@@ -1,6 +1,7 @@
 #!lua
 -- Append batches to logs of one shard, set fields, renew the leases. No allow-oom: `finish` has it, so that a run can end.
--- KEYS: leases
+-- KEYS: leases; on a cluster also each record and log, so that none of it runs while some of them are on their way
+--       to another node
 -- ARGV: lease ms, the prefixes: record, log, moved; then for each batch: id, token, epoch, first, last, frames,
 --       how many words of fields, and these: field, value …
 -- Returns for each batch its outcome and the last number in its log; or 'error' and the message.
@@ -12,7 +13,7 @@ local function append(at, words)
   local record = record_prefix .. id
   local r = redis.call('HMGET', record, 'status', 'token', 'epoch', 'last')
   if not r[1] then return 'gone', -1 end
-  local current = tonumber(r[4])
+  local current = tonumber(r[4]) or -1
   if TERMINAL[r[1]] then return 'over', current end
   if r[2] ~= token or r[3] ~= epoch then return 'stale', current end
 

@@ -71,13 +71,14 @@ async def test_a_replica_killed_under_two_hundred_jobs_loses_none_that_is_not_st
     async with AsyncExitStack() as stack:
         victim = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        ids = [await create(victim, f"job-{n} [[words=90]] [[delay_ms=50]]") for n in range(200)]
+        texts = (f"job-{n} [[words=90]] [[delay_ms=50]]" for n in range(200))
+        ids = await asyncio.gather(*(create(victim, text) for text in texts))
         streamed = await create(victim, "streamed [[words=60]] [[delay_ms=50]]", stream=True)
         untouched = await create(victim, "silent [[first_delay_ms=3000]]", stream=True)
         for one in (*ids, streamed):
             await with_output(victim, one)
-        survivor = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         await victim.kill()
+        survivor = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
 
         answers = [await http.get(f"{survivor.url}/v1/responses/{one}?wait=30", headers=KEY) for one in ids]
         for number, answer in enumerate(answers):
