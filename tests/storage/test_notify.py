@@ -28,6 +28,10 @@ from tests.support.stored import (
 )
 from tests.support.waiting import wait_until
 
+# On a cluster what is published arrives some time later, also at who has subscribed since: what is heard there is
+# tested in `test_keys.py` and in `tests/faults/test_cluster.py`.
+pytestmark = pytest.mark.one_server
+
 
 def subscribers(admin: redis.Redis, store: Store, response_id: str) -> int:
     """How many connections the server knows to listen for this response."""
@@ -44,7 +48,6 @@ async def reconnected(admin: redis.Redis, notes: Notes) -> None:
 # ---- Subscribing
 
 
-@pytest.mark.one_server
 async def test_when_subscribe_returns_the_server_has_taken_it(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         for _ in range(20):
@@ -67,7 +70,6 @@ async def test_nothing_is_missed_from_subscribe_on(store: Store) -> None:
             await notes.hear((one.id, Cursor(1, 3), False))
 
 
-@pytest.mark.one_server
 async def test_two_subscribers_of_one_response_share_a_subscription(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
@@ -94,7 +96,6 @@ async def test_after_unsubscribe_nothing_is_heard(store: Store, admin: redis.Red
         assert notes.moves == [(other.id, Cursor(1, 3), False)]
 
 
-@pytest.mark.one_server
 async def test_one_may_unsubscribe_and_subscribe_again_at_once(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
@@ -157,7 +158,6 @@ async def test_a_cancel_is_heard_as_the_end(store: Store) -> None:
         await wait_until(lambda: notes.revocations == [taken.id])
 
 
-@pytest.mark.one_server
 async def test_a_delete_is_heard_as_something_to_look_for(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
@@ -171,7 +171,6 @@ async def test_a_delete_is_heard_as_something_to_look_for(store: Store, admin: r
         assert notes.revocations == [taken.id]
 
 
-@pytest.mark.one_server
 async def test_a_repeated_append_is_not_heard_again(store: Store) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
@@ -204,7 +203,6 @@ async def test_every_process_hears_the_same(store: Store) -> None:
 # ---- The keyspace
 
 
-@pytest.mark.one_server
 async def test_a_record_deleted_by_hand_is_heard(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         response_id = await create(store)
@@ -217,7 +215,6 @@ async def test_a_record_deleted_by_hand_is_heard(store: Store, admin: redis.Redi
         admin.delete(shard.log(response_id), shard.queue(ALICE))
 
 
-@pytest.mark.one_server
 async def test_a_record_that_expires_is_heard(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
@@ -230,7 +227,6 @@ async def test_a_record_that_expires_is_heard(store: Store, admin: redis.Redis) 
         assert notes.moves == [(taken.id, None, True)]
 
 
-@pytest.mark.one_server
 async def test_a_server_that_tells_of_every_write_wakes_nobody_in_vain(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
@@ -246,7 +242,6 @@ async def test_a_server_that_tells_of_every_write_wakes_nobody_in_vain(store: St
 # ---- Connections that break
 
 
-@pytest.mark.one_server
 async def test_when_its_connection_is_killed_the_listener_comes_back_and_everyone_looks(
     store: Store, admin: redis.Redis
 ) -> None:
@@ -264,7 +259,6 @@ async def test_when_its_connection_is_killed_the_listener_comes_back_and_everyon
         await notes.hear((taken[0].id, Cursor(1, 3), False))
 
 
-@pytest.mark.one_server
 async def test_what_moved_while_the_connection_was_down_is_looked_for(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken, unwanted = await run(store), await run(store)
@@ -278,7 +272,6 @@ async def test_what_moved_while_the_connection_was_down_is_looked_for(store: Sto
         assert {move[0] for move in notes.moves} == {taken.id}
 
 
-@pytest.mark.one_server
 async def test_who_waits_for_an_acknowledgement_when_the_connection_breaks_is_let_go(
     store: Store, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,7 +288,6 @@ async def test_who_waits_for_an_acknowledgement_when_the_connection_breaks_is_le
         await wait_until(lambda: {move[0] for move in notes.moves} == set(ids))
 
 
-@pytest.mark.one_server
 async def test_a_server_that_does_not_acknowledge_in_time_is_not_waited_for(
     store: Store, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +308,6 @@ async def test_a_connection_that_has_fallen_silent_is_replaced(store: Store, mon
         await wait_until(lambda: notes.moves.count((response_id, None, True)) > 2)
 
 
-@pytest.mark.one_server
 async def test_a_quiet_connection_is_kept_alive_by_pings(
     store: Store, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
