@@ -60,6 +60,7 @@ class _Follower:
         self._id = response_id
         self._last = after
         self._obfuscation = obfuscation
+        self._sent = False
         self.stream = SseStream(request)
 
     async def read(self) -> Reading | None:
@@ -73,10 +74,15 @@ class _Follower:
                 break
             reading = await self.read()
         await self.stream.heartbeat()
-        return reading is not None and reading.record.terminal and self._last >= reading.record.cursor.last
+        if reading is None or not reading.record.terminal:
+            return False
+        if self._sent and self._last > reading.record.cursor.last:
+            raise StreamAborted  # a failover lost what this client has, and it ended otherwise
+        return self._last >= reading.record.cursor.last
 
     async def _send_all(self, batches: Sequence[Batch]) -> None:
         """Small ones together: each write is a packet, and a third of what a reader costs."""
+        self._sent = self._sent or bool(batches)
         gathered, size = [], 0
         for batch in batches:
             gathered.append(self._bytes_of(batch))

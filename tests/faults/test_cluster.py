@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from storage.keys import Shard, shard_of
+from storage.keys import SETTINGS, Shard, shard_of
 from tests.support.cluster import ClusterServers, running_cluster
 from tests.support.replica import CACHED, Replica, ended, make_config, replica_process, running_replica
 from tests.support.servers import documented_rights
@@ -137,3 +137,33 @@ async def test_the_rights_that_the_readme_names_are_enough_on_all_nodes(
     denied = [entry for node in cluster.nodes for entry in node.client.acl_log()]
     # redis-py introduces itself, and goes on where it may not.
     assert [entry for entry in denied if not str(entry["object"]).startswith(("client|", "hello"))] == []
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["gone", "silent"])
+async def test_while_a_node_and_its_replica_are_away_what_lies_on_the_others_is_served(
+    cluster: ClusterServers, simulator: str, fault: signal.Signals
+) -> None:
+    away = next(node for node in cluster.nodes if node.is_primary and node is not cluster.owner_of(SETTINGS))
+    lying_there = [team for team in TEAMS if cluster.owner_of(Shard(shard_of(team, 16)).leases) is away]
+    elsewhere = [team for team in TEAMS if team not in lying_there]
+    both = [away, cluster.replica_of(away)]
+    rest = [node for node in cluster.nodes if node not in both]
+    for node in rest:
+        node.client.config_set("cluster-require-full-coverage", "no")
+    for node in both:
+        node.signal(fault)
+    try:
+        async with running_replica(config_of(simulator), cluster.url) as pollux:
+            for round_ in ("before", "after"):
+                made = [(await _create(pollux, f"sk-{team}", f"{team} {round_}"), f"sk-{team}") for team in elsewhere]
+                for response in await asyncio.gather(*(_ended(pollux, one, key) for one, key in made)):
+                    assert response["status"] == "completed"
+                async with pollux.http(f"sk-{lying_there[0]}") as http:
+                    answer = await http.post("responses", json={"model": CACHED, "input": "x", "background": True})
+                    assert (answer.status, "Retry-After" in answer.headers) == (503, True)
+                for node in rest:  # all connections break, and where the slots are is asked anew
+                    node.client.client_kill_filter(_type="normal", skipme=True)
+    finally:
+        for node in both:
+            node.signal(signal.SIGCONT)
+            node.kill()

@@ -73,6 +73,11 @@ class Node:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def is_primary(self) -> bool:
+        about: Any = self.client.info("replication")
+        return bool(about["role"] == "master")
+
+    @property
     def is_fine(self) -> bool:
         """Whether it answers, finds all slots served, and has all that its primary has, where it follows one."""
         with suppress(redis.RedisError):
@@ -100,6 +105,13 @@ class ClusterServers:
         """The primary that has this key now."""
         with self.admin() as admin:
             port = admin.get_node_from_key(key).port
+        return next(node for node in self.nodes if node.port == port)
+
+    def replica_of(self, primary: Node) -> Node:
+        """The replica of a primary."""
+        followed = primary.cluster("MYID")
+        (line,) = [line for line in primary.cluster("NODES").splitlines() if followed in line.split()[3]]
+        port = int(line.split()[1].partition("@")[0].rpartition(":")[2])
         return next(node for node in self.nodes if node.port == port)
 
     def settle(self, timeout_s: float = 20) -> None:
