@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 import redis
 from redis._parsers.base import BaseParser
+from redis.exceptions import ClusterError, DataError, MaxConnectionsError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import DataError, MaxConnectionsError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storage import Outcome, Record, Store, StoreError, StoreFull, StoreMisfit, StoreUnavailable, connection, open_store
@@ -26,6 +26,8 @@ REPLIES = [
     ("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.", StoreUnavailable),
     ("CLUSTERDOWN The cluster is down", StoreUnavailable),
     ("TRYAGAIN Multiple keys request during rehashing of slot", StoreUnavailable),
+    ("MOVED 3999 127.0.0.1:6381", StoreUnavailable),
+    ("ASK 3999 127.0.0.1:6381", StoreUnavailable),
     ("READONLY You can't write against a read only replica.", StoreUnavailable),
     ("NOREPLICAS Not enough good replicas to write.", StoreUnavailable),
     ("UNBLOCKED force unblock from blocking operation, instance state changed", StoreUnavailable),
@@ -60,6 +62,8 @@ def test_a_reply_of_the_server_is_told_as_what_it_means_for_us(reply: str, meani
         (FileNotFoundError(2, "No such file or directory"), StoreUnavailable),
         (DataError("Invalid input of type: 'NoneType'"), StoreError),
         (RedisError("something new"), StoreError),
+        (ClusterError("TTL exhausted."), StoreUnavailable),
+        (RedisClusterException("Redis Cluster cannot be connected."), StoreUnavailable),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
