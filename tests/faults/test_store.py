@@ -84,7 +84,7 @@ def server_pid(store_url: str) -> int:
 
 async def test_running_jobs_waits_and_streams_survive_the_death_of_the_server(simulator: str, own_store: str) -> None:
     async with running_replica(make_config(simulator), own_store) as pollux, pollux.http() as http:
-        ids = [await create(pollux, f"job {n} [[words=60]] [[delay_ms=50]]") for n in range(20)]
+        ids = [await create(pollux, f"job {n} [[words=60]] [[delay_ms=50]]") for n in range(50)]
         waiting = [asyncio.create_task(http.get(f"responses/{one}?wait=50")) for one in ids]
         body = {"model": CACHED, "input": "s [[words=60]] [[delay_ms=50]]", "background": True, "stream": True}
         events = events_of(await http.post("responses", json=body))
@@ -96,7 +96,7 @@ async def test_running_jobs_waits_and_streams_survive_the_death_of_the_server(si
 
         answers = await asyncio.gather(*waiting)
         responses = [await answer.json() for answer in answers]
-        assert [response["status"] for response in responses] == ["completed"] * 20
+        assert [response["status"] for response in responses] == ["completed"] * 50
         for number, response in enumerate(responses):
             assert f"job {number} " in response["output"][0]["content"][0]["text"]
         seen += [event async for event in events]
