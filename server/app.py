@@ -40,7 +40,7 @@ from storage import Durability, Store, open_store
 
 log = logging.getLogger("pollux.app")
 
-BACKLOG = 1024
+BACKLOG = 4096
 """Connections that the kernel holds while the event loop is busy: a fleet that reconnects at once is not refused."""
 COLLECT_AFTER = 50_000
 """Objects, by default 700."""
