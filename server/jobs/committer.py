@@ -20,8 +20,8 @@ log = logging.getLogger("pollux.jobs")
 
 T = TypeVar("T")
 
-INTERVAL_S = 0.02
-"""Between two commits of a lane: below what a reader notices."""
+INTERVAL_S = 0.04
+"""Between two commits of a lane: below what a reader notices. At 20 ms an event that comes alone costs 7 % more."""
 PER_APPEND_S = 0.0002
 """And so much for each batch of the last one: a thousand running jobs are stored five times a second."""
 LONGEST_REST_S = 0.5
