@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -121,7 +122,7 @@ class Config(Foreign):
     general_settings: GeneralSettings = GeneralSettings()
     pollux: Pollux = Pollux()
 
-    @property
+    @cached_property
     def background_mode(self) -> BackgroundMode:
         section = self.litellm_settings.responses.background_mode
         return BackgroundMode(section.polling_via_cache, tuple(section.native_background_mode or ()))

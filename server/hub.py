@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from storage import Cursor, Shard, Store, StoreError, StoreUnavailable
+from storage import Cursor, Shard, Store, StoreError, StoreUnavailable, by_shard
 
 log = logging.getLogger("pollux.hub")
 
@@ -27,6 +27,7 @@ SWEEP_IDS = 500
 PER_WATCH_S, LONGEST_REST_S = 0.0005, 0.1
 """A crowd is woken together, and less often the larger it is: 200 readers of one response ten times a second."""
 CROWD = 20
+"""As many as this are woken one by one, at once: that costs less than a commit."""
 
 T = TypeVar("T")
 
@@ -154,9 +155,7 @@ class Hub:
         """Wake, every `SWEEP_S`, whoever waits for something that has moved unheard. Until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            shards: dict[Shard, list[str]] = {}
-            for response_id in self._watches:
-                shards.setdefault(self._store.jobs.shard_of(response_id), []).append(response_id)
+            shards = by_shard(self._watches, self._store.jobs.shard_of)
             await asyncio.gather(*map(self._sweep_shard, shards.values()))
 
     async def _sweep_shard(self, waited_for: list[str]) -> None:

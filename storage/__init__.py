@@ -5,7 +5,7 @@ twice with the same outcome. The rest of Pollux imports from this package only, 
 """
 
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
-from storage.keys import Shard, draw_id
+from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
 from storage.open import Store, open_store
 from storage.records import (
@@ -56,6 +56,7 @@ __all__ = [
     "StoreUnavailable",
     "UpstreamCancel",
     "Verdict",
+    "by_shard",
     "draw_id",
     "open_store",
 ]

@@ -11,8 +11,9 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from redis.asyncio import Connection, RedisCluster
 from redis.asyncio.cluster import ClusterNode, PipelineCommand
@@ -34,6 +35,7 @@ MOST_MOVES = 5
 """How often a slot is looked for anew in one exchange."""
 
 Command = tuple[Any, ...]
+T = TypeVar("T")
 
 
 class Cluster(RedisCluster):
@@ -62,22 +64,8 @@ class Cluster(RedisCluster):
         return await super().initialize(additional_startup_nodes_info, last_failed_node_name or self._silent)
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        """The answer to one command."""
-        key = _key_of(args)
-        async with self._place(key):
-            try:
-                async with asyncio.timeout(SILENT_S):
-                    return await self._execute(*args, **kwargs)
-            except TimeoutError:
-                self._suspect(key)
-                raise
-
-    async def _execute(self, *args: Any, **kwargs: Any) -> Any:
-        for _ in range(MOST_CLOSED):
-            # uvloop's word for a connection that another command has found broken, and closed, in this very instant.
-            with contextlib.suppress(RuntimeError):
-                return await super().execute_command(*args, **kwargs)
-        raise RedisConnectionError("the connections to this node are closed again and again")
+        """The answer to one command. (Where a node refuses a connection, redis-py itself tries again.)"""
+        return await self._bounded(_key_of(args), partial(super().execute_command, *args, **kwargs), RuntimeError)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to commands that follow each other on one connection, to the node of the first one's key.
@@ -85,18 +73,28 @@ class Cluster(RedisCluster):
         An error is the answer to its own command.
         """
         key = _key_of(commands[0])
+        return await self._bounded(key, partial(self._exchange, key, commands), RuntimeError, RedisConnectionError)
+
+    async def _bounded(self, key: str, attempt: Callable[[], Awaitable[T]], *closed: type[Exception]) -> T:
+        """What `attempt` returns, in its turn and in time. It is made again where it ends with one of `closed`.
+
+        RuntimeError is uvloop's word for a connection that another command has found broken, and closed, in this very
+        instant.
+        """
+        failure: Exception | None = None
         async with self._place(key):
             try:
                 async with asyncio.timeout(SILENT_S):
                     for _ in range(MOST_CLOSED):
-                        # A connection that the node closed while nobody used it. (RuntimeError: see `_execute`.)
-                        with contextlib.suppress(RedisConnectionError, RuntimeError):
-                            return await self._exchange(key, commands)
+                        try:
+                            return await attempt()
+                        except closed as error:
+                            failure = error
             except TimeoutError:
                 self._suspect(key)
                 raise
         self._suspect(key)
-        raise RedisConnectionError("the node of this slot can't be reached")
+        raise RedisConnectionError(f"connections to this node are closed again and again: {failure}") from failure
 
     async def _exchange(self, key: str, commands: Sequence[Command]) -> list[Any]:
         await self.initialize()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from storage.connection import Connections, answered
 from storage.errors import StoreError
-from storage.keys import INDEX_TTL_MS, Shard, shard_of
+from storage.keys import INDEX_TTL_MS, Shard, by_shard, shard_of
 from storage.packing import pack
 from storage.records import Append, Durability, Finish, Lease, Outcome, Step, UpstreamCancel, Verdict
 from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Argument
@@ -111,9 +111,7 @@ class Jobs:
         ask: Callable[[Shard, Sequence[T]], Awaitable[list[A | StoreError]]],
     ) -> list[A | StoreError]:
         """Each item's answer in order, all shards asked at once."""
-        shards: dict[Shard, list[int]] = {}
-        for place, item in enumerate(items):
-            shards.setdefault(self.shard_of(id_of(item)), []).append(place)
+        shards = by_shard(range(len(items)), lambda place: self.shard_of(id_of(items[place])))
 
         async def answers_of(shard: Shard, places: list[int]) -> list[A | StoreError]:
             try:

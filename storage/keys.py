@@ -29,10 +29,13 @@ n = crc32(owner) mod shards; an id is drawn until its own crc32 gives the same n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 from zlib import crc32
+
+T = TypeVar("T")
 
 IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
 # The index of an owner is refreshed by each create and each end: it outlives any response that it names,
@@ -116,3 +119,11 @@ class Shard:
     @cached_property
     def revoked(self) -> str:
         return f"{self.prefix}revoked"
+
+
+def by_shard(items: Iterable[T], shard_of: Callable[[T], Shard]) -> dict[Shard, list[T]]:
+    """The items of each shard, in order: what is asked of several shards is asked of each by itself."""
+    found: dict[Shard, list[T]] = {}
+    for item in items:
+        found.setdefault(shard_of(item), []).append(item)
+    return found

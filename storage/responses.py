@@ -13,6 +13,7 @@ from storage.keys import (
     INDEX_TTL_MS,
     TOMBSTONE_TTL_MS,
     Shard,
+    by_shard,
     shard_of,
 )
 from storage.packing import unpack
@@ -185,9 +186,7 @@ class Responses:
 
     async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The records of these in order, one round trip a shard; None for one that is gone."""
-        shards: dict[Shard, list[str]] = {}
-        for response_id in ids:
-            shards.setdefault(self._shard(response_id), []).append(response_id)
+        shards = by_shard(ids, self._shard)
         found: dict[str, Record | None] = {}
         for some in await asyncio.gather(*(self._find_many(shard, mine) for shard, mine in shards.items())):
             found.update(some)

@@ -29,20 +29,18 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     serving = context.deployments.serving(create.model)
     if not serving or not may_use(context, principal, create.model):
         raise ModelNotFound(create.model)
-    mode = _mode_of(context, create)
+    mode, _ = decide(
+        create.model,
+        background=create.background,
+        settings=context.config.background_mode,
+        providers_of=context.deployments.providers_of,
+    )
     if context.draining and mode is not Mode.PROXIED:
         raise Unavailable("This instance is shutting down. Try again: another one will take it.")
     if mode is Mode.CACHED:
         check_cached(create.body)
         return await _create_cached(request, create, raw, serving)
     return await _forward(request, context, create, mode, await route_of(request, create, serving))
-
-
-def _mode_of(context: Context, create: CreateRequest) -> Mode:
-    if not create.background:
-        return Mode.PROXIED
-    settings, providers_of = context.config.background_mode, context.deployments.providers_of
-    return decide(create.model, background=True, settings=settings, providers_of=providers_of)[0]
 
 
 async def _create_cached(

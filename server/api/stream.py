@@ -16,6 +16,7 @@ from server.protocol.sse import DONE
 from storage import Batch, Cursor, Reading, StoreError
 
 WRITE_BYTES = 64 * 1024
+"""So much is gathered for one write: as much as a transport takes before it asks to wait."""
 
 EPOCH = 1
 """A response that was created with `stream` is never run again once a provider's event was logged."""

@@ -32,6 +32,8 @@ class _Active:
     """One run of this process."""
 
     lease: Lease
+    leaser: Leaser
+    """Who took it: all that one leaser took lies in its shard."""
     task: asyncio.Task[None] | None = None
     begun: bool = False
     stopped: str | None = None
@@ -101,7 +103,7 @@ class Worker:
             await self._places.acquire()
             lease = await leaser.take() if self._may_lease() else None
             if lease is not None:
-                await self._take_on(lease)
+                await self._take_on(lease, leaser)
                 continue
             self._places.release()
             with contextlib.suppress(TimeoutError):
@@ -111,14 +113,13 @@ class Worker:
     async def renew(self) -> None:
         """Keep the leases of all runs alive, until cancelled. Each shard by itself: one may be silent for seconds."""
         async with asyncio.TaskGroup() as group:
-            for shard, leaser in self._leasers.items():
-                group.create_task(self._renew_all_of(shard, leaser), name="renewals")
+            for leaser in self._leasers.values():
+                group.create_task(self._renew_all_of(leaser), name="renewals")
 
-    async def _renew_all_of(self, shard: Shard, leaser: Leaser) -> None:
-        shard_of = self._store.jobs.shard_of
+    async def _renew_all_of(self, leaser: Leaser) -> None:
         while True:
             await asyncio.sleep(self._lease_s / 3)
-            held = [active.lease for active in self._active.values() if shard_of(active.lease.id) == shard]
+            held = [active.lease for active in self._active.values() if active.leaser is leaser]
             if not held:
                 continue
             outcomes = await self._store.jobs.renew(held, self._lease_s)
@@ -173,7 +174,7 @@ class Worker:
         if active is not None and active.lease.token == lease.token:
             active.stop(outcome)
 
-    async def _take_on(self, lease: Lease) -> None:
+    async def _take_on(self, lease: Lease, leaser: Leaser) -> None:
         """Begin its run. The place is the run's until it has ended."""
         if self._draining:  # since we asked for it
             await self._release(lease)
@@ -182,7 +183,7 @@ class Worker:
         if previous := self._active.get(lease.id):
             # We were paused, our lease ran out, and it came back to us.
             previous.stop(Outcome.STALE)
-        active = _Active(lease)
+        active = _Active(lease, leaser)
         self._active[lease.id] = active
         active.task = asyncio.create_task(self._work(active), name=f"run {lease.id}")
 

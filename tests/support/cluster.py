@@ -116,10 +116,7 @@ class ClusterServers:
 
     def settle(self, timeout_s: float = 20) -> None:
         """Wait until each node that runs finds all well."""
-        deadline = time.monotonic() + timeout_s
-        while not all(node.is_fine for node in self.nodes if node.runs):
-            assert time.monotonic() < deadline, "the cluster does not come together"
-            time.sleep(0.02)
+        _until(lambda: all(node.is_fine for node in self.nodes if node.runs), "the cluster is whole", timeout_s)
 
     def replicate(self) -> None:
         """Wait until the replicas have all that their primaries have now."""
