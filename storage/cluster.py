@@ -61,7 +61,8 @@ class Cluster(RedisCluster):
         last_failed_node_name: str | None = None,
     ) -> RedisCluster:
         """Learn where the slots are, if that is not known (any more)."""
-        return await super().initialize(additional_startup_nodes_info, last_failed_node_name or self._silent)
+        # One whose connections broke answers, or refuses, at once: only the silent one must not be asked first.
+        return await super().initialize(additional_startup_nodes_info, self._silent or last_failed_node_name)
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """The answer to one command. (Where a node refuses a connection, redis-py itself tries again.)"""
