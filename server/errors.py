@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import orjson
+from server.protocol import jsontext
 
 
 class PolluxError(Exception):
@@ -42,7 +42,7 @@ class PolluxError(Exception):
 
     def body(self) -> bytes:
         """The JSON that the client gets: always the four keys."""
-        return orjson.dumps({"error": self.as_dict()})
+        return jsontext.dumps({"error": self.as_dict()})
 
     def as_dict(self) -> dict[str, Any]:
         return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}

@@ -7,9 +7,8 @@ import logging.config
 import time
 from typing import Any
 
-import orjson
-
 from server.errors import shown
+from server.protocol import jsontext
 
 _PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -31,7 +30,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
-        return orjson.dumps(line, default=str).decode()
+        return jsontext.dumps(line, default=str).decode()
 
 
 class ConsoleFormatter(logging.Formatter):

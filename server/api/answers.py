@@ -10,6 +10,7 @@ from aiohttp import web
 
 from server.api.context import context_of
 from server.api.query import Wait
+from server.protocol import jsontext
 
 UNFINISHED = ("queued", "in_progress")
 
@@ -37,7 +38,7 @@ def response_answer(
 def json_answer(request: web.Request, value: object) -> web.Response:
     """Any other object."""
     headers = {"Cache-Control": "private, no-cache"} if request.method == "GET" else {}
-    return web.Response(body=orjson.dumps(value), content_type="application/json", headers=headers)
+    return web.Response(body=jsontext.dumps(value), content_type="application/json", headers=headers)
 
 
 def body_etag(body: bytes) -> str:
@@ -48,7 +49,7 @@ def body_etag(body: bytes) -> str:
 def status_in(body: bytes) -> str:
     """The status of a Response object, or nothing where it is none."""
     try:
-        status = orjson.loads(body).get("status")
+        status = jsontext.loads(body).get("status")
     except (orjson.JSONDecodeError, AttributeError):
         return ""
     return status if isinstance(status, str) else ""

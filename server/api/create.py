@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import orjson
 from aiohttp import web
 
 from server.api.answers import UNFINISHED, status_in
@@ -14,6 +13,7 @@ from server.api.retrieve import answer_record, view_answer, wait_foreign
 from server.api.stream import stream_record
 from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable
 from server.jobs.submit import Submission, Submitted
+from server.protocol import jsontext
 from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
 from server.protocol.routing import Mode, decide
 from server.upstream.client import Call
@@ -108,7 +108,7 @@ async def _wait_native(request: web.Request, created: web.Response, wait: Wait, 
     body = created.body if isinstance(created.body, bytes) else b""
     if status_in(body) not in UNFINISHED:
         return created
-    response_id = orjson.loads(body).get("id")
+    response_id = jsontext.loads(body).get("id")
     # A weak upstream may have sent none.
     named = isinstance(response_id, str)
     foreign = find_foreign(context_of(request), principal_of(request), response_id) if named else None

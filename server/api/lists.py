@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
 
-import orjson
 from aiohttp import web
 
 from server.api.answers import json_answer
@@ -16,6 +15,7 @@ from server.api.query import choice, includes, limit
 from server.api.references import Foreign, find_record, may_use, named_response
 from server.api.relay import Target, relay
 from server.errors import InvalidValue, ModelNotFound, ResponseNotFound, shown
+from server.protocol import jsontext
 from server.protocol.lifecycle import Status
 from server.protocol.requests import input_items, parse_object
 from server.upstream.client import Call
@@ -80,7 +80,7 @@ async def list_responses(request: web.Request) -> web.Response:
             break
     views = await asyncio.gather(*(context.views.view(record.id) for record in islice(wanted, most)))
     # One that expired since is passed over; one that moved on since is shown as it is now.
-    items = [orjson.loads(view.body) for view in views if view is not None]
+    items = [jsontext.loads(view.body) for view in views if view is not None]
     return json_answer(request, _page(items, more=len(wanted) > most))
 
 

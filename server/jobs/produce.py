@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 import aiohttp
-import orjson
 
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
 from server.jobs.journal import Journal, Lost, Unservable
+from server.protocol import jsontext
 from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
 from server.protocol.requests import job_body
 from server.protocol.snapshot import Identity
@@ -193,7 +193,7 @@ class Producer:
         fields: dict[str, str | bytes] = {
             "deployment": run.deployment.id,
             "provider_id": run.provider_id,
-            "base": orjson.dumps(base),
+            "base": jsontext.dumps(base),
         }
         if not run.resumable:
             journal.set(**fields)

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import orjson
-
 from server.jobs.committer import Committer
 from server.jobs.journal import Journal, Lost, StoreGone, Unservable
 from server.jobs.produce import LAST_OPENING, Producer
 from server.jobs.view import fold_log
+from server.protocol import jsontext
 from server.protocol.events import splice_lifecycle
 from server.protocol.fold import dumps
 from server.protocol.intake import Ending, failure
@@ -108,7 +107,7 @@ class Runner:
 
 
 def _json(base: bytes) -> dict[str, object] | None:
-    found = orjson.loads(base) if base else None
+    found = jsontext.loads(base) if base else None
     # Its error, if any, was no final word.
     return {**found, "error": None} if isinstance(found, dict) else None
 

@@ -9,10 +9,9 @@ import time
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-import orjson
-
 from server.errors import IdempotencyKeyReused, PreviousNotFinished, PreviousNotFound, RateLimited
 from server.jobs.view import View
+from server.protocol import jsontext
 from server.protocol.events import encode_lifecycle
 from server.protocol.lifecycle import OPENING, Status
 from server.protocol.requests import CreateRequest
@@ -183,8 +182,8 @@ def new_record(new: NewResponse) -> Record:
 
 def queued_view(new: NewResponse) -> View:
     """The response as it was created, whatever a fast worker has made of it since."""
-    opened = orjson.loads(frame_data(split_frames(new.opening)[0]))
-    return View(new_record(new), orjson.dumps(opened["response"]))
+    opened = jsontext.loads(frame_data(split_frames(new.opening)[0]))
+    return View(new_record(new), jsontext.dumps(opened["response"]))
 
 
 def continued(record: Record | None, response_id: str) -> Previous:

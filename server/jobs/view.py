@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import orjson
-
 from server.jobs.shared import Shared
+from server.protocol import jsontext
 from server.protocol.fold import Fold, dumps
 from server.protocol.lifecycle import OPENING, Status
 from server.protocol.requests import parse_object
@@ -71,7 +70,7 @@ class LogFold:
         for frame in frames_after(batch, self.cursor.last):
             # Lifecycle events carry whole objects but no output of their own.
             if not frame.startswith(_LIFECYCLE):
-                self._fold.apply(orjson.loads(frame_data(frame)))
+                self._fold.apply(jsontext.loads(frame_data(frame)))
         self.cursor = batch.cursor
         self.size += len(batch.frames)
 
@@ -167,5 +166,5 @@ def _identity(reading: Reading) -> Identity:
 def _folded(reading: Reading, fold: LogFold, who: Identity) -> bytes:
     record = reading.record
     # The upstream's first fields come into sight with its first output: both under the same number.
-    base = orjson.loads(reading.base) if reading.base and record.cursor.last > len(OPENING) - 1 else None
+    base = jsontext.loads(reading.base) if reading.base and record.cursor.last > len(OPENING) - 1 else None
     return dumps(response_object(who, Status(record.status), base, output=fold.output))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from server.protocol import jsontext
 from server.protocol.nesting import is_too_deep
 from server.protocol.sse import encode_frame
 
@@ -61,7 +62,7 @@ def parse_event(name: str, data: bytes) -> Event:
 
     """
     try:
-        payload = orjson.loads(data)
+        payload, data = jsontext.mended(data)
     except orjson.JSONDecodeError as error:
         raise MalformedEvent(f"not valid JSON ({error.msg})") from error
     if not isinstance(payload, dict):
@@ -97,7 +98,7 @@ def renumber(event: Event, number: int) -> bytes:
     elif where := _top_level_number(data):
         numbered = b"%b%d%b" % (data[: where[0]], number, data[where[1] :])
     else:
-        numbered = orjson.dumps({**event.payload, "sequence_number": number})
+        numbered = jsontext.dumps({**event.payload, "sequence_number": number})
     return encode_frame(event.type, numbered)
 
 
@@ -125,7 +126,7 @@ def _top_level_number(data: bytes) -> tuple[int, int] | None:
 
 def encode_lifecycle(event_type: str, number: int, response: dict[str, Any]) -> bytes:
     """The frame of an event that carries a response."""
-    return splice_lifecycle(event_type, number, orjson.dumps(response))
+    return splice_lifecycle(event_type, number, jsontext.dumps(response))
 
 
 def splice_lifecycle(event_type: str, number: int, response: bytes) -> bytes:
@@ -137,7 +138,7 @@ def splice_lifecycle(event_type: str, number: int, response: bytes) -> bytes:
 def halve_lifecycle(event_type: str, response: dict[str, Any]) -> tuple[bytes, bytes]:
     """The same frame in two halves, between which its number belongs."""
     head = encode_frame(event_type, b'{"type":"%b","sequence_number":' % event_type.encode())[:-2]
-    return head, b',"response":%b}\n\n' % orjson.dumps(response)
+    return head, b',"response":%b}\n\n' % jsontext.dumps(response)
 
 
 def strip_obfuscation(frame: bytes) -> bytes:
@@ -145,7 +146,7 @@ def strip_obfuscation(frame: bytes) -> bytes:
     if b'"obfuscation"' not in frame:
         return frame
     head, data = frame[:-2].split(b"\ndata: ", 1)
-    payload = orjson.loads(data)
+    payload = jsontext.loads(data)
     if payload.pop("obfuscation", None) is None:
         return frame
-    return head + b"\ndata: " + orjson.dumps(payload) + b"\n\n"
+    return head + b"\ndata: " + jsontext.dumps(payload) + b"\n\n"

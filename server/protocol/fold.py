@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-import orjson
+from server.protocol import jsontext
 
 _PROGRESS = re.compile(
     r"response\.\w+_call\.(in_progress|searching|generating|interpreting|completed|incomplete|failed)"
@@ -36,7 +36,7 @@ class Text:
 
 def dumps(value: Any) -> bytes:
     """JSON of an object that may hold growing texts."""
-    return orjson.dumps(value, default=_plain)
+    return jsontext.dumps(value, default=_plain)
 
 
 def _plain(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from server.protocol import jsontext
 from server.protocol.events import Event, MalformedEvent, parse_event, renumber
 from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS, Status
 from server.protocol.nesting import is_too_deep
@@ -89,7 +90,7 @@ class Intake:
         # A type that is not known yet, and that carries a response: the client gets it under its own id.
         made = response_object(self._who, Status.IN_PROGRESS, event.response)
         payload = {**event.payload, "sequence_number": number, "response": made}
-        return encode_frame(event.type, orjson.dumps(payload))
+        return encode_frame(event.type, jsontext.dumps(payload))
 
     @property
     def held_back(self) -> bool:
@@ -125,7 +126,7 @@ class Intake:
 def parse_answer(raw: bytes) -> dict[str, Any] | None:
     """The object in a JSON answer, or None where there is none that could be passed on."""
     try:
-        answer = orjson.loads(raw)
+        answer, _ = jsontext.mended(raw)
     except orjson.JSONDecodeError:
         return None
     return answer if isinstance(answer, dict) and not is_too_deep(raw, answer) else None

@@ -6,6 +6,8 @@ from typing import Any
 
 import orjson
 
+from server.protocol import jsontext
+
 _HARMLESS_BRACKETS = 200
 _MARGIN = 16
 """Levels that Pollux may put around a value of others: an item lies in a response, and that in an event."""
@@ -19,7 +21,7 @@ def is_too_deep(raw: bytes, value: Any) -> bool:
     for _ in range(_MARGIN):
         value = [value]
     try:
-        orjson.dumps(value)
+        jsontext.dumps(value)
     except orjson.JSONEncodeError:
         return True
     return False

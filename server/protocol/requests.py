@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from server.errors import InvalidJson, InvalidType, MissingParameter
+from server.errors import InvalidJson, InvalidType, MissingParameter, ModelNotFound
+from server.protocol import jsontext
 from server.protocol.nesting import is_too_deep
 
 
@@ -34,7 +35,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     if not raw.strip():
         raise InvalidJson("The request body is empty: expected a JSON object.")
     try:
-        body = orjson.loads(raw)
+        body = jsontext.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidJson(
             f"The request body is not valid JSON: {error.msg} at line {error.lineno} column {error.colno}."
@@ -50,13 +51,16 @@ def parse_create(raw: bytes) -> CreateRequest:
     """Read a body.
 
     Raises:
-        InvalidJson, InvalidType, MissingParameter
+        InvalidJson, InvalidType, MissingParameter, ModelNotFound
 
     """
     body = parse_object(raw)
     model = _typed(body, "model", str, "a string")
     if not model:
         raise MissingParameter("model")
+    if not model.isprintable():
+        # Half an emoji among them: it could not be stored, and no deployment is called so.
+        raise ModelNotFound(model)
     return CreateRequest(
         body=body,
         model=model,
@@ -100,7 +104,7 @@ def forwarded_body(body: dict[str, Any], model: str, previous: str | None) -> by
     changed = {**body, "model": model}
     if previous is not None:
         changed["previous_response_id"] = previous
-    return orjson.dumps(changed)
+    return jsontext.dumps(changed)
 
 
 def job_body(body: dict[str, Any], model: str, previous: str | None, *, background: bool = False) -> bytes:

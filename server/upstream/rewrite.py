@@ -5,13 +5,15 @@ Bytes stay bytes: an object is parsed to find its ids, and only these are replac
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from server.errors import PolluxError
-from server.protocol.ids import CompositeId, encode_composite, owner_tag
+from server.protocol import jsontext
+from server.protocol.ids import COMPOSITE_PREFIX, CompositeId, encode_composite, owner_tag
 from server.protocol.snapshot import fill_foreign
 from server.protocol.sse import ServerEvent, encode_frame
 from server.upstream.deployments import Deployment
@@ -46,21 +48,24 @@ class Rewriter:
 
     def json(self, raw: bytes) -> bytes:
         """A JSON answer."""
-        body = _parsed(raw)
-        if body is None:
-            return raw
+        parsed = _parsed(raw)
+        if parsed is None:
+            return self._unparsed(raw)
+        body, raw = parsed
         status = body.get("status")
         self.status = status if isinstance(status, str) else ""
         return self._response(raw, body, body)
 
     def event(self, event: ServerEvent) -> bytes:
         """One event of a stream, as bytes; only those that carry a response, or an error, are looked into."""
-        if b'"response"' not in event.data and b'"error"' not in event.data:
+        if b'"response' not in event.data and b'"error"' not in event.data:
             return event.raw
-        body = _parsed(event.data)
-        if body is None:
-            return event.raw
-        data, response = event.data, body.get("response")
+        parsed = _parsed(event.data)
+        if parsed is None:
+            return self._unparsed(event.raw)
+        (body, data), response = parsed, parsed[0].get("response")
+        if isinstance(named := body.get("response_id"), str) and named:
+            data = _put(data, body, body, "response_id", self.public(named))
         if isinstance(response, dict):
             data = self._response(data, body, response)
         data = self._messages(data, body, body)
@@ -77,13 +82,26 @@ class Rewriter:
     def _response(self, raw: bytes, body: dict[str, Any], response: dict[str, Any]) -> bytes:
         if self.deployment.fill_missing and response.get("object") == "response" and "status" in response:
             fill_foreign(response, self.fill_from)
-            raw = orjson.dumps(body)
+            raw = jsontext.dumps(body)
         for name in ("id", "previous_response_id"):
             value = response.get(name)
             # A list of items has an id-like key too, but is no response.
             if isinstance(value, str) and value and response.get("object") != "list":
                 raw = _put(raw, body, response, name, self.public(value))
         return self._messages(raw, body, response)
+
+    def _unparsed(self, raw: bytes) -> bytes:
+        """A text that no parser takes (cut off, say): what by its key is a response's id is replaced all the same."""
+
+        def replaced(match: re.Match[bytes]) -> bytes:
+            key, found = match["key"], match["id"].decode("utf-8", "replace")
+            # An `id` may be an item's. The first one is replaced in doubt: most objects begin with their own.
+            names_response = key != b"id" or found.startswith(COMPOSITE_PREFIX) or match.start() == first
+            return match["before"] + self.public(found).encode() if names_response else match[0]
+
+        found = _ID.search(raw)
+        first = found.start() if found else -1
+        return _ID.sub(replaced, raw)
 
     def _messages(self, raw: bytes, body: dict[str, Any], holder: dict[str, Any]) -> bytes:
         """The text of an error, in whichever of its three forms."""
@@ -103,18 +121,22 @@ class Rewriter:
     def type_of(data: bytes) -> str:
         """The type of an event whose upstream sends no `event:` line."""
         try:
-            kind = orjson.loads(data).get("type")
+            kind = jsontext.loads(data).get("type")
         except (orjson.JSONDecodeError, AttributeError):
             return "message"
         return kind if isinstance(kind, str) else "message"
 
 
-def _parsed(raw: bytes) -> dict[str, Any] | None:
+_ID = re.compile(rb'(?P<before>"(?P<key>id|response_id|previous_response_id)"\s*:\s*")(?P<id>[^"\\\x00-\x20]+)')
+
+
+def _parsed(raw: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """The object, and its text as every client's parser takes it."""
     try:
-        body = orjson.loads(raw)
+        body, text = jsontext.mended(raw)
     except orjson.JSONDecodeError:
         return None
-    return body if isinstance(body, dict) else None
+    return (body, text) if isinstance(body, dict) else None
 
 
 def _put(raw: bytes, body: dict[str, Any], holder: dict[str, Any], name: str, new: str) -> bytes:
@@ -122,7 +144,7 @@ def _put(raw: bytes, body: dict[str, Any], holder: dict[str, Any], name: str, ne
     old, holder[name] = holder[name], new
     if old == new:
         return raw
-    encoded = orjson.dumps(old)
+    encoded = jsontext.dumps(old)
     if len(old) >= SHORTEST_DISTINCT_ID and encoded in raw:
-        return raw.replace(encoded, orjson.dumps(new))
-    return orjson.dumps(body)
+        return raw.replace(encoded, jsontext.dumps(new))
+    return jsontext.dumps(body)

@@ -272,3 +272,32 @@ def test_a_weak_providers_events_are_filled_up_on_demand() -> None:
 def test_what_is_no_response_object_is_not_filled_up(body: dict[str, Any]) -> None:
     found = orjson.loads(rewriter(fill_missing=True).json(orjson.dumps(body)))
     assert set(found) == set(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"id":"%s","cut":"\ud83d"}',
+        b'{"id":"%s","far":1e400}',
+        b'{"id":"%s","broken":"\xff"}',
+        b'{"id":"%s","output":[{"id":"msg_1","type":"mess',
+        b'{"object":"response","id" : "%s","oops":}',
+        b'{"output":[{"id":"msg_1"}],"id":"%s"',
+        b'[{"previous_response_id":"%s"},',
+    ],
+)
+def test_no_answer_keeps_a_raw_id_whatever_can_be_parsed(body: bytes) -> None:
+    raw = body.replace(b"%s", RAW.encode())
+    made = rewriter().json(raw)
+    assert RAW.encode() not in made
+    assert public(RAW).encode() in made
+
+
+def test_no_event_keeps_a_raw_id_whatever_can_be_parsed() -> None:
+    created = b'{"type":"response.created","response":{"id":"%s","text":"\\ud83d"}}' % RAW.encode()
+    cut = b'{"type":"response.completed","response":{"id":"%s","output":[' % RAW.encode()
+    named = b'{"type":"response.progress","response_id":"%s"}' % RAW.encode()
+    for data in (created, cut, named):
+        made = rewriter().event(sse(data, "response.created"))
+        assert RAW.encode() not in made
+        assert public(RAW).encode() in made
