@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+UV     := .venv-uv/bin/uv
 
-.PHONY: install demo run test chaos bench bench-litellm check fmt lock clean
+.PHONY: install demo run test chaos bench bench-litellm check fmt lock check-locks clean
 
 install: $(STAMP)
 
@@ -49,12 +50,29 @@ fmt: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Needs pip-tools on the PATH; the locks must not name a host. The image gets what is tested, without the tools.
-lock:
-	pip-compile --extra dev --generate-hashes --strip-extras --allow-unsafe --no-header \
-	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
-	pip-compile --constraint requirements.lock --generate-hashes --strip-extras --allow-unsafe --no-header \
-	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o deploy/requirements.lock pyproject.toml
+# The locks fit every Python and platform that pyproject.toml names, and name no host. The image gets what is tested,
+# without the tools.
+LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --no-emit-find-links pyproject.toml
+lock: $(UV)
+	$(LOCK) --extra dev --output-file requirements.lock
+	$(LOCK) --constraint requirements.lock --output-file deploy/requirements.lock
+
+# Whether each package of the locks has a wheel for every Python and platform that we name. Installs nothing.
+check-locks: $(UV)
+	@for python in 3.11.0 3.11.3 3.12 3.13 3.14; do \
+	  for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28 x86_64-apple-darwin aarch64-apple-darwin; do \
+	    for lock in requirements.lock deploy/requirements.lock; do \
+	      $(UV) pip install --quiet --dry-run --target .venv-uv/none --no-deps --require-hashes --only-binary :all: \
+	        --python-version $$python --python-platform $$platform --requirement $$lock \
+	        || { echo "$$lock does not install on Python $$python, $$platform"; exit 1; }; \
+	    done; \
+	  done; \
+	done
+
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf $(VENV) .venv-litellm .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-uv .venv-litellm .mypy_cache .ruff_cache .hypothesis

@@ -8,11 +8,15 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
 from server.api.sse import HEARTBEAT_S
@@ -241,7 +245,50 @@ def test_the_image_installs_what_was_tested_and_no_more() -> None:
 def test_a_lock_has_hashes_and_names_no_host(lock: str) -> None:
     text = (ROOT / lock).read_text()
     assert "://" not in text
-    assert len(re.findall(r"^\S+==\S+ \\\n +--hash=sha256:", text, re.MULTILINE)) == len(pins(lock)) > 10
+    assert len(re.findall(r"^\S+==\S+ (?:; .+ )?\\\n +--hash=sha256:", text, re.MULTILINE)) == len(pins(lock)) > 10
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+@pytest.mark.parametrize("python", ["3.11.0", "3.11.3", "3.12.0", "3.13.0", "3.14.0"])
+@pytest.mark.parametrize(("lock", "extras"), [("requirements.lock", {"dev"}), ("deploy/requirements.lock", set[str]())])
+def test_a_lock_has_all_that_a_python_needs_which_we_name(
+    lock: str, extras: set[str], python: str, platform: str
+) -> None:
+    """Made on one Python it would lack what only others need, and pip refuses a lock with a gap."""
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
+    assert f"Programming Language :: Python :: {python.rpartition('.')[0]}" in classifiers
+    here = {
+        "python_version": python.rpartition(".")[0],
+        "python_full_version": python,
+        "sys_platform": platform,
+        "platform_system": platform.capitalize(),
+    }
+    markers = dict(re.findall(r"^([a-z0-9-]+)==\S+ (?:; (.+) )?\\$", (ROOT / lock).read_text(), re.MULTILINE))
+    locked = {name for name, marker in markers.items() if not marker or Marker(marker).evaluate({**here, "extra": ""})}
+    assert needed("pollux-responses", extras, here) <= locked, "run make lock"
+
+
+def needed(name: str, extras: set[str], environment: dict[str, str]) -> set[str]:
+    """All packages that one needs in this environment, and theirs, as the packages that are installed here say."""
+    found: dict[str, set[str]] = {}
+    left = [(name, extras)]
+    while left:
+        name, extras = left.pop()
+        if found.get(name, set()) >= extras and name in found:
+            continue
+        found[name] = found.get(name, set()) | extras
+        for requirement in map(Requirement, _requires(name)):
+            marker = requirement.marker
+            if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in {"", *extras}):
+                left.append((canonicalize_name(requirement.name), requirement.extras))
+    return found.keys() - {"pollux-responses"}
+
+
+def _requires(name: str) -> list[str]:
+    try:
+        return requires(name) or []
+    except PackageNotFoundError:
+        return []  # only another Python needs it
 
 
 def pins(lock: str) -> dict[str, str]:
