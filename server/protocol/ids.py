@@ -1,9 +1,17 @@
 """Response ids: polling ids of cached responses, composite ids of all others.
 
-A composite id is `resp_` + standard base64 of
+A composite id is `resp_` + base64 of
 `litellm:custom_llm_provider:<provider>;model_id:<deployment>;response_id:<the provider's id>` (LiteLLM's form),
 to which Pollux appends `;owner:<tag>`, so that an id can't be used, or made up, by another key. LiteLLM's decoder
 ignores that part.
+
+It is written in one of two forms, and read in both at any time:
+
+- *published*: standard base64 with padding, as LiteLLM writes it. LiteLLM as a *client* takes every id whose base64
+  holds UTF-8 with a `;` for one of its own, unwraps it, and asks for the provider's id in it (its
+  `ResponsesAPIRequestUtils.decode_responses_api_response_id`).
+- *opaque*: URL-safe base64 without padding of the byte 0x80 and the same text. No UTF-8 begins with that byte, so
+  LiteLLM's decoder fails on it and leaves the id alone.
 """
 
 from __future__ import annotations
@@ -14,12 +22,14 @@ import hmac
 import re
 from base64 import b64decode, b64encode, urlsafe_b64encode
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
 COMPOSITE_PREFIX = "resp_"
-LONGEST_ID = 2048
-"""Longer than any provider's id in base64; an id beyond it is nobody's."""
+LONGEST_ID = 7000
+"""What fits into a request line: 8190 bytes may have it, and a path and a query stand around the id."""
 
+_OPAQUE = b"\x80"
 _COMPOSITE = re.compile(
     r"litellm:custom_llm_provider:(?P<provider>[^;]*);model_id:(?P<model_id>[^;]*);response_id:(?P<response_id>.+)"
 )
@@ -34,6 +44,8 @@ class CompositeId(NamedTuple):
     model_id: str
     response_id: str
     tag: str | None = None
+    opaque: bool = False
+    """How it is written."""
 
     @property
     def untagged(self) -> str:
@@ -41,24 +53,84 @@ class CompositeId(NamedTuple):
 
 
 def encode_composite(composite: CompositeId) -> str:
-    text = composite.untagged + (f";owner:{composite.tag}" if composite.tag else "")
-    return COMPOSITE_PREFIX + b64encode(text.encode()).decode()
+    text = (composite.untagged + (f";owner:{composite.tag}" if composite.tag else "")).encode()
+    if composite.opaque:
+        return COMPOSITE_PREFIX + urlsafe_b64encode(_OPAQUE + text).decode().rstrip("=")
+    return COMPOSITE_PREFIX + b64encode(text).decode()
+
+
+def new_composite(composite: CompositeId) -> str | None:
+    """The id of a new response, or None where no URL could carry it: the response could never be asked for."""
+    made = encode_composite(composite)
+    if not composite.opaque and ("/" in made or "+" in made):
+        # In a URL these two mean something else. Only ids with `>`, `?` or `~` come to this.
+        made = encode_composite(composite._replace(opaque=True))
+    return made if len(made) <= LONGEST_ID and _PROVIDER_ID.fullmatch(composite.response_id) else None
 
 
 def decode_composite(text: str) -> CompositeId | None:
     """The parts of a composite id, or None. The padding may be missing; the tag is not verified."""
     if len(text) > LONGEST_ID or not text.startswith(COMPOSITE_PREFIX):
         return None
-    encoded = text.removeprefix(COMPOSITE_PREFIX).rstrip("=")
-    try:
-        decoded = b64decode(encoded + "=" * (-len(encoded) % 4), validate=True).decode("ascii")
-    except (binascii.Error, ValueError):
+    raw, opaque = _read(text.removeprefix(COMPOSITE_PREFIX))
+    if not raw.isascii():
         return None
+    decoded = raw.decode("ascii")
     untagged, mark, tag = decoded.rpartition(";owner:")
     match = _COMPOSITE.fullmatch(untagged if mark else decoded)
     if match is None or not _PROVIDER_ID.fullmatch(match["response_id"]):
         return None
-    return CompositeId(match["provider"], match["model_id"], match["response_id"], tag if mark else None)
+    return CompositeId(match["provider"], match["model_id"], match["response_id"], tag if mark else None, opaque)
+
+
+def _read(encoded: str) -> tuple[bytes, bool]:
+    """What is encoded, without the mark of its form, and whether that is the opaque one; nothing where it is no id."""
+    for opaque, altchars in ((False, b"+/"), (True, b"-_")):
+        try:
+            raw = b64decode(_padded(encoded), altchars, validate=True)
+        except (binascii.Error, ValueError):
+            continue
+        if raw.startswith(_OPAQUE) == opaque:
+            return raw.removeprefix(_OPAQUE), opaque
+    return b"", False
+
+
+def _padded(encoded: str) -> str:
+    bare = encoded.rstrip("=")
+    return bare + "=" * (-len(bare) % 4)
+
+
+class ForeignForm(StrEnum):
+    """Ids that are none of ours, and whose form tells where they come from."""
+
+    PROVIDER = "provider"
+    """A provider's own: `resp_…` (OpenAI, Azure, Groq, vLLM), `gen-…` (OpenRouter), a UUID (xAI)."""
+    ENCRYPTED = "encrypted"
+    """Encrypted by a LiteLLM proxy with a master key (its `ResponsesIDSecurity`), which alone can read it."""
+
+
+_PROVIDERS_OWN = re.compile(r"(resp_|gen-)[A-Za-z0-9_-]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_GCM_PREFIX = "v2:gcm:"
+"""What LiteLLM's `encryption_algorithm: aes-256-gcm` begins with."""
+_SHORTEST_ENCRYPTED = 88
+"""24 bytes of nonce, 16 of authentication, and and the text `litellm_proxy:responses_api:response_id:;user_id:`."""
+
+
+def foreign_form(text: str) -> ForeignForm | None:
+    """Where an id comes from that is none of ours, as far as its form tells. It may exist there, or not."""
+    encoded = text.removeprefix(COMPOSITE_PREFIX)
+    if text != encoded and (encoded.startswith(_GCM_PREFIX) or _may_be_sealed(encoded)):
+        return ForeignForm.ENCRYPTED
+    return ForeignForm.PROVIDER if _PROVIDERS_OWN.fullmatch(text) else None
+
+
+def _may_be_sealed(encoded: str) -> bool:
+    """Whether it has the form of NaCl's secret box in URL-safe base64, and is not a composite id with an error."""
+    try:
+        raw = b64decode(_padded(encoded), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return False
+    return len(raw) > _SHORTEST_ENCRYPTED and not raw.removeprefix(_OPAQUE).startswith(b"litellm:")
 
 
 def owner_tag(secret: bytes, owner: str, untagged: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
+import re
+from base64 import b64decode, b64encode, urlsafe_b64encode
 
 import pytest
 from hypothesis import given
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 from server.protocol.ids import (
     LONGEST_ID,
     CompositeId,
+    ForeignForm,
     decode_composite,
     encode_composite,
+    foreign_form,
     is_owned,
     is_polling_id,
+    new_composite,
     owner_tag,
 )
 from tests.support.generated import moderate
@@ -121,18 +125,96 @@ def test_a_url_in_an_id_stays_a_name(response_id: str) -> None:
     assert (composite.model_id, composite.response_id) == ("d", response_id)
 
 
-def test_four_thousand_characters_are_nobodys_id() -> None:
-    long = encode_composite(CompositeId("openai", "d", "r" * 3000))
-    assert len(long) > 4000
+def test_more_characters_than_a_request_line_has_room_for_are_nobodys_id() -> None:
+    long = encode_composite(CompositeId("openai", "d", "r" * 6000))
+    assert len(long) > LONGEST_ID
     assert decode_composite(long) is None
-    assert decode_composite("resp_" + "A" * 4000) is None
-    assert decode_composite("resp_" + "=" * 4000) is None
+    assert decode_composite("resp_" + "A" * 8000) is None
+    assert decode_composite("resp_" + "=" * 8000) is None
 
 
-def test_an_id_of_two_thousand_characters_is_still_read() -> None:
-    fitting = encode_composite(CompositeId("openai", "d", "r" * 1470))
-    assert 2000 < len(fitting) <= LONGEST_ID
-    assert decode_composite(fitting) is not None
+@pytest.mark.parametrize("opaque", [True, False])
+@pytest.mark.parametrize("length", [1, 1400, 3000, 5000])
+def test_the_id_of_a_new_response_can_be_read_again_however_long_the_providers_is(length: int, opaque: bool) -> None:
+    composite = tagged()._replace(response_id="r" * length, opaque=opaque)
+    made = new_composite(composite)
+    assert made is not None
+    assert decode_composite(made) == composite
+
+
+@pytest.mark.parametrize("raw", ["r" * 5300, "a b", "é", "..", "a\n"])
+@pytest.mark.parametrize("opaque", [True, False])
+def test_what_no_url_could_carry_gets_no_id(raw: str, opaque: bool) -> None:
+    assert new_composite(CompositeId("openai", "d" * 64, raw, opaque=opaque)) is None
+
+
+# The two forms.
+
+
+@moderate
+@given(names, names, provider_ids, st.none() | st.from_regex(r"[A-Za-z0-9_-]{22}", fullmatch=True))
+def test_the_opaque_form_survives_the_round_trip_and_needs_no_escaping(
+    provider: str, model_id: str, response_id: str, tag: str | None
+) -> None:
+    composite = CompositeId(provider, model_id, response_id, tag, opaque=True)
+    encoded = encode_composite(composite)
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", encoded)
+    assert decode_composite(encoded) == composite
+
+
+@moderate
+@given(names, names, provider_ids)
+def test_litellm_takes_the_published_form_for_its_own_and_leaves_the_opaque_one_alone(
+    provider: str, model_id: str, response_id: str
+) -> None:
+    composite = CompositeId(provider, model_id, response_id, "t" * 22)
+    assert litellm_takes_for_its_own(encode_composite(composite))
+    assert not litellm_takes_for_its_own(encode_composite(composite._replace(opaque=True)))
+
+
+def litellm_takes_for_its_own(response_id: str) -> bool:
+    """As its decoder decides: by what the base64 holds, characters of another alphabet passed over."""
+    try:
+        return ";" in b64decode(response_id.replace("resp_", "")).decode()
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("raw", ["a?b?c?", "~~~~~~", ">>>>>>"])
+def test_a_new_id_that_would_have_a_slash_or_a_plus_takes_the_form_without(raw: str) -> None:
+    """A slash in a path is the end of a segment, whatever it was meant to be."""
+    composite = CompositeId("openai", "main", raw)
+    assert {"/", "+"} & set(encode_composite(composite) + encode_composite(composite._replace(model_id="a")))
+    made = new_composite(composite) or ""
+    assert re.fullmatch(r"[A-Za-z0-9_=-]+", made)
+    assert (decode_composite(made) or composite).response_id == raw
+
+
+# Ids of others.
+
+ENCRYPTED = "resp_" + urlsafe_b64encode(b"\xfe" * 40 + b"\x9c" * 140).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (PUBLISHED_PARTS.response_id, ForeignForm.PROVIDER),
+        ("resp_0b3a4f0e-9c1d-4a57-8d3a-000000000000", ForeignForm.PROVIDER),
+        ("gen-1748612345-AbCdEfGhIjKlMnOpQrSt", ForeignForm.PROVIDER),
+        ("488c5546-7b0c-412d-955e-5792202d2201", ForeignForm.PROVIDER),
+        (ENCRYPTED, ForeignForm.ENCRYPTED),
+        (ENCRYPTED.rstrip("="), ForeignForm.ENCRYPTED),
+        ("resp_v2:gcm:" + urlsafe_b64encode(b"\xfe" * 150).decode(), ForeignForm.ENCRYPTED),
+        ("resp_!", None),
+        ("x", None),
+        ("", None),
+        ("litellm_poll_488c5546-7b0c-412d-955e-5792202d2201", None),
+        (PUBLISHED[:-4] + "!!!!", None),
+    ],
+)
+def test_the_form_of_a_foreign_id_tells_where_it_comes_from(text: str, form: ForeignForm | None) -> None:
+    assert decode_composite(text) is None
+    assert foreign_form(text) == form
 
 
 def test_an_id_belongs_to_the_owner_in_its_tag() -> None:
