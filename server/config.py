@@ -81,6 +81,10 @@ class Pollux(_Ours):
     id_prefix: Annotated[str, AfterValidator(_hashable_prefix)] = Field(
         "litellm_poll_", description="What ids of cached responses begin with."
     )
+    composite_ids: Literal["published", "opaque"] = Field(
+        "published",
+        description="The form of new composite ids: LiteLLM's, or one that LiteLLM as a client leaves alone.",
+    )
     accept_untagged_ids: bool = Field(False, description="Serve LiteLLM's old composite ids to every key.")
     allow_unauthenticated: bool = Field(False, description="Start without any key on an address beyond loopback.")
     max_wait_s: float = Field(55, ge=0, description="The longest wait; load balancers cut at 60 s.")

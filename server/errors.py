@@ -101,8 +101,8 @@ class PreviousNotFound(BadRequest):
     code = "previous_response_not_found"
     param = "previous_response_id"
 
-    def __init__(self, response_id: str, why: str = "not found") -> None:
-        super().__init__(f"Previous response with id '{shown(response_id)}' {why}.")
+    def __init__(self, response_id: str, why: str = "not found", hint: str = "") -> None:
+        super().__init__(f"Previous response with id '{shown(response_id)}' {why}. {hint}".rstrip())
 
 
 class IdempotencyKeyReused(BadRequest):
@@ -124,8 +124,8 @@ class NotFound(PolluxError):
 
 
 class ResponseNotFound(NotFound):
-    def __init__(self, response_id: str) -> None:
-        super().__init__(f"Response with id '{shown(response_id)}' not found.")
+    def __init__(self, response_id: str, hint: str = "") -> None:
+        super().__init__(f"Response with id '{shown(response_id)}' not found. {hint}".rstrip())
 
 
 class ModelNotFound(NotFound):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 
 import orjson
@@ -41,9 +42,13 @@ def json_answer(request: web.Request, value: object) -> web.Response:
     return web.Response(body=jsontext.dumps(value), content_type="application/json", headers=headers)
 
 
+_TOLD_ANEW = re.compile(rb'"(?:previous_response_id|encrypted_content)"\s*:\s*"(?:[^"\\]++|\\.)*+"')
+"""What a provider may encrypt anew for each answer. Inside of a string the quotes would be escaped."""
+
+
 def body_etag(body: bytes) -> str:
-    """The entity tag of an object that is not ours: a hash of its bytes."""
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    """The entity tag of an object that is not ours: a hash of its bytes, but for what differs without any change."""
+    return f'"{hashlib.sha256(_TOLD_ANEW.sub(b"", body)).hexdigest()[:32]}"'
 
 
 def status_in(body: bytes) -> str:

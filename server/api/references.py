@@ -10,7 +10,15 @@ from server.api.context import Context, context_of, principal_of
 from server.errors import PreviousNotFound, ResponseNotFound
 from server.jobs.submit import Previous, continued
 from server.keyring import Principal
-from server.protocol.ids import CompositeId, decode_composite, encode_composite, is_owned, is_polling_id
+from server.protocol.ids import (
+    CompositeId,
+    ForeignForm,
+    decode_composite,
+    encode_composite,
+    foreign_form,
+    is_owned,
+    is_polling_id,
+)
 from server.protocol.requests import CreateRequest
 from server.upstream.deployments import Deployment
 from server.upstream.rewrite import Rewriter
@@ -40,8 +48,27 @@ async def named_response(request: web.Request) -> Record | Foreign:
     context, principal = context_of(request), principal_of(request)
     found = await find_record(context, principal, response_id) or find_foreign(context, principal, response_id)
     if found is None:
-        raise ResponseNotFound(response_id)
+        raise ResponseNotFound(response_id, _hint(response_id))
     return found
+
+
+_HINTS = {
+    ForeignForm.PROVIDER: (
+        "This is the form of a provider's own ids, by which nothing is found here. LiteLLM as the client turns ids of "
+        "Pollux into such ones, unless pollux.composite_ids is 'opaque'."
+    ),
+    ForeignForm.ENCRYPTED: (
+        "This is the form of ids that LiteLLM encrypted, which nobody else can read. To migrate, set "
+        "general_settings.disable_responses_id_security: true in LiteLLM some time before: the ids that it gives from "
+        "then on are read here."
+    ),
+}
+"""What helps against an id that is none of ours. Told by its form alone, whether there is such a response or not."""
+
+
+def _hint(response_id: str) -> str:
+    form = None if decode_composite(response_id) else foreign_form(response_id)
+    return _HINTS[form] if form else ""
 
 
 async def find_record(context: Context, principal: Principal, response_id: str) -> Record | None:
@@ -61,14 +88,19 @@ def find_foreign(context: Context, principal: Principal, response_id: str) -> Fo
     if deployment is None or not _may_reach(context, principal, deployment):
         return None
     known = encode_composite(composite)
-    rewriter = new_rewriter(context, principal, deployment, {composite.response_id: known})
+    rewriter = new_rewriter(context, principal, deployment, {composite.response_id: known}, subject=known)
     return Foreign(known, composite.response_id, deployment, rewriter)
 
 
 def new_rewriter(
-    context: Context, principal: Principal, deployment: Deployment, known: dict[str, str] | None = None
+    context: Context,
+    principal: Principal,
+    deployment: Deployment,
+    known: dict[str, str] | None = None,
+    subject: str = "",
 ) -> Rewriter:
-    return Rewriter(deployment, principal.name, context.id_secrets[0], dict(known or {}))
+    opaque = context.config.pollux.composite_ids == "opaque"
+    return Rewriter(deployment, principal.name, context.id_secrets[0], dict(known or {}), subject, opaque)
 
 
 def _may_see(context: Context, principal: Principal, composite: CompositeId) -> bool:
@@ -136,4 +168,4 @@ async def _previous(request: web.Request, given: str) -> Previous:
     is_raw = decode_composite(given) is None
     if is_raw and (principal.is_master or context.config.pollux.accept_untagged_ids):
         return Previous("", given)
-    raise PreviousNotFound(given)
+    raise PreviousNotFound(given, hint=_hint(given))

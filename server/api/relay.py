@@ -106,11 +106,12 @@ async def fetch(request: web.Request, target: Target) -> bytes:
         PolluxError
 
     """
+    rewriter = target.rewriter.again()
     try:
         async with context_of(request).upstream.open(target.deployment, target.call) as answer:
-            return target.rewriter.json(await read_body(answer))
+            return rewriter.json(await read_body(answer))
     except PolluxError as error:
-        raise target.rewriter.error(error) from error
+        raise rewriter.error(error) from error
 
 
 def foreign_answer(request: web.Request, body: bytes, wait: Wait) -> web.Response:
@@ -127,7 +128,7 @@ async def _stream(
         last = await _pass_on(answer, rewriter, stream)
     except StreamAborted:
         return stream.response
-    except (aiohttp.ClientError, OSError, ValueError, TypeError):
+    except (aiohttp.ClientError, OSError, ValueError, TypeError, PolluxError):
         stream.abort()
         return stream.response
     if last in _LAST_EVENTS or (last is None and may_be_empty):

@@ -6,14 +6,14 @@ Bytes stay bytes: an object is parsed to find its ids, and only these are replac
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from server.errors import PolluxError
+from server.errors import PolluxError, UpstreamUnavailable
 from server.protocol import jsontext
-from server.protocol.ids import COMPOSITE_PREFIX, CompositeId, encode_composite, owner_tag
+from server.protocol.ids import COMPOSITE_PREFIX, CompositeId, new_composite, owner_tag
 from server.protocol.snapshot import fill_foreign
 from server.protocol.sse import ServerEvent, encode_frame
 from server.upstream.deployments import Deployment
@@ -31,23 +31,47 @@ class Rewriter:
     secret: bytes
     public_ids: dict[str, str] = field(default_factory=dict)
     """Raw id → the id that the client knows. Given ones win over made ones."""
+    subject: str = ""
+    """The id, as the client knows it, of the response that is answered about; empty until a new one has told its own.
+
+    Whatever id an answer then gives that response, the client reads this one: LiteLLM as an upstream encrypts its ids
+    anew for each answer.
+    """
+    opaque: bool = False
+    """The form of the ids that are made."""
     fill_from: dict[str, Any] = field(default_factory=dict)
     """The request's body, for deployments with `fill_missing`."""
     status: str = ""
     """Of the response that was rewritten last."""
 
     def public(self, raw: str) -> str:
-        """The composite id for a raw one."""
+        """The composite id for a raw one.
+
+        Raises:
+            UpstreamUnavailable: no URL could carry it
+
+        """
         known = self.public_ids.get(raw)
         if known is None:
-            plain = CompositeId(self.deployment.provider, self.deployment.id, raw)
-            tag = owner_tag(self.secret, self.owner, plain.untagged)
-            known = encode_composite(plain._replace(tag=tag))
+            plain = CompositeId(self.deployment.provider, self.deployment.id, raw, opaque=self.opaque)
+            known = new_composite(plain._replace(tag=owner_tag(self.secret, self.owner, plain.untagged)))
+            if known is None:
+                text = f"The provider named the response by an id that no URL can carry ({len(raw)} characters)."
+                raise UpstreamUnavailable(f"{text} Nobody could ask for it again.", begun=True)
             self.public_ids[raw] = known
         return known
 
+    def again(self) -> Rewriter:
+        """The same for one more answer about the same response. What it learns is not remembered here."""
+        return replace(self, public_ids=dict(self.public_ids))
+
     def json(self, raw: bytes) -> bytes:
-        """A JSON answer."""
+        """A JSON answer.
+
+        Raises:
+            UpstreamUnavailable: it names a response by an id that no URL could carry
+
+        """
         parsed = _parsed(raw)
         if parsed is None:
             return self._unparsed(raw)
@@ -57,7 +81,12 @@ class Rewriter:
         return self._response(raw, body, body)
 
     def event(self, event: ServerEvent) -> bytes:
-        """One event of a stream, as bytes; only those that carry a response, or an error, are looked into."""
+        """One event of a stream, as bytes; only those that carry a response, or an error, are looked into.
+
+        Raises:
+            UpstreamUnavailable: it names a response by an id that no URL could carry
+
+        """
         if b'"response' not in event.data and b'"error"' not in event.data:
             return event.raw
         parsed = _parsed(event.data)
@@ -65,7 +94,7 @@ class Rewriter:
             return self._unparsed(event.raw)
         (body, data), response = parsed, parsed[0].get("response")
         if isinstance(named := body.get("response_id"), str) and named:
-            data = _put(data, body, body, "response_id", self.public(named))
+            data = _put(data, body, body, "response_id", self._of_subject(named))
         if isinstance(response, dict):
             data = self._response(data, body, response)
         data = self._messages(data, body, body)
@@ -87,8 +116,15 @@ class Rewriter:
             value = response.get(name)
             # A list of items has an id-like key too, but is no response.
             if isinstance(value, str) and value and response.get("object") != "list":
-                raw = _put(raw, body, response, name, self.public(value))
+                new = self._of_subject(value) if name == "id" else self.public(value)
+                raw = _put(raw, body, response, name, new)
         return self._messages(raw, body, response)
+
+    def _of_subject(self, raw: str) -> str:
+        """The id of the response that is answered about, which this answer calls by this raw one."""
+        self.subject = self.subject or self.public(raw)
+        self.public_ids[raw] = self.subject
+        return self.subject
 
     def _unparsed(self, raw: bytes) -> bytes:
         """A text that no parser takes (cut off, say): what by its key is a response's id is replaced all the same."""

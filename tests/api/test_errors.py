@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from tests.support.waiting import wait_until
 
 README = Path(__file__).parents[2] / "README.md"
 RAW_ID = "resp_0111a87191b9d38500"
+NOT_OURS = "resp_bGl0ZWxsbTpub25lIG9mIG91cnM="
 POLLING_ID = "litellm_poll_00000000-0000-4000-8000-000000000000"
 HANGS = "[[first_delay_ms=30000]]"
 FAR_TOO_LONG = "x" * 70_000
@@ -151,9 +153,21 @@ async def no_such_response(stage: Stage) -> AsyncIterator[Refusal]:
         async with pollux.http(BOB) as bob:
             for path in each_use_of(hers):
                 yield await refusal(await bob.request(*path))
-        for response_id in (POLLING_ID, deleted, expired, "resp_bm90IG9uZSBvZiBvdXJz", "resp_!", "x"):
+        for response_id in (POLLING_ID, deleted, expired, NOT_OURS, "resp_!", "x"):
             for path in each_use_of(response_id):
                 yield await refusal(await http.request(*path))
+
+
+async def raw_id(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.alice() as http:
+        for path in each_use_of(RAW_ID):
+            yield await refusal(await http.request(*path))
+
+
+async def encrypted_id(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.alice() as http:
+        for path in each_use_of("resp_" + urlsafe_b64encode(os.urandom(180)).decode()):
+            yield await refusal(await http.request(*path))
 
 
 async def _is_gone(http: aiohttp.ClientSession, response_id: str) -> bool:
@@ -182,7 +196,7 @@ async def unfinished_previous(stage: Stage) -> AsyncIterator[Refusal]:
 async def unknown_previous(stage: Stage) -> AsyncIterator[Refusal]:
     async with stage.pollux() as pollux, pollux.http() as http, pollux.http(BOB) as bob:
         hers = await ended(http, await create(pollux, "x"))
-        for unknown in (POLLING_ID, "resp_!", RAW_ID, "x"):
+        for unknown in (POLLING_ID, "resp_!", NOT_OURS, RAW_ID, "x"):
             yield await post(http, background(previous_response_id=unknown))
         yield await post(bob, background(previous_response_id=hers))
         yield await post(bob, {"model": CACHED, "input": "x", "previous_response_id": hers})
@@ -430,6 +444,16 @@ ROWS: dict[str, Row] = {
     "Unknown id, or somebody else's, expired, deleted, undecodable": invalid(
         404, None, None, r"Response with id '\S+' not found\.", no_such_response
     ),
+    "Id in the form of a provider's own": invalid(
+        404, None, None, r"Response with id '\S+' not found\. .* pollux\.composite_ids is 'opaque'\.", raw_id
+    ),
+    "Id that LiteLLM encrypted": invalid(
+        404,
+        None,
+        None,
+        r"Response with id '\S+' not found\. .* general_settings\.disable_responses_id_security: true .*",
+        encrypted_id,
+    ),
     "Continuing a response that has not ended": invalid(
         400,
         "previous_response_not_finished",
@@ -441,7 +465,7 @@ ROWS: dict[str, Row] = {
         400,
         "previous_response_not_found",
         "previous_response_id",
-        r"Previous response with id '\S+' not found\.",
+        r"Previous response with id '\S+' not found\.( This is the form .*)?",
         unknown_previous,
     ),
     "Cancelling a response without background": invalid(

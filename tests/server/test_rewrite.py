@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.config import parse_config
-from server.errors import UpstreamRefusal
+from server.errors import UpstreamRefusal, UpstreamUnavailable
 from server.protocol.ids import CompositeId, decode_composite, encode_composite, is_owned
 from server.protocol.sse import ServerEvent, encode_frame, parse_block
 from server.upstream.deployments import Deployments
@@ -132,10 +132,28 @@ def test_two_short_ids_are_both_replaced() -> None:
     assert found == {**body, "id": public("2"), "previous_response_id": public("1")}
 
 
-@pytest.mark.parametrize("raw_id", [f"{RAW}/x", "resp_ü23456789"])
+@pytest.mark.parametrize("raw_id", [f"{RAW}/x", "resp_a/b/c~23456789"])
 def test_an_id_that_is_written_with_escapes_is_found(raw_id: str) -> None:
     raw = json.dumps({"id": raw_id, "text": "a/b"}).replace("/", "\\/").encode()
     assert orjson.loads(rewriter().json(raw)) == {"id": public(raw_id), "text": "a/b"}
+
+
+@pytest.mark.parametrize("raw_id", ["resp_ü23456789", "a b", "..", "r" * 6000])
+def test_an_id_that_no_url_can_carry_is_refused(raw_id: str) -> None:
+    with pytest.raises(UpstreamUnavailable, match="no URL can carry"):
+        rewriter().json(json.dumps({"id": raw_id}).encode())
+    known = rewriter(subject="known").json(json.dumps({"id": raw_id}).encode())
+    assert orjson.loads(known) == {"id": "known"}
+
+
+def test_an_answer_is_about_one_response_whatever_ids_it_gives_it() -> None:
+    """LiteLLM as an upstream encrypts its ids anew for each answer, and once did so for each event."""
+    one = rewriter()
+    frames = [
+        one.event(sse({"type": kind, "response": {"id": raw, "object": "response"}}, kind))
+        for kind, raw in (("response.created", RAW), ("response.completed", PREVIOUS))
+    ]
+    assert {orjson.loads(frame.split(b"data: ")[1])["response"]["id"] for frame in frames} == {public(RAW)}
 
 
 # Events.
