@@ -1,6 +1,7 @@
 """What all tests stand on: a real server as the store, a simulated provider, a replica of Pollux.
 
-Every test runs on the embedded Valkey, or on the server that POLLUX_TEST_REDIS names, which is emptied again and again.
+Every test runs on the embedded Valkey, or on the server that POLLUX_TEST_REDIS names: on one of its databases for each
+worker of the run, which is emptied again and again.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import uvloop
 from openai import AsyncOpenAI
 
 from storage.embedded import _locate
+from tests.support.given import database_of, is_divided, turn
 from tests.support.replica import Replica, make_config, running_replica
 from tests.support.upstreams import running_simulator
 
 HOLDER = Path(__file__).parent / "support" / "hold_embedded.py"
+GIVEN = os.environ.get("POLLUX_TEST_REDIS")
 RECORDINGS = Path(os.environ.get("POLLUX_RECORDINGS", Path(__file__).parents[2] / "shared" / "recordings"))
 
 
@@ -34,9 +37,9 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
 
 @pytest.fixture(scope="session")
 def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of the one server that this whole run shares."""
-    if given := os.environ.get("POLLUX_TEST_REDIS"):
-        yield given
+    """The URL of the one server that all tests of this worker share."""
+    if GIVEN:
+        yield database_of(GIVEN, int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")))
         return
     directory = tmp_path_factory.mktemp("store")
     # One process that needs the server all the time, so that it does not end with each test.
@@ -59,6 +62,17 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         holder.wait(20)
 
 
+@pytest.fixture(autouse=True)
+def turn_on_the_given_server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Beside the tests of other workers, unless this one changes or counts what all databases share."""
+    if not GIVEN or "store_server" not in request.fixturenames:
+        yield
+        return
+    alone = request.node.get_closest_marker("whole_server") is not None or not is_divided(GIVEN)
+    with turn(GIVEN, alone=alone):
+        yield
+
+
 @pytest.fixture
 def admin(store_server: str) -> Iterator[redis.Redis]:
     """A plain client of the store, for looking behind the curtain and for breaking things by hand."""
@@ -78,7 +92,7 @@ def _node_url(cluster_url: str) -> str:
 @pytest.fixture
 def store_url(store_server: str, admin: redis.Redis) -> str:
     """The store, empty."""
-    admin.flushall()
+    admin.flushdb()
     return store_server
 
 

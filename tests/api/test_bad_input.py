@@ -53,7 +53,7 @@ async def provider() -> AsyncIterator[Upstream]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pollux(provider: Upstream, store_server: str) -> AsyncIterator[Replica]:
     with redis.Redis.from_url(plain_url(store_server)) as admin:
-        admin.flushall()
+        admin.flushdb()
     async with running_replica(make_config(provider.base_url), store_server) as replica:
         yield replica
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -61,11 +62,12 @@ async def everything_works(pollux: Replica) -> None:
 # ---- Rights
 
 
+@pytest.mark.whole_server
 @pytest.mark.parametrize("store_sync", ["none", "fsync"])
 async def test_the_rights_that_the_readme_names_are_enough(
     simulator: str, store_url: str, admin: redis.Redis, store_sync: str
 ) -> None:
-    rights = [">hunter2", *documented_rights(), *(["+waitaof"] if store_sync == "fsync" else [])]
+    rights = [">hunter2", *documented_rights(), *(["+waitaof"] if store_sync == "fsync" else []), *_right_to(store_url)]
     if store_sync == "fsync" and (admin.config_get("appendonly")["appendonly"], _has_waitaof(admin)) != ("yes", True):
         pytest.skip("this server has no WAITAOF, or no appendonly file")
     admin.execute_command("ACL", "SETUSER", "careful", "reset", "on", *rights)  # type: ignore[no-untyped-call]
@@ -85,6 +87,11 @@ async def test_the_rights_that_the_readme_names_are_enough(
         assert [entry for entry in denied if not entry[0].startswith(("client|", "hello"))] == []
     finally:
         admin.acl_deluser("careful")
+
+
+def _right_to(store_url: str) -> list[str]:
+    """What the README adds for a database other than 0."""
+    return ["+select"] if re.search(r"(/|db=)[1-9]\d*$", plain_url(store_url)) else []
 
 
 def _has_waitaof(admin: redis.Redis) -> bool:
@@ -202,6 +209,7 @@ async def test_a_primary_that_became_a_replica_is_left_for_the_one_that_is_prima
                 assert new.exists(f"pollux:{{0}}:record:{after}")
 
 
+@pytest.mark.whole_server
 async def test_a_storm_of_broken_connections_costs_no_run_and_no_wait(
     simulator: str, store_url: str, admin: redis.Redis
 ) -> None:
@@ -215,6 +223,7 @@ async def test_a_storm_of_broken_connections_costs_no_run_and_no_wait(
     assert await runs_of(simulator) == 50, "none ran twice"
 
 
+@pytest.mark.whole_server
 async def test_a_server_without_room_for_our_connections_is_waited_for(
     simulator: str, store_url: str, admin: redis.Redis
 ) -> None:

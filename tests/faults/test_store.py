@@ -46,6 +46,7 @@ async def test_a_record_that_expires_under_a_waiter_is_404(pollux: Replica, admi
         assert (await asyncio.wait_for(waiting, 5)).status == 404
 
 
+@pytest.mark.whole_server
 async def test_the_pubsub_connection_killed_under_a_hundred_waiters_loses_nobody(
     pollux: Replica, admin: redis.Redis
 ) -> None:

@@ -18,6 +18,8 @@ from storage.connection import POOL_SIZE, Connections, translated
 from tests.support.stored import create, lease, renew, run, shard_of_id
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.whole_server
+
 # ---- Errors
 
 REPLIES = [

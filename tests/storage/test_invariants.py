@@ -237,7 +237,7 @@ Course = list[tuple[int, int, int]]
 async def test_every_course_of_events_keeps_logs_whole_and_ends_final(
     store: Store, admin: redis.Redis, course: Course
 ) -> None:
-    admin.flushall()
+    admin.flushdb()
     world = World(store, admin)
     for choice, n, m in course:
         await CHOICES[choice](world, n, m)

@@ -30,7 +30,7 @@ from tests.support.waiting import wait_until
 
 # On a cluster what is published arrives some time later, also at who has subscribed since: what is heard there is
 # tested in `test_keys.py` and in `tests/faults/test_cluster.py`.
-pytestmark = pytest.mark.one_server
+pytestmark = [pytest.mark.one_server, pytest.mark.whole_server]
 
 
 def subscribers(admin: redis.Redis, store: Store, response_id: str) -> int:

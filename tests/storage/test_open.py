@@ -24,6 +24,8 @@ from tests.support.servers import configured, follows, running_redis
 from tests.support.stored import create, finish, lease, log_of, new_response, numbered
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.whole_server
+
 
 async def outcome_of(url: str, shards: int = 1) -> Store:
     async with open_store(url, shards) as store:
@@ -42,7 +44,7 @@ async def test_everybody_on_a_store_has_the_same_secret(store_url: str) -> None:
 
 async def test_two_stores_have_two_secrets(store_url: str, admin: redis.Redis) -> None:
     first = await outcome_of(store_url)
-    admin.flushall()
+    admin.flushdb()
     assert (await outcome_of(store_url)).id_secret != first.id_secret
 
 

@@ -439,6 +439,7 @@ async def test_what_has_ended_can_not_be_cancelled(store: Store, admin: redis.Re
     assert contents(admin) == before
 
 
+@pytest.mark.whole_server
 async def test_a_cancel_and_a_delete_revoke_the_run_in_every_process(store: Store) -> None:
     async with listening(store) as (_, notes):
         cancelled, deleted = await run(store), await run(store)

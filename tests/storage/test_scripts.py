@@ -203,6 +203,7 @@ async def test_a_lease_that_arrives_again_takes_no_other_job_when_the_first_is_l
 # ---- A full server
 
 
+@pytest.mark.whole_server
 async def test_a_full_server_takes_nothing_more_but_lets_every_job_end(store: Store, admin: redis.Redis) -> None:
     to_finish, to_cancel, to_delete, to_release = [await run(store) for _ in range(4)]
     queued = await create(store)
