@@ -203,15 +203,25 @@ class UpstreamTimeout(PolluxError):
 
 
 class UpstreamRefusal(PolluxError):
-    """What the upstream answered: its status, its four fields, its `retry-after`."""
+    """What the upstream answered: its status, its four fields, and how long it wants to be left alone."""
 
-    def __init__(self, status: int, error: dict[str, Any], retry_after_s: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        error: dict[str, Any],
+        retry_after_s: str | None = None,
+        pause_s: float | None = None,
+    ) -> None:
         super().__init__(str(error.get("message") or f"The provider answered with status {status}."))
         self.status = status
-        self.type = str(error.get("type") or ("server_error" if status >= 500 else "invalid_request_error"))
+        self.given_type = None if error.get("type") is None else str(error["type"])
+        self.type = self.given_type or ("server_error" if status >= 500 else "invalid_request_error")
         self.code = None if error.get("code") is None else str(error["code"])
         self.param = None if error.get("param") is None else str(error["param"])
         self.retry_after_s = retry_after_s
+        """Its own header, passed on."""
+        self.pause_s = pause_s
+        """Seconds, however it said so."""
 
 
 def json_type(value: Any) -> str:

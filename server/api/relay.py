@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
 
-import aiohttp
 from aiohttp import web
 
 from server.api.answers import body_etag, response_answer, status_in
 from server.api.context import context_of
+from server.api.forward import OPENING_PATIENCE_S, forward_stream
 from server.api.query import Wait
-from server.api.sse import HEARTBEAT_S, SseStream, StreamAborted
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
-from server.protocol.lifecycle import TERMINAL_EVENTS
-from server.protocol.sse import SseParser
-from server.upstream.client import Call, is_passing, read_body
+from server.upstream.answer import EVENT_STREAM, Answer
+from server.upstream.client import Call, refusal_in
 from server.upstream.deployments import Deployment
 from server.upstream.rewrite import Rewriter
 from server.upstream.tries import Tries
@@ -28,8 +25,6 @@ _FORWARDED_ANSWER = ("openai-processing-ms", "openai-version", "openai-poll-afte
 
 PLACE_PATIENCE_S = 5.0
 """How long a request waits where `max_parallel_requests` leaves no place: for a burst, not for a run to end."""
-
-_LAST_EVENTS = frozenset(TERMINAL_EVENTS) | {"error"}
 
 
 class Target(NamedTuple):
@@ -76,12 +71,28 @@ async def relay(
 async def _relayed(request: web.Request, target: Target, *, may_be_empty: bool) -> web.StreamResponse:
     try:
         async with context_of(request).upstream.open(target.deployment, target.call) as answer:
-            if answer.content_type == "text/event-stream":
-                return await _stream(request, answer, target.rewriter, may_be_empty=may_be_empty)
-            body = target.rewriter.json(await read_body(answer))
-            return _answer(request, answer, body, target.rewriter.status)
+            may_stream = target.call.stream or answer.content_type == EVENT_STREAM
+            if may_stream and await answer.is_stream(OPENING_PATIENCE_S):
+                return await forward_stream(
+                    request, answer, target.rewriter, creates=target.call.creates, may_be_empty=may_be_empty
+                )
+            return _answer(request, answer, await _body_of(request, answer, target), target.rewriter)
     except PolluxError as error:
         raise target.rewriter.error(error) from error
+
+
+async def _body_of(request: web.Request, answer: Answer, target: Target) -> bytes:
+    """The body of a JSON answer, rewritten.
+
+    Raises:
+        UpstreamRefusal: it holds an error, whatever its status says
+
+    """
+    raw = await answer.body()
+    if refusal := refusal_in(raw):
+        upstream = context_of(request).upstream
+        raise upstream.noted(target.deployment, refusal) if target.call.creates else refusal
+    return target.rewriter.json(raw)
 
 
 def _worthwhile(error: PolluxError) -> bool:
@@ -89,14 +100,14 @@ def _worthwhile(error: PolluxError) -> bool:
         return False  # the upstream may be at work on it
     if isinstance(error, UpstreamUnavailable) and error.begun:
         return False
-    return is_passing(error) and not isinstance(error, UpstreamTimeout)
+    return not isinstance(error, UpstreamTimeout)
 
 
-def _answer(request: web.Request, answer: aiohttp.ClientResponse, body: bytes, status: str) -> web.Response:
+def _answer(request: web.Request, answer: Answer, body: bytes, rewriter: Rewriter) -> web.Response:
     passed = {name: answer.headers[name] for name in _FORWARDED_ANSWER if name in answer.headers}
-    if answer.content_type != "application/json":
+    if not rewriter.is_json:
         return web.Response(status=answer.status, body=body, content_type=answer.content_type, headers=passed)
-    return response_answer(request, body, etag=body_etag(body), status=status, headers=passed)
+    return response_answer(request, body, etag=body_etag(body), status=rewriter.status, headers=passed)
 
 
 async def fetch(request: web.Request, target: Target) -> bytes:
@@ -109,7 +120,7 @@ async def fetch(request: web.Request, target: Target) -> bytes:
     rewriter = target.rewriter.again()
     try:
         async with context_of(request).upstream.open(target.deployment, target.call) as answer:
-            return rewriter.json(await read_body(answer))
+            return await _body_of(request, answer, target._replace(rewriter=rewriter))
     except PolluxError as error:
         raise rewriter.error(error) from error
 
@@ -117,47 +128,3 @@ async def fetch(request: web.Request, target: Target) -> bytes:
 def foreign_answer(request: web.Request, body: bytes, wait: Wait) -> web.Response:
     """A provider's Response object as the answer to a GET or POST that may have waited."""
     return response_answer(request, body, etag=body_etag(body), status=status_in(body), wait=wait)
-
-
-async def _stream(
-    request: web.Request, answer: aiohttp.ClientResponse, rewriter: Rewriter, *, may_be_empty: bool
-) -> web.StreamResponse:
-    stream = SseStream(request)
-    try:
-        await stream.start()
-        last = await _pass_on(answer, rewriter, stream)
-    except StreamAborted:
-        return stream.response
-    except (aiohttp.ClientError, OSError, ValueError, TypeError, PolluxError):
-        stream.abort()
-        return stream.response
-    if last in _LAST_EVENTS or (last is None and may_be_empty):
-        await stream.end()
-    else:
-        stream.abort()
-    return stream.response
-
-
-async def _pass_on(answer: aiohttp.ClientResponse, rewriter: Rewriter, stream: SseStream) -> str | None:
-    """Pass all events on; returns the type of the last one that ends or may end a stream."""
-    parser, last = SseParser(), None
-    while True:
-        try:
-            async with asyncio.timeout(HEARTBEAT_S):
-                chunk = await answer.content.readany()
-        except aiohttp.ServerTimeoutError:
-            raise
-        except TimeoutError:
-            await stream.heartbeat()
-            continue
-        if not chunk:
-            return last
-        passed = []
-        for event in parser.feed(chunk):
-            if event.data != b"[DONE]":
-                last = event.name or rewriter.type_of(event.data)
-            passed.append(rewriter.event(event))
-        if passed:
-            await stream.write(b"".join(passed))
-        else:
-            await stream.heartbeat()  # the upstream's own are not passed on, yet they keep us from being silent

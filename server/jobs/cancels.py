@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from server.errors import PolluxError
-from server.upstream.client import Call, Upstream, is_passing, read_body
+from server.upstream.client import Call, Upstream, is_passing
 from server.upstream.deployments import Deployments
 from storage import Shard, Store, StoreError, UpstreamCancel
 
@@ -58,8 +58,8 @@ class UpstreamCancels:
             log.warning("upstream run not cancelled: its deployment is gone, or it is too old", extra=fields)
             return True
         try:
-            async with self.upstream.open(deployment, Call("POST", (cancel.provider_id, "cancel"))) as response:
-                await read_body(response)
+            async with self.upstream.open(deployment, Call("POST", (cancel.provider_id, "cancel"))) as answer:
+                await answer.body()
         except PolluxError as error:
             # Refused for good: it has ended by itself, or is unknown there.
             return not is_passing(error)

@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-import aiohttp
-
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
 from server.jobs.journal import Journal, Lost, Unservable
 from server.protocol import jsontext
 from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
+from server.protocol.lifecycle import Status
 from server.protocol.requests import job_body
 from server.protocol.snapshot import Identity
 from server.protocol.sse import EventTooLong, SseParser
-from server.upstream.client import Call, Upstream, is_passing, read_body
+from server.upstream.answer import Answer
+from server.upstream.client import Call, Upstream, failure_said, is_passing
 from server.upstream.deployments import Deployment, Deployments
 from server.upstream.tries import Tries
 from storage import Lease, Store, Verdict
@@ -46,8 +46,13 @@ class _Run:
     upstream_last: int = -1
 
     @property
+    def survivable(self) -> bool:
+        """Whether the provider runs it in its own background; it does so only for what it may store."""
+        return self.deployment.survivable and self.who.request.get("store") is not False
+
+    @property
     def resumable(self) -> bool:
-        return self.deployment.survivable and bool(self.provider_id)
+        return self.survivable and bool(self.provider_id)
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class Producer:
 
     async def produce(self, lease: Lease, who: Identity, journal: Journal) -> Ending:
         """Have a provider answer, log what it says, and return how it ended.
+
+        Until output has begun, whatever passes is tried again on the next deployment, however the provider said it.
 
         Raises:
             Unservable: nothing was done
@@ -76,17 +83,23 @@ class Producer:
             raise Unservable
         tries = Tries(self.upstream.health, deployments, self.num_retries)
         while True:
+            ending = None
             try:
                 # Waits for a place as long as the run may last. Its pauses are spent outside.
                 async with tries.place() as deployment:
-                    return await self._attempt(_Run(deployment, who), lease, journal)
+                    ending = await self._attempt(_Run(deployment, who), lease, journal)
+                    if ending.status is not Status.FAILED or _has_begun(journal, ending):
+                        return ending
+                    raise self.upstream.noted(deployment, failure_said(ending.error_fields))
             except PolluxError as error:
                 try:
-                    if journal.next_number > LAST_OPENING + 1:
+                    if _has_begun(journal, ending):
                         raise
                     await tries.again(error)
                 except PolluxError as final:
-                    return _failure_of(final)
+                    return ending or _failure_of(final)
+            if ending is not None:
+                _forget_run(journal)
 
     def _candidates(self, lease: Lease) -> Sequence[Deployment]:
         if lease.deployment:
@@ -106,12 +119,22 @@ class Producer:
         return ending or CUT_SHORT
 
     async def _ask(self, run: _Run, lease: Lease, journal: Journal) -> Ending | None:
+        try:
+            return await self._ask_once(run, lease, journal, stream=True)
+        except UpstreamRefusal as refusal:
+            if lease.stream or not _refuses_streaming(refusal):
+                raise
+        # Nobody asked for a stream: that is only how we run jobs.
+        return await self._ask_once(run, lease, journal, stream=False)
+
+    async def _ask_once(self, run: _Run, lease: Lease, journal: Journal, *, stream: bool) -> Ending | None:
         model = run.deployment.model_for(self.deployments.canonical(lease.model))
-        sent = job_body(run.who.request, model, lease.previous or None, background=run.deployment.survivable)
-        async with self.upstream.open(run.deployment, Call("POST", body=sent, stream=True)) as response:
-            if response.content_type == "application/json":
-                return ending_of(parse_answer(await read_body(response)))
-            return await self._take_in(response, run, journal)
+        previous = lease.previous or None
+        sent = job_body(run.who.request, model, previous, background=run.survivable, stream=stream)
+        async with self.upstream.open(run.deployment, Call("POST", body=sent, stream=stream)) as answer:
+            if stream and await answer.is_stream():
+                return await self._take_in(answer, run, journal)
+            return ending_of(await answer.body())
 
     async def _resume(self, run: _Run, journal: Journal) -> Ending:
         """Go on with a run of the provider's, as often as it takes while it goes forward."""
@@ -122,10 +145,10 @@ class Producer:
             call = Call("GET", (run.provider_id,), urlencode(query), stream=True)
             log.info("run resumed", extra={"response_id": journal.lease.id, "upstream_last": last})
             try:
-                async with self.upstream.open(run.deployment, call) as response:
-                    if response.content_type == "application/json":
+                async with self.upstream.open(run.deployment, call) as answer:
+                    if not await answer.is_stream():
                         return await self._poll(run)
-                    ending = await self._take_in(response, run, journal, resumed=True)
+                    ending = await self._take_in(answer, run, journal, resumed=True)
                 if ending is not None:
                     return ending
                 return await self._poll(run)  # a clean end that says nothing: only its object can
@@ -145,46 +168,44 @@ class Producer:
         tries = Tries(self.upstream.health, [run.deployment], self.num_retries)
         while True:
             try:
-                async with self.upstream.open(run.deployment, Call("GET", (run.provider_id,))) as response:
-                    found = parse_answer(await read_body(response))
+                async with self.upstream.open(run.deployment, Call("GET", (run.provider_id,))) as answer:
+                    raw = await answer.body()
             except PolluxError as error:
                 try:
                     await tries.again(error)
                 except PolluxError as final:
                     return _failure_of(final)
                 continue
-            if found is None or found.get("status") not in UNFINISHED:
-                return ending_of(found)
+            if (parse_answer(raw) or {}).get("status") not in UNFINISHED:
+                return ending_of(raw)
             tries = Tries(self.upstream.health, [run.deployment], self.num_retries)
             await asyncio.sleep(pause_s)
             pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
 
-    async def _take_in(
-        self, response: aiohttp.ClientResponse, run: _Run, journal: Journal, *, resumed: bool = False
-    ) -> Ending | None:
+    async def _take_in(self, answer: Answer, run: _Run, journal: Journal, *, resumed: bool = False) -> Ending | None:
         """Log a stream to its end; None where it ended without saying how."""
         intake, parser = Intake(run.who, journal.next_number, run.upstream_last if resumed else None), SseParser()
-        begun = resumed
+        noted = resumed
         try:
-            async for chunk in response.content.iter_any():
-                for event in parser.feed(chunk):
+            while piece := await answer.piece():
+                for event in parser.feed(piece):
                     first = intake.number == LAST_OPENING + 1
-                    frame = intake.take(event)
-                    if run.deployment.survivable and intake.upstream_last != run.upstream_last:
+                    frames = intake.take(event)
+                    if run.survivable and intake.upstream_last != run.upstream_last and not intake.holds_events:
                         run.upstream_last = intake.upstream_last
                         journal.note(upstream_last=str(run.upstream_last))
-                    if intake.base is not None and not begun:
-                        begun = True
+                    if intake.base is not None and not noted:
+                        noted = True
                         await self._note_beginning(run, intake.base, journal)
-                    if frame is not None:
+                    for frame in frames:
                         journal.add(frame, urgent=first)
                     if intake.ending is not None:
                         return intake.ending
                 await journal.room()
-                await _let_gather(response, journal.pace_s)
+                await answer.let_gather(journal.pace_s)
         except EventTooLong as error:
             return failure("server_error", f"The provider broke the protocol: {error}.")
-        return intake.end() if intake.held_back else None
+        return intake.end() if intake.failed else None
 
     async def _note_beginning(self, run: _Run, base: dict[str, object], journal: Journal) -> None:
         """Store whose run this is, at once: from here on it can be resumed, continued and cancelled."""
@@ -209,16 +230,19 @@ class Producer:
             raise
 
 
-async def _let_gather(response: aiohttp.ClientResponse, seconds: float) -> None:
-    """Leave what the upstream sends in the kernel for a while: a thousand runs then cost a third (9 µs an event)."""
-    protocol = response.connection and response.connection.protocol
-    if not seconds or protocol is None:
-        return  # without one, all of it has arrived
-    protocol.pause_reading()
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        protocol.resume_reading()
+def _has_begun(journal: Journal, ending: Ending | None) -> bool:
+    """Whether output has begun: in the log, or in the object with which the provider ended without a stream."""
+    return journal.next_number > LAST_OPENING + 1 or bool(ending and (ending.upstream or {}).get("output"))
+
+
+def _forget_run(journal: Journal) -> None:
+    """Let nobody resume, continue or cancel the provider's run that failed: another one follows."""
+    journal.set(deployment="", provider_id="", base=b"", survivable="")
+
+
+def _refuses_streaming(refusal: UpstreamRefusal) -> bool:
+    """Whether it would answer if it were not for `stream` (OpenAI does so for organizations that are not verified)."""
+    return 400 <= refusal.status < 500 and refusal.param == "stream"
 
 
 def _failure_of(error: PolluxError) -> Ending:

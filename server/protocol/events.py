@@ -14,6 +14,7 @@ import orjson
 
 from server.protocol import jsontext
 from server.protocol.nesting import is_too_deep
+from server.protocol.reasons import Fields, reason_in
 from server.protocol.sse import encode_frame
 
 _TYPE = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
@@ -41,17 +42,30 @@ class Event(NamedTuple):
         return found if isinstance(found, dict) else None
 
     @property
-    def error(self) -> dict[str, Any] | None:
-        """The error, if this is one: SDKs raise on *any* event with a top-level `error`.
+    def error(self) -> Fields | None:
+        """The error, if this is one. An event of another type may hold one too, of a tool, say: that ends nothing.
 
         OpenAI has sent both `{"type": "error", "error": {…}}` and `{"type": "error", "code": …, "message": …}`.
         """
-        found = self.payload.get("error")
-        if isinstance(found, dict):
-            return found
-        if found:
-            return {"code": None, "message": str(found)}
-        return self.payload if self.type == "error" else None
+        if self.type != "error":
+            return None
+        return reason_in({name: value for name, value in self.payload.items() if name != "type"}) or {}
+
+    @property
+    def failure(self) -> Fields | None:
+        """Why the response failed, if this says that it did: an `error`, or `response.failed`."""
+        if self.type == "response.failed":
+            return reason_in((self.response or {}).get("error")) or {}
+        return self.error
+
+    @property
+    def carries_output(self) -> bool:
+        """Whether output has begun with it: it carries an item, a part, a delta, or names an item by its place."""
+        return not _CARRIES.isdisjoint(self.payload)
+
+
+_TRANSPORT = re.compile(r"(response\.)?(keep[_-]?alive|ping|heartbeat)")
+_CARRIES = frozenset({"item", "part", "delta", "output_index"})
 
 
 def parse_event(name: str, data: bytes) -> Event:
@@ -69,13 +83,20 @@ def parse_event(name: str, data: bytes) -> Event:
         raise MalformedEvent("not a JSON object")
     if is_too_deep(data, payload):
         raise MalformedEvent("nested too deeply")
-    kind = payload.get("type") or name or ("error" if payload.get("error") else None)
+    # The name of an error goes before its type, which may be `invalid_request_error`.
+    kind = name if name == "error" else payload.get("type") or name or ("error" if payload.get("error") else None)
     if not isinstance(kind, str) or not _is_type(kind):
         raise MalformedEvent("without a type")
     if b"\n" in data or b"\r" in data:
         # Line breaks can only be white space between tokens here: inside strings JSON forbids them.
         data = data.replace(b"\r", b" ").replace(b"\n", b" ")
     return Event(kind, payload, data.strip())
+
+
+@lru_cache(256)
+def is_transport(kind: str) -> bool:
+    """Whether events of this type only keep a connection alive. OpenAI sends `keepalive`, first of all at times."""
+    return _TRANSPORT.fullmatch(kind) is not None
 
 
 @lru_cache(256)

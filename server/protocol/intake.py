@@ -1,20 +1,25 @@
 """Intake: from an upstream's events to the frames of our log and to the end of the response.
 
-Pure: bytes in, frames out. It decides what is logged (everything but the upstream's own lifecycle events and errors),
-gives each frame its number, and recognises the one end.
+Pure: bytes in, frames out. It decides what is logged (everything but the upstream's own lifecycle events, errors and
+keepalives), gives each frame its number, and recognises the one end.
+
+Nothing is logged before an event that carries output: what comes earlier is held back until then. So a log that holds
+more than the opening events is one whose output has begun, and a run that failed before can be followed by another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from server.protocol import jsontext
-from server.protocol.events import Event, MalformedEvent, parse_event, renumber
+from server.protocol.events import Event, MalformedEvent, is_transport, parse_event, renumber
 from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS, Status
 from server.protocol.nesting import is_too_deep
+from server.protocol.reasons import reason_in, reason_of
 from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import ServerEvent, encode_frame
 
@@ -31,6 +36,11 @@ class Ending:
     error: dict[str, Any] | None = None
 
     @property
+    def error_fields(self) -> dict[str, Any]:
+        """Why it failed, as far as the provider told."""
+        return self.error or reason_in((self.upstream or {}).get("error")) or {}
+
+    @property
     def by_provider(self) -> bool:
         """The provider itself has ended it: there is nothing left to cancel."""
         return self.upstream is not None
@@ -40,6 +50,8 @@ def failure(code: str, message: str) -> Ending:
     return Ending(Status.FAILED, error={"code": code, "message": message})
 
 
+MOST_EARLY, MOST_EARLY_BYTES = 64, 256 * 1024
+"""What is held back of events before any output. A provider that sends more has begun, whatever they mean."""
 CUT_SHORT = failure("server_error", "The provider ended the stream before the response was complete.")
 
 
@@ -53,49 +65,75 @@ class Intake:
         self.upstream_last = -1 if upstream_last is None else upstream_last
         """The provider's own number of the last event taken."""
         self._resumed = upstream_last is not None
+        self.begun = self._resumed
+        """Whether output has begun."""
+        self._early: list[Event] = []
+        """What came before it."""
+        self._early_bytes = 0
         self.base: dict[str, Any] | None = None
         """The response object that the upstream began with."""
         self.ending: Ending | None = None
         self._error: dict[str, Any] | None = None
 
-    def take(self, event: ServerEvent) -> bytes | None:
-        """The frame to log for this event, if any. Sets `ending` with the terminal event, and then takes no more."""
+    def take(self, event: ServerEvent) -> Sequence[bytes]:
+        """The frames to log now, most often one. Sets `ending` with the terminal event, and then takes no more."""
         if self.ending is not None or event.data == _DONE:
-            return None
+            return ()
         try:
             parsed = parse_event(event.name, event.data)
         except MalformedEvent as error:
             self.ending = failure("server_error", f"The provider sent an event that is {error}.")
-            return None
-        if self._is_repeated(parsed):
-            return None
+            return ()
+        if self._is_repeated(parsed) or is_transport(parsed.type):
+            return ()
         if parsed.type in TERMINAL_EVENTS:
             self.ending = self._ended(parsed)
-        elif self._error is not None:
+            return () if self.ending.status is Status.FAILED else self._begin()
+        return self._taken(parsed)
+
+    def _taken(self, event: Event) -> Sequence[bytes]:
+        if self._error is not None:
             # It was held back for the provider's own response.failed, which is not what came.
             self.ending = Ending(Status.FAILED, error=self._error)
-        elif (error_fields := parsed.error) is not None:
+        elif (error_fields := event.error) is not None:
             self._error = error_fields
-        elif parsed.type in OPENING:
-            self.base = parsed.response or self.base
+        elif event.type in OPENING:
+            self.base = event.response or self.base
+        elif self.begun:
+            return (self._logged(event),)
         else:
-            return self._logged(parsed)
-        return None
+            self._early.append(event)
+            self._early_bytes += len(event.data)
+            if event.carries_output or len(self._early) > MOST_EARLY or self._early_bytes > MOST_EARLY_BYTES:
+                return self._begin()
+        return ()
+
+    def _begin(self) -> Sequence[bytes]:
+        self.begun, early, self._early = True, self._early, []
+        return [self._logged(event) for event in early]
 
     def _logged(self, event: Event) -> bytes:
         number = self.number
         self.number += 1
-        if event.response is None:
+        if event.response is None and "response_id" not in event.payload:
             return renumber(event, number)
         # A type that is not known yet, and that carries a response: the client gets it under its own id.
-        made = response_object(self._who, Status.IN_PROGRESS, event.response)
-        payload = {**event.payload, "sequence_number": number, "response": made}
+        payload = {**event.payload, "sequence_number": number}
+        if event.response is not None:
+            payload["response"] = response_object(self._who, Status.IN_PROGRESS, event.response)
+        if "response_id" in payload:
+            payload["response_id"] = self._who.id
         return encode_frame(event.type, jsontext.dumps(payload))
 
     @property
-    def held_back(self) -> bool:
+    def failed(self) -> bool:
         """An error came that no other event has followed."""
         return self._error is not None
+
+    @property
+    def holds_events(self) -> bool:
+        """Something was taken that is not logged yet."""
+        return bool(self._early)
 
     def _is_repeated(self, event: Event) -> bool:
         """Whether a resumed stream sends again what was taken before. Of other streams the numbers mean nothing."""
@@ -132,9 +170,14 @@ def parse_answer(raw: bytes) -> dict[str, Any] | None:
     return answer if isinstance(answer, dict) and not is_too_deep(raw, answer) else None
 
 
-def ending_of(response: dict[str, Any] | None) -> Ending:
-    """The end told by a whole response object, from an upstream that answers a streamed request with JSON."""
-    status = (response or {}).get("status")
-    if status in ("completed", "failed", "incomplete", "cancelled"):
-        return Ending(Status(status), response)
-    return failure("server_error", "The provider answered with neither a stream nor a finished response.")
+def ending_of(raw: bytes) -> Ending:
+    """The end told by a whole JSON answer: a finished response object, or else why there is none."""
+    response = parse_answer(raw) or {}
+    reason = None if "output" in response else reason_in(response)
+    if reason is None and response.get("status") in ("completed", "failed", "incomplete", "cancelled"):
+        return Ending(Status(response["status"]), response)
+    if reason is not None:
+        return Ending(Status.FAILED, error=reason)
+    excerpt = reason_of(raw).get("message")
+    text = "The provider answered with neither a stream nor a finished response"
+    return failure("server_error", f"{text}: {excerpt}" if excerpt else f"{text}.")

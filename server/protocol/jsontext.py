@@ -105,7 +105,7 @@ def dumps(value: Any, default: Default | None = None) -> bytes:
 def _writable(value: Any, default: Default | None) -> Any:
     """The same value with each string that is no UTF-8 as escapes: two halves that have met make one character."""
     if isinstance(value, str):
-        return orjson.Fragment(escaped(value).encode()) if _is_cut(value) else value
+        return orjson.Fragment(escaped(value).encode()) if is_cut(value) else value
     if isinstance(value, dict):
         return {_key(key): _writable(inner, default) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -117,10 +117,11 @@ def _writable(value: Any, default: Default | None) -> Any:
 
 def _key(key: Any) -> Any:
     # A fragment can't be a key, and half an emoji in one is no name of anything.
-    return key.encode("utf-8", "replace").decode() if isinstance(key, str) and _is_cut(key) else key
+    return key.encode("utf-8", "replace").decode() if isinstance(key, str) and is_cut(key) else key
 
 
-def _is_cut(text: str) -> bool:
+def is_cut(text: str) -> bool:
+    """Whether it holds half a character, which can be written as an escape only."""
     try:
         text.encode()
     except UnicodeEncodeError:

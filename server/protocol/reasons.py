@@ -38,8 +38,21 @@ class Remedy(Enum):
     """The request itself is refused, and would be everywhere."""
 
 
+_SECRET = re.compile(r"\b(Bearer\s+|(?:sk|pk|rk|xai|gsk|ghp|hf|pat|key)[-_]|AIza)[-\w.*]{8,}", re.IGNORECASE)
+
+
+def without_secrets(text: str) -> str:
+    """The text with whatever looks like a credential cut down to its beginning."""
+    return _SECRET.sub(r"\1…", text)
+
+
 def reason_of(raw: bytes) -> Fields:
-    """What a body says of why it is no answer: at least a `message`, unless it is empty."""
+    """What a body says of why it is no answer: at least a `message`, unless it is empty. Without credentials."""
+    fields = _reason_of(raw)
+    return {**fields, "message": without_secrets(str(fields["message"]))} if fields else {}
+
+
+def _reason_of(raw: bytes) -> Fields:
     if not raw.strip():
         return {}
     try:
@@ -58,7 +71,7 @@ def reason_in(body: Any, depth: int = _DEEPEST) -> Fields | None:
     if not isinstance(body, dict) or depth == 0:
         return None
     outer = _own_fields(body)
-    for key in ("error", "errors", "fault", "detail", "details"):
+    for key in ("error", "errors", "message", "fault", "detail", "details"):
         if inner := reason_in(body.get(key), depth - 1):
             # What stands nearest to the message names it best.
             return {**outer, **inner} if "message" not in outer or key == "error" else {**inner, **outer}

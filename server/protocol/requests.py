@@ -58,9 +58,8 @@ def parse_create(raw: bytes) -> CreateRequest:
     model = _typed(body, "model", str, "a string")
     if not model:
         raise MissingParameter("model")
-    if not model.isprintable():
-        # Half an emoji among them: it could not be stored, and no deployment is called so.
-        raise ModelNotFound(model)
+    if jsontext.is_cut(model):
+        raise ModelNotFound(model)  # it could not be stored, and no deployment is called so
     return CreateRequest(
         body=body,
         model=model,
@@ -107,7 +106,9 @@ def forwarded_body(body: dict[str, Any], model: str, previous: str | None) -> by
     return jsontext.dumps(changed)
 
 
-def job_body(body: dict[str, Any], model: str, previous: str | None, *, background: bool = False) -> bytes:
+def job_body(
+    body: dict[str, Any], model: str, previous: str | None, *, background: bool = False, stream: bool = True
+) -> bytes:
     """The body that a job sends: streamed, and without `background`, which Pollux does itself.
 
     With `background` the provider shall run it in its own background too, so that its run survives ours.
@@ -115,7 +116,7 @@ def job_body(body: dict[str, Any], model: str, previous: str | None, *, backgrou
     changed = {name: value for name, value in body.items() if name != "background"}
     if background:
         changed["background"] = True
-    return forwarded_body({**changed, "stream": True}, model, previous)
+    return forwarded_body({**changed, "stream": stream}, model, previous)
 
 
 def input_items(body: dict[str, Any], response_id: str) -> list[dict[str, Any]]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import aiohttp
 import orjson
@@ -18,6 +19,9 @@ from yarl import URL
 
 from server import __version__
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
+from server.protocol import jsontext
+from server.protocol.reasons import Fields, Remedy, pause_in, reason_in, reason_of, remedy_for, status_for
+from server.upstream.answer import Answer
 from server.upstream.deployments import Deployment
 from server.upstream.health import Health
 
@@ -27,8 +31,8 @@ LONGEST_ERROR_BYTES = 256 * 1024
 """An error body beyond this is no error body; the rest is not read."""
 PIECE_BYTES = 512 * 1024
 """A longer request, with an image in it, is sent piece by piece: others have their turn in between."""
-LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
-"""A response with many generated images has some ten megabytes; beyond this an upstream has lost its mind."""
+_ACCOUNT_IS_OF_NO_USE = (401, 402, 429)
+"""With a wrong key, or without quota, a deployment fails everybody; a 403 or 404 may be about this request alone."""
 LONGEST_RETRY_AFTER_S = 60.0
 """An upstream that asks for more than this is tried again sooner, or elsewhere."""
 
@@ -69,7 +73,7 @@ class Upstream:
         self._timeouts = timeouts
 
     @asynccontextmanager
-    async def open(self, deployment: Deployment, call: Call) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def open(self, deployment: Deployment, call: Call) -> AsyncIterator[Answer]:
         """The answer to one call, of status 2xx. Leaving the block early closes the socket.
 
         How a call that makes a response went is told to the deployments' health.
@@ -90,12 +94,13 @@ class Upstream:
             ):
                 if first_byte is not None:
                     first_byte.reschedule(None)
-                if not 200 <= response.status < 300:
-                    raise self._noted(deployment, call, await _refusal(response))
+                answer = Answer(response)
+                if not 200 <= answer.status < 300:
+                    raise self._noted(deployment, call, await _refusal(deployment, answer))
                 begun = True
                 if call.creates:
                     self.health.succeeded(deployment)
-                yield response
+                yield answer
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._noted(deployment, call, _broken(deployment, error, begun=begun)) from error
 
@@ -111,10 +116,15 @@ class Upstream:
         )
 
     def _noted(self, deployment: Deployment, call: Call, error: PolluxError) -> PolluxError:
-        """The same error, its deployment's health told of it."""
+        return self.noted(deployment, error) if call.creates else error
+
+    def noted(self, deployment: Deployment, error: PolluxError) -> PolluxError:
+        """The same error, by which a call that makes a response failed, its deployment's health told of it."""
         # A conflict is between this request and another one; the deployment is well.
-        if call.creates and is_passing(error) and error.status != 409:
+        if is_passing(error) and error.status != 409:
             self.health.failed(deployment, retry_after_s=retry_after_of(error), limited=error.status == 429)
+        elif remedy_of(error) is Remedy.ELSEWHERE and error.status in _ACCOUNT_IS_OF_NO_USE:
+            self.health.failed(deployment, limited=True)
         return error
 
     def _first_byte(self, deployment: Deployment, call: Call) -> AbstractAsyncContextManager[asyncio.Timeout | None]:
@@ -166,21 +176,6 @@ async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
         yield view[start : start + PIECE_BYTES]
 
 
-async def read_body(response: aiohttp.ClientResponse, limit_bytes: int = LONGEST_ANSWER_BYTES) -> bytes:
-    """A whole body, of bounded size.
-
-    Raises:
-        UpstreamUnavailable: it is longer
-        aiohttp.ClientError, TimeoutError
-    """
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise UpstreamUnavailable("The provider's answer is too long.", begun=True)
-    return bytes(body)
-
-
 def _broken(deployment: Deployment, error: Exception, *, begun: bool) -> PolluxError:
     """What a call failed of that got no answer, or only a part of one."""
     # Who did not even connect has not asked: that is tried again where a silence after the question is not.
@@ -190,55 +185,79 @@ def _broken(deployment: Deployment, error: Exception, *, begun: bool) -> PolluxE
     return UpstreamUnavailable("The provider could not be reached, or broke the connection.", begun=begun)
 
 
-async def _refusal(response: aiohttp.ClientResponse) -> PolluxError:
-    try:
-        raw = await read_body(response, LONGEST_ERROR_BYTES)
-    except UpstreamUnavailable:
-        raw = b""  # whatever it is, it is no error in OpenAI's shape
-    if 300 <= response.status < 400:
+async def _refusal(deployment: Deployment, answer: Answer) -> PolluxError:
+    raw = await answer.beginning(LONGEST_ERROR_BYTES)
+    if 300 <= answer.status < 400:
         return UpstreamUnavailable("The provider answered with a redirect, which is not followed.")
-    if response.status in (401, 403):
-        # Its message quotes our credential, or names our account.
+    fields = reason_of(raw)
+    if answer.status in (401, 403):
+        # Its message quotes our credential, or names our account: the log has it, without what looks like a key.
+        told = {"deployment": deployment.id[:16], "status": answer.status, "error": fields.get("message")}
+        log.warning("a provider refused the credential of %s", deployment.model_name, extra=told)
         text = "The provider refused Pollux's credential for this deployment."
-        error: dict[str, Any] = {"message": text, "code": "upstream_authentication"}
-    else:
-        error = _error_fields(raw) or {}
-    return UpstreamRefusal(response.status, error, response.headers.get("Retry-After"))
+        fields = {"message": text, "code": "upstream_authentication"}
+    return UpstreamRefusal(answer.status, fields, answer.headers.get("Retry-After"), _pause_asked_by(answer, fields))
 
 
-def _error_fields(raw: bytes) -> dict[str, Any] | None:
+def _pause_asked_by(answer: Answer, fields: Fields) -> float | None:
+    """The seconds for which it wants to be left alone: by header, the exact one first, else in words."""
+    exact = _number(answer.headers.get("retry-after-ms"))
+    if exact is not None:
+        return exact / 1000
+    stated = _seconds(answer.headers.get("Retry-After"))
+    return pause_in(str(fields.get("message", ""))) if stated is None else stated
+
+
+def refusal_in(raw: bytes) -> UpstreamRefusal | None:
+    """What a JSON answer of status 200 refuses, where it holds an error and no response."""
+    # As good as every answer names its kind: `"object": "response"`, or `"list"`.
+    if b'"response"' in raw or b'"list"' in raw or len(raw) > LONGEST_ERROR_BYTES:
+        return None
     try:
-        body = orjson.loads(raw)
+        body, _ = jsontext.mended(raw)
     except orjson.JSONDecodeError:
         return None
-    found = body.get("error") if isinstance(body, dict) else None
-    if isinstance(found, str):
-        return {"message": found}
-    return found if isinstance(found, dict) else None
+    if not isinstance(body, dict) or not (body.get("error") or body.get("errors") or body.get("object") == "error"):
+        return None
+    return failure_said(reason_in(body) or {})
+
+
+def failure_said(fields: Fields) -> UpstreamRefusal:
+    """The refusal that a provider put into words behind a status of 200."""
+    return UpstreamRefusal(status_for(fields), fields, pause_s=pause_in(str(fields.get("message") or "")))
+
+
+def remedy_of(error: PolluxError) -> Remedy:
+    """What may help a request that met this error."""
+    if isinstance(error, UpstreamRefusal):
+        return remedy_for(error.status, {"code": error.code, "type": error.given_type})
+    return Remedy.AGAIN if isinstance(error, UpstreamUnavailable | UpstreamTimeout) else Remedy.NOTHING
 
 
 def is_passing(error: PolluxError) -> bool:
-    """Whether another try may succeed."""
-    return isinstance(error, UpstreamUnavailable | UpstreamTimeout) or (
-        isinstance(error, UpstreamRefusal) and (error.status in (408, 409, 429) or error.status >= 500)
-    )
+    """Whether another try may succeed, on the same deployment too."""
+    return remedy_of(error) is Remedy.AGAIN
 
 
 def retry_after_of(error: PolluxError) -> float | None:
-    """The seconds that an upstream asked to be left alone, if it did."""
-    return _seconds(error.retry_after_s)
+    """The seconds that an upstream asked to be left alone, if it did: no more than `LONGEST_RETRY_AFTER_S`."""
+    pause_s = error.pause_s if isinstance(error, UpstreamRefusal) else None
+    return None if pause_s is None else min(max(0.0, pause_s), LONGEST_RETRY_AFTER_S)
 
 
 def _seconds(retry_after: str | None) -> float | None:
     """RFC 9110, section 10.2.3: seconds, or a date."""
-    if retry_after is None:
-        return None
+    if retry_after is None or (seconds := _number(retry_after)) is not None:
+        return None if retry_after is None else seconds
     try:
-        seconds = float(retry_after)
+        return parsedate_to_datetime(retry_after).timestamp() - time.time()
     except ValueError:
-        try:
-            when = parsedate_to_datetime(retry_after)
-        except ValueError:
-            return None
-        seconds = when.timestamp() - time.time()
-    return min(max(0.0, seconds), LONGEST_RETRY_AFTER_S) if seconds == seconds else None  # noqa: PLR0124
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

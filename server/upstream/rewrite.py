@@ -43,6 +43,8 @@ class Rewriter:
     """The request's body, for deployments with `fill_missing`."""
     status: str = ""
     """Of the response that was rewritten last."""
+    is_json: bool = False
+    """Whether what was rewritten last is a JSON object, whatever its label says."""
 
     def public(self, raw: str) -> str:
         """The composite id for a raw one.
@@ -73,6 +75,7 @@ class Rewriter:
 
         """
         parsed = _parsed(raw)
+        self.is_json = parsed is not None
         if parsed is None:
             return self._unparsed(raw)
         body, raw = parsed

@@ -8,11 +8,16 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from server.errors import PolluxError
-from server.upstream.client import is_passing, retry_after_of
+from server.protocol.reasons import Remedy
+from server.upstream.client import remedy_of, retry_after_of
 from server.upstream.deployments import Deployment
 from server.upstream.health import Health
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 8.0
+
+
+def _always(_error: PolluxError) -> bool:
+    return True
 
 
 class Tries:
@@ -40,15 +45,25 @@ class Tries:
         """
         return self._health.place(self._deployments, patience_s=self._patience_s, tried=self._tried)
 
-    async def again(self, error: PolluxError, worthwhile: Callable[[PolluxError], bool] = is_passing) -> None:
-        """Wait until the next try, or raise the error where there is none."""
-        if self._left <= 0 or not worthwhile(error):
+    async def again(self, error: PolluxError, repeatable: Callable[[PolluxError], bool] = _always) -> None:
+        """Wait until the next try, or raise the error where there is none that may help, or that is `repeatable`."""
+        remedy = remedy_of(error)
+        if self._left <= 0 or remedy is Remedy.NOTHING or not repeatable(error):
             raise error
+        if remedy is Remedy.ELSEWHERE:
+            self._leave_out(self._tried[-1:], error)
         asked_s = None if self._elsewhere() else retry_after_of(error)
         ceiling_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._made)
         self._left -= 1
         self._made += 1
         await asyncio.sleep(asked_s if asked_s is not None else random.uniform(0, ceiling_s))  # noqa: S311
+
+    def _leave_out(self, refusing: Sequence[str], error: PolluxError) -> None:
+        """Ask this deployment no more: another try there would change nothing."""
+        left = [deployment for deployment in self._deployments if deployment.id not in refusing]
+        if not left:
+            raise error
+        self._deployments = left
 
     def _elsewhere(self) -> bool:
         """Whether another deployment than the last one can be asked at once."""

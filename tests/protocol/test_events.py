@@ -184,9 +184,10 @@ def test_arbitrary_data_is_an_event_or_malformed(name: str, data: bytes) -> None
     ("payload", "error"),
     [
         ({"type": "error", "error": {"message": "m"}}, {"message": "m"}),
-        ({"type": "error", "message": "m"}, {"type": "error", "message": "m"}),
-        ({"type": "error", "error": "m"}, {"code": None, "message": "m"}),
-        ({"type": "t", "error": {"message": "m"}}, {"message": "m"}),
+        ({"type": "error", "message": "m"}, {"message": "m"}),
+        ({"type": "error", "error": "m"}, {"message": "m"}),
+        ({"type": "error", "sequence_number": 3}, {}),
+        ({"type": "t", "error": {"message": "m"}}, None),
         ({"type": "t", "error": None}, None),
         ({"type": "t"}, None),
     ],

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.protocol.intake import Ending, Intake, ending_of, parse_answer
+from server.protocol.intake import MOST_EARLY, MOST_EARLY_BYTES, Ending, Intake, ending_of
 from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS, Status, terminal_event
 from server.protocol.snapshot import Identity
 from server.protocol.sse import ServerEvent, frame_data, parse_block
 from tests.support.generated import json_objects, json_values, moderate
 
 WHO = Identity("litellm_poll_1", 1, {})
-ERROR = {"type": "error", "code": "insufficient_quota", "message": "You exceeded your quota."}
+REASON = {"code": "insufficient_quota", "message": "You exceeded your quota."}
+ERROR = {"type": "error", "param": None, **REASON}
 CUT = Ending(
     Status.FAILED,
     error={"code": "server_error", "message": "The provider ended the stream before the response was complete."},
@@ -43,8 +44,8 @@ def terminal(status: str, **fields: Any) -> dict[str, Any]:
 def taken(payloads: list[Any], first: int = 3) -> tuple[Intake, list[dict[str, Any]]]:
     """The intake after these events, and what it logged."""
     intake = Intake(WHO, first)
-    frames = [intake.take(sent(payload)) for payload in payloads]
-    return intake, [orjson.loads(frame_data(frame)) for frame in frames if frame is not None]
+    frames = [frame for payload in payloads for frame in intake.take(sent(payload))]
+    return intake, [orjson.loads(frame_data(frame)) for frame in frames]
 
 
 def test_the_upstreams_own_opening_is_never_logged_but_kept() -> None:
@@ -70,13 +71,12 @@ def test_numbers_have_no_gap_whatever_the_upstream_counts() -> None:
 
 def test_events_that_nobody_knows_are_logged() -> None:
     event = {"type": "response.unheard_of", "deep": [{"sequence_number": 1}], "obfuscation": "x"}
-    _, logged = taken([event])
-    assert logged == [{**event, "sequence_number": 3}]
+    _, logged = taken([delta("a"), event])
+    assert logged[1:] == [{**event, "sequence_number": 4}]
 
 
 def test_the_name_of_the_event_stands_in_for_its_type() -> None:
-    frame = Intake(WHO, 3).take(sent({"delta": "a"}, "response.output_text.delta"))
-    assert frame is not None
+    (frame,) = Intake(WHO, 3).take(sent({"delta": "a"}, "response.output_text.delta"))
     parsed = parse_block(frame)
     assert parsed is not None
     assert parsed.name == "response.output_text.delta"
@@ -118,8 +118,8 @@ def test_an_error_is_held_back_for_the_providers_own_end() -> None:
     intake, logged = taken([delta("a"), ERROR])
     assert len(logged) == 1
     assert intake.ending is None
-    assert intake.take(sent(terminal("failed"))) is None
-    assert intake.end() == Ending(Status.FAILED, {"id": "resp_1", "status": "failed"}, ERROR)
+    assert intake.take(sent(terminal("failed"))) == ()
+    assert intake.end() == Ending(Status.FAILED, {"id": "resp_1", "status": "failed"}, REASON)
 
 
 def test_the_error_in_the_providers_own_end_is_the_better_one() -> None:
@@ -130,10 +130,72 @@ def test_the_error_in_the_providers_own_end_is_the_better_one() -> None:
 
 
 def test_an_error_alone_is_the_end() -> None:
-    assert taken([ERROR])[0].end() == Ending(Status.FAILED, error=ERROR)
-    assert taken([{"type": "error", "error": ERROR}])[0].end() == Ending(Status.FAILED, error=ERROR)
-    assert taken([{"error": ERROR}])[0].end() == Ending(Status.FAILED, error=ERROR)
-    assert taken([{**delta("a"), "error": ERROR}])[0].end() == Ending(Status.FAILED, error=ERROR)
+    assert taken([ERROR])[0].end() == Ending(Status.FAILED, error=REASON)
+    assert taken([{"type": "error", "error": ERROR}])[0].end() == Ending(Status.FAILED, error=REASON)
+    assert taken([{"error": ERROR}])[0].end() == Ending(Status.FAILED, error=REASON)
+    assert taken([{"type": "error", "error": "text"}])[0].end() == Ending(Status.FAILED, error={"message": "text"})
+
+
+def test_an_error_is_known_by_its_name_too() -> None:
+    intake = Intake(WHO, 3)
+    assert intake.take(sent({"type": "invalid_request_error", "message": "no"}, "error")) == ()
+    assert intake.end() == Ending(Status.FAILED, error={"message": "no"})
+
+
+def test_an_event_of_another_type_may_hold_an_error_and_ends_nothing() -> None:
+    failed_tool = {"type": "response.mcp_call.failed", "output_index": 0, "error": {"message": "no such repository"}}
+    intake, logged = taken([failed_tool, delta("a"), terminal("completed")])
+    assert logged[0] == {**failed_tool, "sequence_number": 3}
+    assert intake.end().status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("kind", ["keepalive", "ping", "response.keep_alive", "heartbeat", "keep-alive"])
+def test_what_only_keeps_the_connection_alive_is_neither_logged_nor_output(kind: str) -> None:
+    alive = {"type": kind, "sequence_number": 0}
+    intake, logged = taken([alive, opening("response.created"), alive, ERROR, alive, terminal("failed")])
+    assert logged == []
+    assert not intake.begun
+    assert intake.end() == Ending(Status.FAILED, {"id": "resp_1", "status": "failed"}, REASON)
+    intake, logged = taken([delta("a"), alive, delta("b")])
+    assert [event["sequence_number"] for event in logged] == [3, 4]
+
+
+OUTPUT = [
+    {"type": "response.output_item.added", "item": {"type": "message"}},
+    {"type": "response.content_part.added", "part": {}},
+    {"type": "response.novelty.delta", "delta": "a"},
+    {"type": "response.web_search_call.in_progress", "output_index": 0},
+]
+
+
+@pytest.mark.parametrize("output", OUTPUT)
+def test_what_says_nothing_of_output_is_held_back_until_output_begins(output: dict[str, Any]) -> None:
+    unknown = {"type": "response.rate_limits", "limits": [1]}
+    intake, logged = taken([opening("response.created"), unknown])
+    assert (logged, intake.begun, intake.holds_events) == ([], False, True)
+    intake, logged = taken([opening("response.created"), unknown, output, unknown])
+    assert [event["type"] for event in logged] == [unknown["type"], output["type"], unknown["type"]]
+    assert [event["sequence_number"] for event in logged] == [3, 4, 5]
+    assert (intake.begun, intake.holds_events) == (True, False)
+
+
+def test_what_was_held_back_is_logged_before_an_end_that_is_no_failure() -> None:
+    unknown = {"type": "response.rate_limits"}
+    assert len(taken([unknown, terminal("completed")])[1]) == 1
+    assert len(taken([unknown, terminal("incomplete")])[1]) == 1
+    assert taken([unknown, terminal("failed")])[1] == []
+
+
+def test_no_more_than_a_bounded_part_is_held_back() -> None:
+    many, long = {"type": "response.unheard_of"}, {"type": "response.unheard_of", "text": "x" * (MOST_EARLY_BYTES + 1)}
+    assert len(taken([many] * MOST_EARLY)[1]) == 0
+    assert len(taken([many] * (MOST_EARLY + 1))[1]) == MOST_EARLY + 1
+    assert len(taken([long])[1]) == 1
+
+
+def test_a_response_id_in_an_event_is_the_clients_own() -> None:
+    _, logged = taken([{"type": "response.novelty.delta", "delta": "a", "response_id": "resp_raw"}])
+    assert logged[0]["response_id"] == WHO.id
 
 
 @pytest.mark.parametrize(
@@ -142,7 +204,7 @@ def test_an_error_alone_is_the_end() -> None:
 def test_an_error_followed_by_anything_else_is_the_end_at_once(following: dict[str, Any]) -> None:
     intake, logged = taken([ERROR, following, terminal("completed")])
     assert logged == []
-    assert intake.ending == Ending(Status.FAILED, error=ERROR)
+    assert intake.ending == Ending(Status.FAILED, error=REASON)
 
 
 def test_an_error_followed_by_a_completed_response_is_overruled() -> None:
@@ -184,7 +246,8 @@ def test_arbitrary_data_never_raises(stream: list[bytes], name: str) -> None:
 
 @pytest.mark.parametrize("status", ["completed", "failed", "incomplete", "cancelled"])
 def test_a_whole_response_tells_how_it_ended(status: str) -> None:
-    assert ending_of({"status": status}) == Ending(Status(status), {"status": status})
+    whole = {"status": status, "output": []}
+    assert ending_of(orjson.dumps(whole)) == Ending(Status(status), whole)
 
 
 @pytest.mark.parametrize(
@@ -195,15 +258,28 @@ def test_a_whole_response_tells_how_it_ended(status: str) -> None:
     ],
 )
 def test_an_answer_that_is_no_finished_response_is_a_failure(answer: bytes) -> None:
-    assert ending_of(parse_answer(answer)).status is Status.FAILED
+    assert ending_of(answer).status is Status.FAILED
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (b'{"error":{"message":"No model is loaded."}}', "No model is loaded."),
+        (b'{"detail":"Not Found"}', "Not Found"),
+        (b"<title>Sign in</title>", "neither a stream nor a finished response: Sign in"),
+        (b"", "neither a stream nor a finished response."),
+    ],
+)
+def test_an_answer_that_is_no_response_tells_its_reason(answer: bytes, message: str) -> None:
+    error = ending_of(answer).error
+    assert error is not None
+    assert error["message"].endswith(message)
 
 
 def test_an_unknown_event_that_carries_a_response_is_logged_under_our_id() -> None:
     came = {"type": "response.novelty", "response": {"id": "resp_raw", "model": "m"}, "extra": 1}
-    frame = Intake(WHO, 3).take(sent(came))
-    assert frame is not None
-    event = orjson.loads(frame_data(frame))
-    assert (event["type"], event["sequence_number"], event["extra"]) == ("response.novelty", 3, 1)
+    event = taken([delta("a"), came])[1][1]
+    assert (event["type"], event["sequence_number"], event["extra"]) == ("response.novelty", 4, 1)
     assert (event["response"]["id"], event["response"]["model"], event["response"]["tools"]) == (WHO.id, "m", [])
 
 
@@ -211,7 +287,11 @@ def test_a_resumed_stream_may_repeat_what_was_taken_before() -> None:
     intake = Intake(WHO, 5, 7)
     delta = "response.output_text.delta"
     taken = [intake.take(sent({"type": delta, "sequence_number": n, "delta": str(n)})) for n in range(5, 10)]
-    assert [frame and orjson.loads(frame_data(frame))["delta"] for frame in taken] == [None, None, None, "8", "9"]
+    assert [[orjson.loads(frame_data(frame))["delta"] for frame in frames] for frames in taken] == [
+        *([], [], []),
+        ["8"],
+        ["9"],
+    ]
     assert intake.upstream_last == 9
 
 

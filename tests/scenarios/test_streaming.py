@@ -111,7 +111,8 @@ async def test_a_silent_stream_is_kept_alive_by_comments(pollux: Replica, monkey
 async def test_a_relayed_stream_is_kept_alive_though_the_provider_sends_only_comments(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.api.relay.HEARTBEAT_S", 5)
+    monkeypatch.setattr("server.api.forward.HEARTBEAT_S", 5)
+    monkeypatch.setattr("server.api.forward.OPENING_PATIENCE_S", 0.01)
     monkeypatch.setattr("server.api.sse.HEARTBEAT_S", 0.6)
 
     async def commenting(request: web.Request) -> web.StreamResponse:

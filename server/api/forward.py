@@ -1,0 +1,147 @@
+"""A provider's stream on its way to a client: as bytes, with ids rewritten, and without what only keeps it alive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import aiohttp
+from aiohttp import web
+
+from server.api.context import context_of
+from server.api.sse import HEARTBEAT_S, SseStream, StreamAborted
+from server.errors import PolluxError, UpstreamRefusal
+from server.protocol.events import MalformedEvent, is_transport, parse_event
+from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS
+from server.protocol.reasons import Remedy
+from server.protocol.sse import ServerEvent, SseParser
+from server.upstream.answer import Answer
+from server.upstream.client import failure_said, remedy_of
+from server.upstream.rewrite import Rewriter
+
+OPENING_PATIENCE_S = 1.0
+"""How long a client's headers wait for the first event: a provider that refuses in its first words does so at once."""
+
+_DONE = b"[DONE]"
+_FAILURES = ("error", "response.failed")
+_LAST_EVENTS = frozenset(TERMINAL_EVENTS) | {"error"}
+
+
+async def forward_stream(
+    request: web.Request, answer: Answer, rewriter: Rewriter, *, creates: bool, may_be_empty: bool
+) -> web.StreamResponse:
+    """Pass all events on, and end as the provider did: cleanly behind a last event, else aborted.
+
+    `creates`: it is the answer to a call that makes a response. `may_be_empty`: a stream without any event is a normal
+    answer.
+
+    Raises:
+        UpstreamRefusal: its first words are that it failed, and another try may help. Nothing was passed on.
+        aiohttp.ClientError, OSError: it broke before its first words
+
+    """
+    source = _Source(answer, rewriter)
+    stream = SseStream(request)
+    opening = await source.opening() if creates else []
+    if (refusal := _failure_in(opening)) and remedy_of(refusal) is not Remedy.NOTHING:
+        raise context_of(request).upstream.noted(rewriter.deployment, refusal)
+    try:
+        await stream.start()
+        last = await _pass_on(opening, source, stream)
+    except StreamAborted:
+        return stream.response
+    except (aiohttp.ClientError, OSError, ValueError, TypeError, PolluxError):
+        stream.abort()
+        return stream.response
+    if creates and not source.begun and source.failure is not None:
+        context_of(request).upstream.noted(rewriter.deployment, source.failure)
+    if last in _LAST_EVENTS or (last is None and may_be_empty):
+        await stream.end()
+    else:
+        stream.abort()
+    return stream.response
+
+
+class _Source:
+    """The events of one answer, without those that only keep the connection alive."""
+
+    def __init__(self, answer: Answer, rewriter: Rewriter) -> None:
+        self.rewriter = rewriter
+        self._answer = answer
+        self._parser = SseParser()
+        self.last: str | None = None
+        """The type of the newest event."""
+        self.begun = False
+        """Something other than lifecycle events and failures came."""
+        self.failure: UpstreamRefusal | None = None
+
+    async def opening(self) -> list[ServerEvent]:
+        """The first events that say something; none if that takes longer than `OPENING_PATIENCE_S`, or none comes."""
+        try:
+            async with asyncio.timeout(OPENING_PATIENCE_S):
+                while piece := await self._answer.piece():
+                    if said := self._taken(piece):
+                        return said
+        except aiohttp.ServerTimeoutError:
+            raise
+        except TimeoutError:
+            pass  # the headers have waited for long enough
+        return []
+
+    async def next(self) -> list[ServerEvent] | None:
+        """The events that came with the next bytes, maybe none; None at the end.
+
+        Raises:
+            TimeoutError: nothing came for `HEARTBEAT_S`
+
+        """
+        async with asyncio.timeout(HEARTBEAT_S):
+            piece = await self._answer.piece()
+        return self._taken(piece) if piece else None
+
+    def _taken(self, piece: bytes) -> list[ServerEvent]:
+        return [event for event in self._parser.feed(piece) if self._says_something(event)]
+
+    def _says_something(self, event: ServerEvent) -> bool:
+        if event.data == _DONE:
+            return True
+        kind = event.name or self.rewriter.type_of(event.data)
+        if is_transport(kind):
+            return False
+        self.last = kind
+        if kind in _FAILURES:
+            self.failure = _failure_in([event])
+        elif kind not in OPENING:
+            self.begun = True
+        return True
+
+
+async def _pass_on(opening: list[ServerEvent], source: _Source, stream: SseStream) -> str | None:
+    """Pass all events on; returns the type of the last one."""
+    events: list[ServerEvent] | None = opening
+    while events is not None:
+        if events:
+            await stream.write(b"".join(map(source.rewriter.event, events)))
+        else:
+            await stream.heartbeat()  # what only keeps the connection alive keeps us from being silent
+        try:
+            events = await source.next()
+        except aiohttp.ServerTimeoutError:
+            raise
+        except TimeoutError:
+            events = []
+    return source.last
+
+
+def _failure_in(events: Iterable[ServerEvent]) -> UpstreamRefusal | None:
+    """The failure that comes before anything else but lifecycle events."""
+    for event in events:
+        try:
+            parsed = parse_event(event.name, event.data)
+        except MalformedEvent:
+            return None
+        if (fields := parsed.failure) is not None:
+            return failure_said(fields)
+        if parsed.type not in OPENING:
+            return None
+    return None
