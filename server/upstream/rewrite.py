@@ -160,7 +160,7 @@ class Rewriter:
     def type_of(data: bytes) -> str:
         """The type of an event whose upstream sends no `event:` line."""
         try:
-            kind = jsontext.loads(data).get("type")
+            kind = jsontext.mended(data)[0].get("type")
         except (orjson.JSONDecodeError, AttributeError):
             return "message"
         return kind if isinstance(kind, str) else "message"
