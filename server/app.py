@@ -32,6 +32,7 @@ from server.jobs.worker import Worker
 from server.keyring import Keyring
 from server.sections import ConfigError
 from server.supervise import Link
+from server.upstream.affinity import Affinity
 from server.upstream.client import Timeouts, Upstream, new_session
 from server.upstream.deployments import Deployments
 from server.upstream.health import Health
@@ -85,7 +86,9 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         timeouts = Timeouts(ours.connect_timeout_s, ours.first_byte_timeout_s, ours.stream_timeout_s)
         upstream = Upstream(session, health, timeouts)
         committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s)
-        producer = Producer(store, upstream, deployments, config.num_retries)
+        id_secrets = _id_secrets(config, store)
+        affinity = Affinity(deployments, id_secrets)
+        producer = Producer(store, upstream, deployments, affinity, config.num_retries)
         runner = Runner(store, producer, committer, ours.max_run_s)
         worker = Worker(
             store,
@@ -100,6 +103,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         context = Context(
             config=config,
             deployments=deployments,
+            affinity=affinity,
             keyring=Keyring(config, config.master_key()),
             store=store,
             hub=hub,
@@ -109,7 +113,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             worker=worker,
             upstream=upstream,
             pollers=Pollers(),
-            id_secrets=_id_secrets(config, store),
+            id_secrets=id_secrets,
         )
         for name, service in (
             ("listener", hub.listen()),

@@ -13,6 +13,7 @@ from server.jobs.tails import Tails
 from server.jobs.view import Views
 from server.jobs.worker import Worker
 from server.keyring import Keyring, Principal
+from server.upstream.affinity import Affinity
 from server.upstream.client import Upstream
 from server.upstream.deployments import Deployments
 from server.upstream.poll import Pollers
@@ -23,6 +24,7 @@ from storage import Store
 class Context:
     config: Config
     deployments: Deployments
+    affinity: Affinity
     keyring: Keyring
     store: Store
     hub: Hub

@@ -92,7 +92,9 @@ async def _forward(
     def target_for(deployment: Deployment) -> Target:
         rewriter = new_rewriter(context, principal_of(request), deployment, known)
         rewriter.fill_from = create.body
-        body = forwarded_body(create.body, deployment.model_for(model), previous)
+        owner = principal_of(request).name
+        sent = context.affinity.unmarked(create.body, deployment, owner) if create.marked else create.body
+        body = forwarded_body(sent, deployment.model_for(model), previous)
         call = Call("POST", body=body, headers=client_headers(request), stream=create.stream)
         return Target(deployment, call, rewriter)
 

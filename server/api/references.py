@@ -100,7 +100,8 @@ def new_rewriter(
     subject: str = "",
 ) -> Rewriter:
     opaque = context.config.pollux.composite_ids == "opaque"
-    return Rewriter(deployment, principal.name, context.id_secrets[0], dict(known or {}), subject, opaque)
+    marker = context.affinity.marker(deployment, principal.name)
+    return Rewriter(deployment, marker, dict(known or {}), subject, opaque)
 
 
 def _may_see(context: Context, principal: Principal, composite: CompositeId) -> bool:
@@ -144,7 +145,7 @@ async def route_of(request: web.Request, create: CreateRequest, serving: list[De
     """
     given = create.previous_response_id
     if not given:
-        return Route(serving)
+        return _by_content(request, create, serving)
     previous = await _previous(request, given)
     if not previous.deployment:
         return Route(serving, previous)
@@ -156,6 +157,15 @@ async def route_of(request: web.Request, create: CreateRequest, serving: list[De
     if not able:
         raise PreviousNotFound(given, f"belongs to a deployment that does not serve the model '{create.model}'")
     return Route(able[:1], Previous(able[0].id, previous.provider_id))
+
+
+def _by_content(request: web.Request, create: CreateRequest, serving: list[Deployment]) -> Route:
+    """Where the account is that can use what the request holds, if it serves the model; else anywhere."""
+    if not create.marked:
+        return Route(serving)
+    origin = context_of(request).affinity.origin(create.body, principal_of(request).name)
+    able = [one for one in serving if one == origin] or [one for one in serving if origin and one.same_account(origin)]
+    return Route(able[:1], Previous(able[0].id)) if able else Route(serving)
 
 
 async def _previous(request: web.Request, given: str) -> Previous:

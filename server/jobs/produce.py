@@ -18,9 +18,11 @@ from server.jobs.journal import Journal, Lost, Unservable
 from server.protocol import jsontext
 from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
 from server.protocol.lifecycle import Status
+from server.protocol.marks import is_marked
 from server.protocol.requests import job_body
 from server.protocol.snapshot import Identity
 from server.protocol.sse import EventTooLong, SseParser
+from server.upstream.affinity import Affinity, Marker
 from server.upstream.answer import Answer
 from server.upstream.client import Call, Upstream, failure_said, is_passing
 from server.upstream.deployments import Deployment, Deployments
@@ -42,6 +44,7 @@ class _Run:
 
     deployment: Deployment
     who: Identity
+    marker: Marker
     provider_id: str = ""
     upstream_last: int = -1
 
@@ -62,6 +65,7 @@ class Producer:
     store: Store
     upstream: Upstream
     deployments: Deployments
+    affinity: Affinity
     num_retries: int
 
     async def produce(self, lease: Lease, who: Identity, journal: Journal) -> Ending:
@@ -77,7 +81,8 @@ class Producer:
             deployment = self.deployments.get(lease.ran_on)
             if deployment is None:
                 raise Unservable
-            return await self._resume(_Run(deployment, who, lease.provider_id, lease.upstream_last), journal)
+            marker = self.affinity.marker(deployment, lease.owner)
+            return await self._resume(_Run(deployment, who, marker, lease.provider_id, lease.upstream_last), journal)
         deployments = self._candidates(lease)
         if not deployments:
             raise Unservable
@@ -87,7 +92,8 @@ class Producer:
             try:
                 # Waits for a place as long as the run may last. Its pauses are spent outside.
                 async with tries.place() as deployment:
-                    ending = await self._attempt(_Run(deployment, who), lease, journal)
+                    run = _Run(deployment, who, self.affinity.marker(deployment, lease.owner))
+                    ending = await self._attempt(run, lease, journal)
                     if ending.status is not Status.FAILED or _has_begun(journal, ending):
                         return ending
                     raise self.upstream.noted(deployment, failure_said(ending.error_fields))
@@ -130,11 +136,14 @@ class Producer:
     async def _ask_once(self, run: _Run, lease: Lease, journal: Journal, *, stream: bool) -> Ending | None:
         model = run.deployment.model_for(self.deployments.canonical(lease.model))
         previous = lease.previous or None
-        sent = job_body(run.who.request, model, previous, background=run.survivable, stream=stream)
+        request = run.who.request
+        if is_marked(lease.request):
+            request = self.affinity.unmarked(request, run.deployment, lease.owner)
+        sent = job_body(request, model, previous, background=run.survivable, stream=stream)
         async with self.upstream.open(run.deployment, Call("POST", body=sent, stream=stream)) as answer:
             if stream and await answer.is_stream():
                 return await self._take_in(answer, run, journal)
-            return ending_of(await answer.body())
+            return ending_of(run.marker.mark(await answer.body()))
 
     async def _resume(self, run: _Run, journal: Journal) -> Ending:
         """Go on with a run of the provider's, as often as it takes while it goes forward."""
@@ -169,7 +178,7 @@ class Producer:
         while True:
             try:
                 async with self.upstream.open(run.deployment, Call("GET", (run.provider_id,))) as answer:
-                    raw = await answer.body()
+                    raw = run.marker.mark(await answer.body())
             except PolluxError as error:
                 try:
                     await tries.again(error)
@@ -190,7 +199,7 @@ class Producer:
             while piece := await answer.piece():
                 for event in parser.feed(piece):
                     first = intake.number == LAST_OPENING + 1
-                    frames = intake.take(event)
+                    frames = intake.take(run.marker.event(event))
                     if run.survivable and intake.upstream_last != run.upstream_last and not intake.holds_events:
                         run.upstream_last = intake.upstream_last
                         journal.note(upstream_last=str(run.upstream_last))

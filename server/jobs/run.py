@@ -15,11 +15,11 @@ from server.jobs.view import fold_log
 from server.protocol import jsontext
 from server.protocol.events import splice_lifecycle
 from server.protocol.fold import dumps
+from server.protocol.inplace import SHORTEST_DISTINCT
 from server.protocol.intake import Ending, failure
 from server.protocol.lifecycle import Status, terminal_event
 from server.protocol.requests import parse_object
 from server.protocol.snapshot import Identity, response_object
-from server.upstream.rewrite import SHORTEST_DISTINCT_ID
 from storage import Lease, Outcome, Reading, Store, StoreFull, Verdict
 
 log = logging.getLogger("pollux.jobs")
@@ -115,6 +115,6 @@ def _json(base: bytes) -> dict[str, object] | None:
 def _without_raw_ids(message: str, known: tuple[tuple[object, object], ...]) -> str:
     """A provider's message with the ids that the client knows."""
     for raw, public in known:
-        if isinstance(raw, str) and isinstance(public, str) and len(raw) >= SHORTEST_DISTINCT_ID:
+        if isinstance(raw, str) and isinstance(public, str) and len(raw) >= SHORTEST_DISTINCT:
             message = message.replace(raw, public)
     return message

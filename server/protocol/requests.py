@@ -10,6 +10,7 @@ import orjson
 
 from server.errors import InvalidJson, InvalidType, MissingParameter, ModelNotFound
 from server.protocol import jsontext
+from server.protocol.marks import is_marked
 from server.protocol.nesting import is_too_deep
 
 
@@ -23,6 +24,8 @@ class CreateRequest:
     stream: bool
     store: bool
     previous_response_id: str | None
+    marked: bool = False
+    """It may hold values that only one account can use."""
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -67,6 +70,7 @@ def parse_create(raw: bytes) -> CreateRequest:
         stream=_typed(body, "stream", bool, "a boolean") or False,
         store=_typed(body, "store", bool, "a boolean") is not False,
         previous_response_id=_typed(body, "previous_response_id", str, "a string"),
+        marked=is_marked(raw),
     )
 
 

@@ -14,12 +14,11 @@ import orjson
 from server.errors import PolluxError, UpstreamUnavailable
 from server.protocol import jsontext
 from server.protocol.ids import COMPOSITE_PREFIX, CompositeId, new_composite, owner_tag
+from server.protocol.inplace import SHORTEST_DISTINCT, parsed, put
 from server.protocol.snapshot import fill_foreign
 from server.protocol.sse import ServerEvent, encode_frame
+from server.upstream.affinity import Marker
 from server.upstream.deployments import Deployment
-
-SHORTEST_DISTINCT_ID = 8
-"""A raw id shorter than this may occur by chance: in a message it is left, and bytes are not searched for it."""
 
 
 @dataclass
@@ -27,8 +26,7 @@ class Rewriter:
     """Rewrites what one deployment answers to one owner."""
 
     deployment: Deployment
-    owner: str
-    secret: bytes
+    marker: Marker
     public_ids: dict[str, str] = field(default_factory=dict)
     """Raw id → the id that the client knows. Given ones win over made ones."""
     subject: str = ""
@@ -56,7 +54,7 @@ class Rewriter:
         known = self.public_ids.get(raw)
         if known is None:
             plain = CompositeId(self.deployment.provider, self.deployment.id, raw, opaque=self.opaque)
-            known = new_composite(plain._replace(tag=owner_tag(self.secret, self.owner, plain.untagged)))
+            known = new_composite(plain._replace(tag=owner_tag(self.marker.secret, self.marker.owner, plain.untagged)))
             if known is None:
                 text = f"The provider named the response by an id that no URL can carry ({len(raw)} characters)."
                 raise UpstreamUnavailable(f"{text} Nobody could ask for it again.", begun=True)
@@ -74,11 +72,11 @@ class Rewriter:
             UpstreamUnavailable: it names a response by an id that no URL could carry
 
         """
-        parsed = _parsed(raw)
-        self.is_json = parsed is not None
-        if parsed is None:
+        found = parsed(self.marker.mark(raw))
+        self.is_json = found is not None
+        if found is None:
             return self._unparsed(raw)
-        body, raw = parsed
+        body, raw = found
         status = body.get("status")
         self.status = status if isinstance(status, str) else ""
         return self._response(raw, body, body)
@@ -90,14 +88,15 @@ class Rewriter:
             UpstreamUnavailable: it names a response by an id that no URL could carry
 
         """
+        event = self.marker.event(event)
         if b'"response' not in event.data and b'"error"' not in event.data:
             return event.raw
-        parsed = _parsed(event.data)
-        if parsed is None:
+        found = parsed(event.data)
+        if found is None:
             return self._unparsed(event.raw)
-        (body, data), response = parsed, parsed[0].get("response")
+        (body, data), response = found, found[0].get("response")
         if isinstance(named := body.get("response_id"), str) and named:
-            data = _put(data, body, body, "response_id", self._of_subject(named))
+            data = put(data, body, body, "response_id", self._of_subject(named))
         if isinstance(response, dict):
             data = self._response(data, body, response)
         data = self._messages(data, body, body)
@@ -120,7 +119,7 @@ class Rewriter:
             # A list of items has an id-like key too, but is no response.
             if isinstance(value, str) and value and response.get("object") != "list":
                 new = self._of_subject(value) if name == "id" else self.public(value)
-                raw = _put(raw, body, response, name, new)
+                raw = put(raw, body, response, name, new)
         return self._messages(raw, body, response)
 
     def _of_subject(self, raw: str) -> str:
@@ -135,8 +134,11 @@ class Rewriter:
         def replaced(match: re.Match[bytes]) -> bytes:
             key, found = match["key"], match["id"].decode("utf-8", "replace")
             # An `id` may be an item's. The first one is replaced in doubt: most objects begin with their own.
-            names_response = key != b"id" or found.startswith(COMPOSITE_PREFIX) or match.start() == first
-            return match["before"] + self.public(found).encode() if names_response else match[0]
+            if key == b"id" and not found.startswith(COMPOSITE_PREFIX) and match.start() != first:
+                return match[0]
+            certain = key != b"previous_response_id" and found.startswith(COMPOSITE_PREFIX)
+            known = self._of_subject(found) if certain else self.public(found)
+            return match["before"] + known.encode()
 
         found = _ID.search(raw)
         first = found.start() if found else -1
@@ -146,13 +148,13 @@ class Rewriter:
         """The text of an error, in whichever of its three forms."""
         for place, name in ((holder.get("error"), "message"), (holder, "error"), (holder, "message")):
             if isinstance(place, dict) and isinstance(text := place.get(name), str):
-                raw = _put(raw, body, place, name, self._in_text(text))
+                raw = put(raw, body, place, name, self._in_text(text))
         return raw
 
     def _in_text(self, text: str) -> str:
         # The longest first: one may be the beginning of another.
         for raw in sorted(self.public_ids, key=len, reverse=True):
-            if len(raw) >= SHORTEST_DISTINCT_ID:
+            if len(raw) >= SHORTEST_DISTINCT:
                 text = text.replace(raw, self.public_ids[raw])
         return text
 
@@ -167,23 +169,3 @@ class Rewriter:
 
 
 _ID = re.compile(rb'(?P<before>"(?P<key>id|response_id|previous_response_id)"\s*:\s*")(?P<id>[^"\\\x00-\x20]+)')
-
-
-def _parsed(raw: bytes) -> tuple[dict[str, Any], bytes] | None:
-    """The object, and its text as every client's parser takes it."""
-    try:
-        body, text = jsontext.mended(raw)
-    except orjson.JSONDecodeError:
-        return None
-    return (body, text) if isinstance(body, dict) else None
-
-
-def _put(raw: bytes, body: dict[str, Any], holder: dict[str, Any], name: str, new: str) -> bytes:
-    """Put a string in its place in the body, and in its bytes: there by search, where that can hit nothing else."""
-    old, holder[name] = holder[name], new
-    if old == new:
-        return raw
-    encoded = jsontext.dumps(old)
-    if len(old) >= SHORTEST_DISTINCT_ID and encoded in raw:
-        return raw.replace(encoded, jsontext.dumps(new))
-    return jsontext.dumps(body)

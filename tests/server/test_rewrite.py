@@ -14,6 +14,7 @@ from server.config import parse_config
 from server.errors import UpstreamRefusal, UpstreamUnavailable
 from server.protocol.ids import CompositeId, decode_composite, encode_composite, is_owned
 from server.protocol.sse import ServerEvent, encode_frame, parse_block
+from server.upstream.affinity import Marker
 from server.upstream.deployments import Deployments
 from server.upstream.rewrite import Rewriter
 from tests.support.generated import json_objects, moderate
@@ -22,14 +23,17 @@ SECRET = b"s" * 32
 RAW, PREVIOUS = "resp_0111a87191b9d385006979a7099fc481", "resp_9999a87191b9d385006979a7099fc481"
 
 
-def rewriter(*, fill_missing: bool = False, known: dict[str, str] | None = None, **fields: Any) -> Rewriter:
+def rewriter(
+    *, fill_missing: bool = False, known: dict[str, str] | None = None, marked: bool = False, **fields: Any
+) -> Rewriter:
     entry = {
         "model_name": "gpt-5.2",
         "litellm_params": {"model": "openai/gpt-5.2"},
         "model_info": {"id": "main", "fill_missing": fill_missing},
     }
     (deployment,) = Deployments(parse_config({"model_list": [entry]}, environ={}), environ={}).all
-    return Rewriter(deployment, "alice", SECRET, dict(known or {}), **fields)
+    marker = Marker(deployment.id, "alice", SECRET, needed=marked)
+    return Rewriter(deployment, marker, dict(known or {}), **fields)
 
 
 def public(raw: str) -> str:
