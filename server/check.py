@@ -21,6 +21,13 @@ def _general(config: Config) -> Iterator[str]:
     yield f"store: {_without_secret(config.store_url())}"
     yield f"keys: {_keys(config) if not keyring.empty else _no_keys(config)}"
     yield f"cached responses are kept for {config.ttl_s:g} s after their end"
+    yield f"composite ids: {_FORMS[config.pollux.composite_ids]}"
+
+
+_FORMS = {
+    "published": "published; where LiteLLM is a client of Pollux, set pollux.composite_ids: opaque",
+    "opaque": "opaque, which LiteLLM as a client of Pollux leaves alone",
+}
 
 
 def _keys(config: Config) -> str:

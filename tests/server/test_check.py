@@ -62,6 +62,7 @@ def test_a_whole_config_is_told() -> None:
         "store: redis://***@127.0.0.1:6379/0\n"
         "keys: master, alice, bob\n"
         "cached responses are kept for 3600 s after their end\n"
+        "composite ids: published; where LiteLLM is a client of Pollux, set pollux.composite_ids: opaque\n"
         "\n"
         "gpt-5.2\n"
         "  background: cached, because polling_via_cache lists openai\n"
@@ -80,11 +81,18 @@ def test_a_whole_config_is_told() -> None:
     )
 
 
+def test_opaque_ids_are_told() -> None:
+    assert "composite ids: opaque, which LiteLLM as a client of Pollux leaves alone\n" in told(
+        pollux={"composite_ids": "opaque"}
+    )
+
+
 def test_an_empty_config_is_told() -> None:
     assert told() == (
         "store: embedded://\n"
         "keys: none, so loopback only\n"
         "cached responses are kept for 3600 s after their end\n"
+        "composite ids: published; where LiteLLM is a client of Pollux, set pollux.composite_ids: opaque\n"
         "\n"
         "models: none; add some to model_list\n"
     )
