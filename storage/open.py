@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -29,8 +31,10 @@ OLDEST_FSYNC = (7, 2)
 """Since then there is WAITAOF. Valkey calls itself Redis 7.2."""
 SHARDS_OF_CLUSTER = 16
 """Enough to spread the owners over a handful of nodes."""
-PATIENCE_S = 30.0
-"""How long a starting process waits for a server that does not answer (yet)."""
+ASK_EVERY_S = 0.5
+"""A server that does not answer (yet) is asked again after this time."""
+LONGEST_SILENCE_S = 60.0
+"""That we still wait is said after 1 s, then after twice the time of the last warning, but at least this often."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,22 @@ class Store:
 
 @asynccontextmanager
 async def open_store(
-    url: str, shards: int | None = None, durability: Durability = Durability.NONE, *, packed: bool = True
+    url: str,
+    shards: int | None = None,
+    durability: Durability = Durability.NONE,
+    *,
+    packed: bool = True,
+    patience_s: float = math.inf,
 ) -> AsyncIterator[Store]:
     """Open `embedded://[directory]`, `redis://…`, `rediss://…`, `unix://…`, `sentinel://…` or `cluster://…`.
 
     New events are stored `packed`; both forms are read. Without `shards` it has those that it was made with; a new
     one gets 1, on a cluster `SHARDS_OF_CLUSTER`.
-    Waits up to `PATIENCE_S` for a server that is still starting.
+    A server that does not answer is waited for, with warnings at growing intervals, up to `patience_s`.
 
     Raises:
-        StoreMisfit: this server can't be used, and why
-        StoreUnavailable: there is none
+        StoreMisfit: this server can't be used, and why; at once
+        StoreUnavailable: none answered in that time, or the embedded one can't be started
 
     """
     with _readable():
@@ -75,10 +84,12 @@ async def open_store(
         place = unquote(parts.netloc + parts.path)
         directory = _absolute(place) if place else default_directory()
         async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
-            yield await _store(f"embedded://{directory}", links, shards, durability, packed=packed)
+            name = f"embedded://{directory}"
+            yield await _store(name, links, shards, durability, packed=packed, patience_s=patience_s)
     elif parts.scheme in ("redis", "rediss", "unix", "sentinel", "sentinels", "cluster", "clusters"):
         async with _connected(url) as links:
-            yield await _store(_without_password(url), links, shards, durability, packed=packed)
+            name = _without_password(url)
+            yield await _store(name, links, shards, durability, packed=packed, patience_s=patience_s)
     else:
         raise StoreMisfit(
             f"the store {parts.scheme or url!r} is not known: use embedded://[directory], redis://host:port/db, "
@@ -98,11 +109,10 @@ async def _connected(url: str) -> AsyncIterator[Connections]:
 
 
 async def _store(
-    name: str, connections: Connections, shards: int | None, durability: Durability, *, packed: bool
+    name: str, connections: Connections, shards: int | None, durability: Durability, *, packed: bool, patience_s: float
 ) -> Store:
-    await _reach(name, connections)
-    await _inspect(connections, durability)
-    shards, secret = await _settle(connections, shards)
+    settled = partial(_settled, connections, shards, durability)
+    shards, secret = await _waited_for(name, settled, patience_s)
     return Store(
         name=name,
         shards=shards,
@@ -113,17 +123,31 @@ async def _store(
     )
 
 
-async def _reach(name: str, connections: Connections) -> None:
-    deadline = asyncio.get_running_loop().time() + PATIENCE_S
+async def _waited_for(
+    name: str, attempt: Callable[[], Awaitable[tuple[int, bytes]]], patience_s: float
+) -> tuple[int, bytes]:
+    """What the first attempt gives that meets a server which answers."""
+    clock = asyncio.get_running_loop().time
+    began = warn_at = clock()
+    silence_s = 1.0
     while True:
         try:
-            await _ping(connections)
-            return
+            return await attempt()
         except StoreUnavailable as error:
-            if asyncio.get_running_loop().time() > deadline:
+            waited_s = clock() - began
+            if waited_s > patience_s:
                 raise StoreUnavailable(f"no store answers at {name}: {error}") from error
-            log.warning("waiting for the store at %s: %s", name, error)
-            await asyncio.sleep(0.5)
+            if clock() >= warn_at:
+                log.warning("waiting for the store at %s, for %d s so far: %s", name, waited_s, error)
+                warn_at, silence_s = clock() + silence_s, min(2 * silence_s, LONGEST_SILENCE_S)
+        await asyncio.sleep(ASK_EVERY_S)
+
+
+async def _settled(connections: Connections, shards: int | None, durability: Durability) -> tuple[int, bytes]:
+    """Reach the server, see that it is fit, and agree with the other processes. May be repeated."""
+    await _ping(connections)
+    await _inspect(connections, durability)
+    return await _settle(connections, shards)
 
 
 async def _ping(connections: Connections) -> None:

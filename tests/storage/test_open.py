@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -186,18 +187,26 @@ async def test_a_user_who_may_not_read_the_configuration_is_served(store_url: st
 # ---- Patience
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "PATIENCE_S", 0.1)
-
-
 @pytest.mark.parametrize("url", ["unix:///nowhere/redis.sock", "redis://user:hunter2@127.0.0.1:1/0"])
-@pytest.mark.usefixtures("impatient")
-async def test_a_store_that_is_not_there_is_waited_for_but_not_for_ever(url: str) -> None:
+async def test_a_store_that_is_not_there_is_waited_for_as_long_as_was_said(url: str) -> None:
     async with asyncio.timeout(5):
         with pytest.raises(StoreUnavailable, match="no store answers at") as caught:
-            await outcome_of(url)
+            async with open_store(url, patience_s=0.1):
+                pass
     assert "hunter2" not in str(caught.value)
+
+
+async def test_that_a_store_is_waited_for_is_said_ever_more_seldom(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "ASK_EVERY_S", 0.01)
+    with pytest.raises(StoreUnavailable):
+        async with open_store("unix:///nowhere/redis.sock", patience_s=3.5):
+            pass
+    said = [record.created for record in caplog.records if "waiting for the store" in record.message]
+    gaps = [round(after - before) for before, after in pairwise(said)]
+    assert gaps == [1, 2]
+    assert "for 3 s so far" in caplog.messages[-1]
 
 
 async def test_a_store_that_starts_late_is_waited_for(store_url: str, caplog: pytest.LogCaptureFixture) -> None:
