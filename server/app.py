@@ -8,18 +8,21 @@ import ipaddress
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Coroutine
+import socket
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from enum import StrEnum
 from typing import Any
 
 from aiohttp import web
 
-from server.api.connection import HttpRunner
+from server.api.connection import UNBOUNDED, HttpRunner
 from server.api.context import CONTEXT, Context
 from server.api.middleware import guard, stamp
 from server.api.routes import add_routes, add_worker_routes
+from server.api.starting import starting_app
 from server.config import Config
+from server.files import OpenFiles, raise_limit
 from server.hub import Hub
 from server.jobs.cancels import UpstreamCancels
 from server.jobs.committer import Committer
@@ -31,6 +34,7 @@ from server.jobs.view import Views
 from server.jobs.worker import Worker
 from server.keyring import Keyring
 from server.sections import ConfigError
+from server.sockets import bound
 from server.supervise import Link
 from server.upstream.affinity import Affinity
 from server.upstream.client import Timeouts, Upstream, new_session
@@ -202,18 +206,19 @@ async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, lin
     """
     if role is not Role.WORKER:
         check_exposure(config, host)
+    files = OpenFiles(raise_limit(), jobs=0 if role is Role.API else config.pollux.worker_concurrency)
+    files.check()
     end = _End(link)
     try:
-        async with (
-            opened(config) as store,
-            assembled(config, store, role) as context,
-            listening(context, host, port, role, shared=link is not None) as runner,
-        ):
-            spare_the_collector()
-            log.info("serving on http://%s:%d, store %s", host, runner.addresses[0][1], store.name)
-            await end.come()
-            log.info("draining")
-            await drain(context, patience_s=config.pollux.drain_s, hurry=end.hurry)
+        with bound(host, port, share=link is not None) as sockets:
+            port = sockets[0].getsockname()[1]
+            log.info("listening on http://%s:%d, with room for %s", host, port, files)
+            async with running(config, sockets, role, most_clients=files.clients) as context:
+                spare_the_collector()
+                log.info("serving on http://%s:%d, store %s", host, port, context.store.name)
+                await end.come()
+                log.info("draining")
+                await drain(context, patience_s=config.pollux.drain_s, hurry=end.hurry)
     except asyncio.CancelledError:
         if not end.asked.is_set():
             raise
@@ -264,12 +269,37 @@ class _End:
 
 
 @asynccontextmanager
+async def running(
+    config: Config, sockets: Sequence[socket.socket], role: Role = Role.ALL, *, most_clients: int = UNBOUNDED
+) -> AsyncIterator[Context]:
+    """All of it, serving. Clients are answered from the beginning: until the store is there, that it is awaited."""
+    async with AsyncExitStack() as stack:
+        async with _answering(starting_app(), sockets, most_clients):
+            store = await stack.enter_async_context(opened(config))
+            context = await stack.enter_async_context(assembled(config, store, role))
+            # Both answer for a moment, so that no connection is refused in between.
+            await stack.enter_async_context(listening(context, sockets, role, most_clients=most_clients))
+        yield context
+
+
+@asynccontextmanager
 async def listening(
-    context: Context, host: str, port: int, role: Role = Role.ALL, *, shared: bool = False
-) -> AsyncIterator[web.AppRunner]:
-    """The application on a socket, or on one of several on a `shared` port."""
+    context: Context, sockets: Sequence[socket.socket], role: Role = Role.ALL, *, most_clients: int = UNBOUNDED
+) -> AsyncIterator[None]:
+    """The application on these sockets."""
+    async with _answering(create_app(context, role), sockets, most_clients):
+        try:
+            yield
+        finally:
+            # Else the server would wait for handlers that wait for something to happen.
+            await drain(context, patience_s=0.0)
+
+
+@asynccontextmanager
+async def _answering(app: web.Application, sockets: Sequence[socket.socket], most_clients: int) -> AsyncIterator[None]:
     runner = HttpRunner(
-        create_app(context, role),
+        app,
+        most_clients=most_clients,
         # A client that hangs up ends its handler: waits and streams hold nothing for nobody.
         handler_cancellation=True,
         access_log=None,
@@ -277,9 +307,9 @@ async def listening(
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=BACKLOG, reuse_port=shared or None).start()
-        yield runner
+        for held in sockets:
+            # A copy, because the server closes what it is given.
+            await web.SockSite(runner, held.dup(), backlog=BACKLOG).start()
+        yield
     finally:
-        # Else the runner would wait for handlers that wait for something to happen.
-        await drain(context, patience_s=0.0)
         await runner.cleanup()

@@ -16,7 +16,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+
+from server.sockets import bind
 
 log = logging.getLogger("pollux.supervise")
 
@@ -87,25 +88,11 @@ def reserved(host: str, port: int) -> Iterator[int]:
         for family, *_, address in socket.getaddrinfo(host or None, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE):
             # Without sharing first: else we would move in with another Pollux, and get half of its requests.
             for share in (False, True):
-                held = stack.enter_context(_bound(family, (address[0], port, *address[2:]), share=share))
+                held = stack.enter_context(bind(family, (address[0], port, *address[2:]), share=share))
                 port = held.getsockname()[1]
                 if not share:
                     held.close()
         yield port
-
-
-def _bound(family: int, address: tuple[Any, ...], *, share: bool) -> socket.socket:
-    held = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if family == socket.AF_INET6:
-            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, share)
-        held.bind(address)
-    except OSError as error:
-        held.close()
-        raise OSError(error.errno, f"can't listen on {address[0]} port {address[1]}: {error.strerror}") from error
-    return held
 
 
 class _Parent:

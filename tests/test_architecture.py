@@ -22,7 +22,7 @@ FLOORS = (
     ("server",),
     ("server.errors", "server.protocol"),
     ("server.sections",),
-    ("server.config", "server.logs"),
+    ("server.config", "server.logs", "server.sockets", "server.files"),
     ("server.upstream", "server.hub", "server.keyring"),
     ("server.jobs", "server.check"),
     ("server.api",),

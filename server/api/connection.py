@@ -5,23 +5,33 @@ By itself it would answer in plain text, and log an error with the stack and the
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
 from typing import Any
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 from aiohttp.http_exceptions import ContentEncodingError, TransferEncodingError
 
-from server.api.middleware import error_answer, new_request_id
-from server.errors import Internal, MalformedBody, MalformedHttp, PolluxError
+from server.api.middleware import SERVER, error_answer, new_request_id
+from server.errors import Internal, MalformedBody, MalformedHttp, PolluxError, Unavailable
 
 log = logging.getLogger("pollux.api")
+
+UNBOUNDED = sys.maxsize
+MOST_REFUSED = 32
+"""Clients beyond those that there is room for, which are told so, and then closed. More are dropped at once."""
 
 
 class Connection(web.RequestHandler):
     """One client's connection."""
 
     __slots__ = ()
+
+    def refuse(self) -> None:
+        """Refuse what it will ask, in the application's stead."""
+        self._request_handler = _no_room
 
     def handle_error(
         self,
@@ -33,11 +43,7 @@ class Connection(web.RequestHandler):
         self.log_exception("request broke below the application", exc_info=exc)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
-        answer = error_answer(_meaning(exc))
-        # Here no middleware and no signal runs.
-        answer.headers["X-Request-Id"] = new_request_id()
-        answer.force_close()
-        return answer
+        return _last_answer(_meaning(exc))
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
         """Log a defect of ours with its stack; what a client did wrong, only by its kind."""
@@ -48,6 +54,19 @@ class Connection(web.RequestHandler):
             super().log_exception(*args, **kw)
 
 
+async def _no_room(_request: web.BaseRequest) -> web.StreamResponse:
+    return _last_answer(Unavailable("This instance has no room for another connection. Try again shortly."))
+
+
+def _last_answer(error: PolluxError) -> web.Response:
+    """An error, after which the connection is closed. No middleware and no signal runs for it."""
+    answer = error_answer(error)
+    answer.headers["X-Request-Id"] = new_request_id()
+    answer.headers["Server"] = SERVER
+    answer.force_close()
+    return answer
+
+
 def _meaning(error: BaseException | None) -> PolluxError:
     if isinstance(error, ContentEncodingError | TransferEncodingError):
         return MalformedBody()
@@ -55,16 +74,37 @@ def _meaning(error: BaseException | None) -> PolluxError:
 
 
 class _Server(web.Server):
-    """aiohttp's, with our connections."""
+    """aiohttp's, with our connections, and not with more of them than there are files for."""
+
+    def __init__(self, *args: Any, most_clients: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._most = most_clients
+        self._open = 0
 
     def __call__(self) -> web.RequestHandler:
         return Connection(self, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._open += 1
+        if self._open > self._most + MOST_REFUSED:
+            transport.abort()
+        elif self._open > self._most and isinstance(handler, Connection):
+            handler.refuse()
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        self._open -= 1
 
 
 class HttpRunner(web.AppRunner):
     """aiohttp's, with our server. `tests/api/test_bad_input.py` notices if aiohttp stops asking for it here."""
 
-    __slots__ = ()
+    __slots__ = ("_most_clients",)
+
+    def __init__(self, app: web.Application, *, most_clients: int = UNBOUNDED, **kwargs: Any) -> None:
+        super().__init__(app, **kwargs)
+        self._most_clients = most_clients
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
@@ -72,5 +112,6 @@ class HttpRunner(web.AppRunner):
             made.request_handler,
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
+            most_clients=self._most_clients,
             **made._kwargs,  # noqa: SLF001 - there is no other way to learn them
         )

@@ -21,6 +21,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _SANE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 """What we repeat of a client's own request id: nothing that could break a header or a log line."""
 
+SERVER = "pollux"
+"""The `Server` header: by itself aiohttp tells its own version and Python's."""
+
 OPEN_TO_ALL = "open_to_all"
 """Set on a handler that asks for no key. All others do."""
 
@@ -72,7 +75,9 @@ def new_request_id() -> str:
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Put the request id on every answer, streams included (a signal of `on_response_prepare`)."""
-    response.headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
+    headers = response.headers
+    headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
+    headers["Server"] = SERVER
 
 
 def error_answer(error: PolluxError) -> web.Response:

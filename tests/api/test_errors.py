@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +21,9 @@ import pytest
 import redis
 from aiohttp import web
 
-from server.app import drain
+from server.app import drain, running
+from server.config import parse_config
+from server.sockets import bound
 from tests.conftest import plain_url
 from tests.support.refusals import UPSTREAM_KEY, Refusal, refusal
 from tests.support.replica import (
@@ -319,6 +322,39 @@ async def no_store(stage: Stage) -> AsyncIterator[Refusal]:
             os.kill(pid, signal.SIGCONT)
 
 
+async def starting(stage: Stage) -> AsyncIterator[Refusal]:
+    config = impatient(stage.simulator, store=f"redis://127.0.0.1:{free_port()}")
+    with bound("127.0.0.1", 0) as sockets:
+        start = asyncio.create_task(_run(config, sockets))
+        await wait_until(lambda: sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN), what="it listens")
+        async with _at(sockets) as http:
+            yield await post(http, background())
+            for path in each_use_of(POLLING_ID):
+                yield await refusal(await http.request(*path))
+            yield await refusal(await http.get("/readyz"))
+            assert (await http.get("/livez")).status == 200
+        start.cancel()
+        await asyncio.wait([start])
+
+
+async def _run(config: dict[str, Any], sockets: list[socket.socket]) -> None:
+    async with running(parse_config(config, environ={}), sockets):
+        raise AssertionError("it has no store")
+
+
+def _at(sockets: list[socket.socket]) -> aiohttp.ClientSession:
+    url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/v1/"
+    return aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {ALICE}"})
+
+
+async def no_room(stage: Stage) -> AsyncIterator[Refusal]:
+    config = parse_config(impatient(stage.simulator, store=stage.store_url), environ={})
+    with bound("127.0.0.1", 0) as sockets:
+        async with running(config, sockets, most_clients=0), _at(sockets) as http:
+            yield await post(http, background())
+            yield await refusal(await http.get("responses"))
+
+
 async def draining(stage: Stage) -> AsyncIterator[Refusal]:
     async with stage.pollux() as pollux, pollux.http() as http:
         assert pollux.context is not None
@@ -510,6 +546,20 @@ ROWS: dict[str, Row] = {
         "service_unavailable",
         r"The service can't reach its store right now\. Try again shortly\.",
         no_store,
+        retry_after=True,
+    ),
+    "Starting, while the store is away": failing(
+        503,
+        "service_unavailable",
+        r"This instance is starting: it waits for its store\. Try again shortly\.",
+        starting,
+        retry_after=True,
+    ),
+    "More clients than files may be open": failing(
+        503,
+        "service_unavailable",
+        r"This instance has no room for another connection\. Try again shortly\.",
+        no_room,
         retry_after=True,
     ),
     "Draining": failing(503, "service_unavailable", r"This instance is shutting down\..*", draining, retry_after=True),
@@ -787,3 +837,12 @@ async def test_errors_have_the_same_shape_under_every_prefix_and_method(pollux: 
             head = await http.head(f"{prefix}/responses/x")
             assert (head.status, await head.read()) == (405, b"")
             assert head.headers["X-Request-Id"]
+
+
+async def test_no_answer_tells_which_versions_run(stage: Stage) -> None:
+    async with stage.pollux() as pollux, pollux.http() as http:
+        created = await http.post("responses", json=background(stream=True))
+        answers = [created, *[await http.post("responses", json=body) for body in ALL_WAYS]]
+        answers += [await http.get(path) for path in ("models", "responses", f"{pollux.url}/livez")]
+        assert {answer.status for answer in answers} == {200}
+        assert {answer.headers["Server"] for answer in answers} == {"pollux"}

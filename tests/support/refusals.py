@@ -47,6 +47,7 @@ def checked(status: int, headers: Mapping[str, str], raw: bytes) -> Refusal:
     assert status >= 400, raw[:500]
     assert headers["Content-Type"].startswith("application/json"), raw[:500]
     assert _SANE_ID.fullmatch(headers["X-Request-Id"])
+    assert headers["Server"] == "pollux", "no version"
     body = orjson.loads(raw)
     assert body.keys() == {"error"}
     error = body["error"]

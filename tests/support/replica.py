@@ -19,8 +19,9 @@ import yaml
 from openai import AsyncOpenAI
 
 from server.api.context import Context
-from server.app import assembled, listening, opened
+from server.app import running
 from server.config import parse_config
+from server.sockets import bound
 from tests.support.waiting import wait_until
 
 MASTER_KEY = "sk-test-master-0000"
@@ -93,12 +94,9 @@ class Replica:
 async def running_replica(config: dict[str, Any], store_url: str) -> AsyncIterator[Replica]:
     """A replica in this process, on a free port."""
     parsed = parse_config({**config, "pollux": {**config["pollux"], "store": store_url}}, environ={})
-    async with (
-        opened(parsed) as store,
-        assembled(parsed, store) as context,
-        listening(context, "127.0.0.1", 0) as runner,
-    ):
-        yield Replica(f"http://127.0.0.1:{runner.addresses[0][1]}", context)
+    with bound("127.0.0.1", 0) as sockets:
+        async with running(parsed, sockets) as context:
+            yield Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", context)
 
 
 @asynccontextmanager
