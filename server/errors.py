@@ -15,7 +15,8 @@ PolluxError
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from server.protocol import jsontext
@@ -209,7 +210,7 @@ class UpstreamRefusal(PolluxError):
         self,
         status: int,
         error: dict[str, Any],
-        retry_after_s: str | None = None,
+        passed_on: Mapping[str, str] | None = None,
         pause_s: float | None = None,
     ) -> None:
         super().__init__(str(error.get("message") or f"The provider answered with status {status}."))
@@ -218,10 +219,16 @@ class UpstreamRefusal(PolluxError):
         self.type = self.given_type or ("server_error" if status >= 500 else "invalid_request_error")
         self.code = None if error.get("code") is None else str(error["code"])
         self.param = None if error.get("param") is None else str(error["param"])
-        self.retry_after_s = retry_after_s
-        """Its own header, passed on."""
+        self.passed_on = dict(passed_on or {})
+        """What the client gets of its headers."""
         self.pause_s = pause_s
         """Seconds, however it said so."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        if self.pause_s is None or any(name.lower() == "retry-after" for name in self.passed_on):
+            return self.passed_on
+        return {"Retry-After": str(max(1, math.ceil(self.pause_s))), **self.passed_on}
 
 
 def json_type(value: Any) -> str:

@@ -187,7 +187,7 @@ def _step(answer: list[Any]) -> Step:
 
 
 def _lease(answer: list[Any]) -> Lease:
-    texts = [(word or b"").decode() for word in answer[1:-1]]
+    texts = [(word or b"").decode() for word in answer[1:-2]]
     return Lease(
         id=texts[0],
         token=texts[1],
@@ -204,5 +204,7 @@ def _lease(answer: list[Any]) -> Lease:
         ran_on=texts[12],
         provider_id=texts[13],
         upstream_last=int(texts[14] or -1),
+        request_id=texts[15],
+        headers=answer[-2] or b"",
         request=answer[-1] or b"",
     )

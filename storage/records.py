@@ -40,6 +40,10 @@ class NewResponse:
     """The deployment it must run on (it continues a response that lives there), or empty."""
     previous: str = ""
     """The provider's own id of the response it continues, or empty."""
+    headers: bytes = b""
+    """Headers of the client that go to the provider, JSON, or empty."""
+    request_id: str = ""
+    """Of the request that creates it, for the log."""
     idempotency_key: str = ""
     body_digest: str = ""
     most_queued: int = 0
@@ -139,6 +143,10 @@ class Lease:
     upstream_last: int
     """The provider's own number of the last event that was logged; -1: none."""
     request: bytes
+    headers: bytes = b""
+    """Headers of the client that go to the provider, JSON, or empty."""
+    request_id: str = ""
+    """Of the request that created it, for the log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class Responses:
                 *("model", new.model, "created_at", new.created_at, "stream", int(new.stream)),
                 *("request", new.request, "started", new.started),
                 *("pinned", new.deployment, "previous", new.previous),
+                *("request_id", new.request_id, *(("headers", new.headers) if new.headers else ())),
             ],
             self._durability,
         )

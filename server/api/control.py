@@ -9,9 +9,10 @@ from aiohttp import web
 
 from server.api.answers import json_answer
 from server.api.context import REQUEST_ID, Context, context_of
+from server.api.headers import forwarded_headers
 from server.api.query import Wait
 from server.api.references import Foreign, named_response
-from server.api.relay import Target, client_headers, relay
+from server.api.relay import Target, relay
 from server.api.retrieve import answer_record
 from server.errors import BadRequest, ResponseNotFound
 from server.protocol.events import halve_lifecycle
@@ -61,5 +62,5 @@ async def delete_response(request: web.Request) -> web.StreamResponse:
 
 
 async def _forward(request: web.Request, found: Foreign, method: str, *path: str) -> web.StreamResponse:
-    call = Call(method, (found.provider_id, *path), headers=client_headers(request))
+    call = Call(method, (found.provider_id, *path), headers=forwarded_headers(request))
     return await relay(request, [found.deployment], lambda _: Target(found.deployment, call, found.rewriter))

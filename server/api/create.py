@@ -5,10 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from server.api.answers import UNFINISHED, status_in
-from server.api.context import Context, context_of, principal_of
+from server.api.context import REQUEST_ID, Context, context_of, principal_of
+from server.api.headers import client_headers, forwarded_headers
 from server.api.query import Wait, wait_of
 from server.api.references import Route, find_foreign, may_use, new_rewriter, route_of
-from server.api.relay import Target, client_headers, foreign_answer, relay
+from server.api.relay import Target, foreign_answer, relay
 from server.api.retrieve import answer_record, view_answer, wait_foreign
 from server.api.stream import stream_record
 from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable
@@ -65,7 +66,15 @@ async def _submit(request: web.Request, create: CreateRequest, raw: bytes, servi
         if replayed := await submitter.replayed(raw, principal.name, key):
             return replayed
         raise
-    return await submitter.submit(create, raw, Submission(principal.name, route.previous, key, principal.max_in_flight))
+    submission = Submission(
+        owner=principal.name,
+        previous=route.previous,
+        idempotency_key=key,
+        max_in_flight=principal.max_in_flight,
+        headers=client_headers(request),
+        request_id=request[REQUEST_ID],
+    )
+    return await submitter.submit(create, raw, submission)
 
 
 def _idempotency_key(request: web.Request) -> str | None:
@@ -95,7 +104,7 @@ async def _forward(
         owner = principal_of(request).name
         sent = context.affinity.unmarked(create.body, deployment, owner) if create.marked else create.body
         body = forwarded_body(sent, deployment.model_for(model), previous)
-        call = Call("POST", body=body, headers=client_headers(request), stream=create.stream)
+        call = Call("POST", body=body, headers=forwarded_headers(request), stream=create.stream)
         return Target(deployment, call, rewriter)
 
     wait = wait_of(request)

@@ -16,7 +16,7 @@ from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS
 from server.protocol.reasons import Remedy
 from server.protocol.sse import ServerEvent, SseParser
 from server.upstream.answer import Answer
-from server.upstream.client import failure_said, remedy_of
+from server.upstream.refusals import failure_said, remedy_of
 from server.upstream.rewrite import Rewriter
 
 OPENING_PATIENCE_S = 1.0
@@ -41,7 +41,7 @@ async def forward_stream(
 
     """
     source = _Source(answer, rewriter)
-    stream = SseStream(request)
+    stream = SseStream(request, answer.passed_on)
     opening = await source.opening() if creates else []
     if (refusal := _failure_in(opening)) and remedy_of(refusal) is not Remedy.NOTHING:
         raise context_of(request).upstream.noted(rewriter.deployment, refusal)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from server.api.answers import json_answer
 from server.api.context import context_of, principal_of
+from server.api.headers import client_headers
 from server.api.query import choice, includes, limit
 from server.api.references import Foreign, find_record, may_use, named_response
 from server.api.relay import Target, relay
@@ -51,7 +52,7 @@ async def _foreign_items(request: web.Request, found: Foreign, most: int, order:
     query = [("limit", str(most)), ("order", order), *(("include[]", value) for value in includes(request))]
     if "after" in request.query:
         query.append(("after", request.query["after"]))
-    call = Call("GET", (found.provider_id, "input_items"), urlencode(query))
+    call = Call("GET", (found.provider_id, "input_items"), urlencode(query), headers=client_headers(request))
     return await relay(request, [found.deployment], lambda _: Target(found.deployment, call, found.rewriter))
 
 

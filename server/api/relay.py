@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -9,19 +10,19 @@ from typing import NamedTuple
 from aiohttp import web
 
 from server.api.answers import body_etag, response_answer, status_in
-from server.api.context import context_of
+from server.api.context import REQUEST_ID, context_of
 from server.api.forward import OPENING_PATIENCE_S, forward_stream
 from server.api.query import Wait
-from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
+from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable, shown
+from server.protocol.reasons import without_secrets
 from server.upstream.answer import EVENT_STREAM, Answer
-from server.upstream.client import Call, refusal_in
+from server.upstream.client import Call
 from server.upstream.deployments import Deployment
+from server.upstream.refusals import facts_of, refusal_in
 from server.upstream.rewrite import Rewriter
 from server.upstream.tries import Tries
 
-_FORWARDED_REQUEST = ("Idempotency-Key", "OpenAI-Beta", "X-Client-Request-Id", "traceparent", "tracestate")
-"""What goes upstream of a client's headers. Its credentials never do."""
-_FORWARDED_ANSWER = ("openai-processing-ms", "openai-version", "openai-poll-after-ms")
+log = logging.getLogger("pollux.api")
 
 PLACE_PATIENCE_S = 5.0
 """How long a request waits where `max_parallel_requests` leaves no place: for a burst, not for a run to end."""
@@ -33,11 +34,6 @@ class Target(NamedTuple):
     deployment: Deployment
     call: Call
     rewriter: Rewriter
-
-
-def client_headers(request: web.Request) -> dict[str, str]:
-    """The headers of a client that an upstream gets."""
-    return {name: request.headers[name] for name in _FORWARDED_REQUEST if name in request.headers}
 
 
 async def relay(
@@ -65,7 +61,26 @@ async def relay(
             async with nullcontext(one) if one else tries.place() as deployment:
                 return await _relayed(request, target_for(deployment), may_be_empty=resumed)
         except PolluxError as error:
-            await tries.again(error, _worthwhile)
+            await _again(request, tries, error)
+
+
+async def _again(request: web.Request, tries: Tries, error: PolluxError) -> None:
+    """Wait until the next try; where there is none, log the failure in one line and raise it."""
+    try:
+        await tries.again(error, _worthwhile)
+    except PolluxError as final:
+        # A client that asks for what is not there learns it from its 404.
+        unknown = final.status == 404 and "id" in request.match_info
+        if isinstance(final, UpstreamRefusal | UpstreamUnavailable | UpstreamTimeout) and not unknown:
+            fields = {
+                "request_id": request[REQUEST_ID],
+                "deployment": (tries.last or "")[:16] or None,
+                "code": final.code,
+                "reason": shown(without_secrets(final.message)),
+                **facts_of(final),
+            }
+            log.warning("request failed at the provider", extra=fields)
+        raise
 
 
 async def _relayed(request: web.Request, target: Target, *, may_be_empty: bool) -> web.StreamResponse:
@@ -104,7 +119,7 @@ def _worthwhile(error: PolluxError) -> bool:
 
 
 def _answer(request: web.Request, answer: Answer, body: bytes, rewriter: Rewriter) -> web.Response:
-    passed = {name: answer.headers[name] for name in _FORWARDED_ANSWER if name in answer.headers}
+    passed = answer.passed_on
     if not rewriter.is_json:
         return web.Response(status=answer.status, body=body, content_type=answer.content_type, headers=passed)
     return response_answer(request, body, etag=body_etag(body), status=rewriter.status, headers=passed)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from server.api.answers import UNFINISHED, body_etag, response_answer, status_in
 from server.api.context import context_of
+from server.api.headers import client_headers
 from server.api.query import Wait, flag, includes, integer, wait_of
 from server.api.references import Foreign, named_response
 from server.api.relay import Target, fetch, foreign_answer, relay
@@ -92,7 +93,7 @@ def _target(request: web.Request, found: Foreign, *, stream: bool = False) -> Ta
     if stream:
         query.append(("stream", "true"))
         query += [(n, request.query[n]) for n in ("starting_after", "include_obfuscation") if n in request.query]
-    call = Call("GET", (found.provider_id,), urlencode(query), stream=stream)
+    call = Call("GET", (found.provider_id,), urlencode(query), headers=client_headers(request), stream=stream)
     return Target(found.deployment, call, found.rewriter)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 from aiohttp import web
 
@@ -23,10 +24,11 @@ class StreamAborted(Exception):
 class SseStream:
     """Open until `end` or `abort`."""
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, headers: Mapping[str, str] | None = None) -> None:
         self._request = request
         self.response = web.StreamResponse(
             headers={
+                **(headers or {}),
                 "Content-Type": "text/event-stream; charset=utf-8",
                 "Cache-Control": "no-cache",
                 "X-Accel-Buffering": "no",

@@ -12,8 +12,9 @@ import time
 from dataclasses import dataclass
 
 from server.errors import PolluxError
-from server.upstream.client import Call, Upstream, is_passing
+from server.upstream.client import Call, Upstream
 from server.upstream.deployments import Deployments
+from server.upstream.refusals import is_passing
 from storage import Shard, Store, StoreError, UpstreamCancel
 
 log = logging.getLogger("pollux.jobs")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import urlencode
 
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
@@ -24,8 +25,9 @@ from server.protocol.snapshot import Identity
 from server.protocol.sse import EventTooLong, SseParser
 from server.upstream.affinity import Affinity, Marker
 from server.upstream.answer import Answer
-from server.upstream.client import Call, Upstream, failure_said, is_passing
+from server.upstream.client import Call, Upstream
 from server.upstream.deployments import Deployment, Deployments
+from server.upstream.refusals import facts_of, failure_said, is_passing
 from server.upstream.tries import Tries
 from storage import Lease, Store, Verdict
 
@@ -47,6 +49,13 @@ class _Run:
     marker: Marker
     provider_id: str = ""
     upstream_last: int = -1
+    upstream_request_id: str | None = None
+    """By which the provider finds the newest call about it in its own log."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the log tells of it."""
+        return {"deployment": self.deployment.id[:16], "upstream_request_id": self.upstream_request_id}
 
     @property
     def survivable(self) -> bool:
@@ -87,6 +96,7 @@ class Producer:
         if not deployments:
             raise Unservable
         tries = Tries(self.upstream.health, deployments, self.num_retries)
+        run: _Run | None = None
         while True:
             ending = None
             try:
@@ -95,7 +105,7 @@ class Producer:
                     run = _Run(deployment, who, self.affinity.marker(deployment, lease.owner))
                     ending = await self._attempt(run, lease, journal)
                     if ending.status is not Status.FAILED or _has_begun(journal, ending):
-                        return ending
+                        return replace(ending, about=run.about)
                     raise self.upstream.noted(deployment, failure_said(ending.error_fields))
             except PolluxError as error:
                 try:
@@ -103,7 +113,7 @@ class Producer:
                         raise
                     await tries.again(error)
                 except PolluxError as final:
-                    return ending or _failure_of(final)
+                    return replace(ending or _failure_of(final), about=(run.about if run else {}) | facts_of(final))
             if ending is not None:
                 _forget_run(journal)
 
@@ -140,7 +150,9 @@ class Producer:
         if is_marked(lease.request):
             request = self.affinity.unmarked(request, run.deployment, lease.owner)
         sent = job_body(request, model, previous, background=run.survivable, stream=stream)
-        async with self.upstream.open(run.deployment, Call("POST", body=sent, stream=stream)) as answer:
+        call = Call("POST", body=sent, headers=_client_headers(lease), stream=stream)
+        async with self.upstream.open(run.deployment, call) as answer:
+            run.upstream_request_id = answer.request_id
             if stream and await answer.is_stream():
                 return await self._take_in(answer, run, journal)
             return ending_of(run.marker.mark(await answer.body()))
@@ -237,6 +249,10 @@ class Producer:
             if record is None or record.terminal:
                 await self.store.jobs.cancel_upstream(journal.lease, run.deployment.id, run.provider_id)
             raise
+
+
+def _client_headers(lease: Lease) -> dict[str, str]:
+    return jsontext.loads(lease.headers) if lease.headers else {}
 
 
 def _has_begun(journal: Journal, ending: Ending | None) -> bool:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from server.errors import shown
 from server.jobs.committer import Committer
 from server.jobs.journal import Journal, Lost, StoreGone, Unservable
 from server.jobs.produce import LAST_OPENING, Producer
@@ -18,6 +19,7 @@ from server.protocol.fold import dumps
 from server.protocol.inplace import SHORTEST_DISTINCT
 from server.protocol.intake import Ending, failure
 from server.protocol.lifecycle import Status, terminal_event
+from server.protocol.reasons import without_secrets
 from server.protocol.requests import parse_object
 from server.protocol.snapshot import Identity, response_object
 from storage import Lease, Outcome, Reading, Store, StoreFull, Verdict
@@ -99,11 +101,28 @@ class Runner:
         told = dumps({**final, "output": []}) if ending.status is Status.CANCELLED else snapshot
         frame = splice_lifecycle(terminal_event(ending.status), journal.next_number, told)
         await journal.finish(frame, ending.status, snapshot, abandon=not ending.by_provider)
+        if final["error"] is not None:
+            _log_failure(journal.lease, final["error"], ending)
 
     async def _arrived(self, response_id: str) -> tuple[Reading | None, list[dict[str, object]]]:
         """The record with what the upstream began with, and the output that its events came to."""
         fold = await fold_log(self.store, response_id)
         return await self.store.responses.read(response_id, fold.cursor, request=False), fold.output
+
+
+def _log_failure(lease: Lease, error: dict[str, str], ending: Ending) -> None:
+    """One line for a response that failed. The message may quote the client: a bounded part of it."""
+    fields = {
+        "response_id": lease.id,
+        "model": lease.model,
+        "owner": lease.owner,
+        "attempt": lease.attempt,
+        "code": error["code"],
+        "reason": shown(without_secrets(error["message"])),
+        "request_id": lease.request_id or None,
+        **ending.about,
+    }
+    log.warning("response failed", extra=fields)
 
 
 def _json(base: bytes) -> dict[str, object] | None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -55,6 +56,9 @@ class Submission:
     previous: Previous = _NOTHING
     idempotency_key: str | None = None
     max_in_flight: int | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Those of the client's that the provider gets."""
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +105,12 @@ class Submitter:
                 raise RateLimited("The queue of this service is full. Try again later.", created.retry_after_s)
             case CreateOutcome.REPLAYED:
                 return Submitted(created.id, None)
-        fields = {"model": request.model, "owner": new.owner, "stream": request.stream}
+        fields = {
+            "model": request.model,
+            "owner": new.owner,
+            "stream": request.stream,
+            "request_id": submission.request_id or None,
+        }
         log.info("response created", extra={"response_id": created.id, **fields})
         return Submitted(created.id, queued_view(new))
 
@@ -143,6 +152,8 @@ class Submitter:
             ttl_s=self.ttl_s if request.store else min(self.ttl_s, UNSTORED_TTL_S),
             deployment=previous.deployment,
             previous=previous.provider_id,
+            request_id=submission.request_id,
+            headers=jsontext.dumps(submission.headers) if submission.headers else b"",
             idempotency_key=submission.idempotency_key or "",
             body_digest=hashlib.sha256(raw).hexdigest(),
             most_queued=-(-(self.max_queued or 0) // self.store.shards),

@@ -10,7 +10,7 @@ more than the opening events is one whose output has begun, and a run that faile
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -34,6 +34,8 @@ class Ending:
     upstream: dict[str, Any] | None = None
     """The provider's final response object, where it sent one."""
     error: dict[str, Any] | None = None
+    about: dict[str, Any] = field(default_factory=dict, compare=False)
+    """What the log tells of a failure: where, under which status and which request id."""
 
     @property
     def error_fields(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 
 import aiohttp
@@ -12,6 +13,9 @@ from server.errors import UpstreamUnavailable
 LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
 """A response with many generated images has some ten megabytes; beyond this an upstream has lost its mind."""
 
+_PASSED_ON = re.compile(
+    r"openai-(processing-ms|version|poll-after-ms)|x-ratelimit-[\w-]{1,64}|retry-after(-ms)?", re.IGNORECASE
+)
 EVENT_STREAM = "text/event-stream"
 _LONGEST_FIELD = len(b"event:")
 _FIELDS = (b":", b"data:", b"event:", b"id:", b"retry:")
@@ -34,6 +38,19 @@ class Answer:
     @property
     def headers(self) -> Mapping[str, str]:
         return self._response.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """By which the provider finds the call in its own log."""
+        return self.headers.get("x-request-id") or self.headers.get("apim-request-id")
+
+    @property
+    def passed_on(self) -> dict[str, str]:
+        """What a client gets of these headers."""
+        found = {name: value for name, value in self.headers.items() if _PASSED_ON.fullmatch(name)}
+        if request_id := self.request_id:
+            found["x-upstream-request-id"] = request_id
+        return found
 
     @property
     def content_type(self) -> str:

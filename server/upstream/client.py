@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import NamedTuple
 
 import aiohttp
-import orjson
 from yarl import URL
 
 from server import __version__
-from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
-from server.protocol import jsontext
-from server.protocol.reasons import Fields, Remedy, pause_in, reason_in, reason_of, remedy_for, status_for
+from server.errors import PolluxError, UpstreamTimeout, UpstreamUnavailable
+from server.protocol.reasons import Remedy
 from server.upstream.answer import Answer
 from server.upstream.deployments import Deployment
 from server.upstream.health import Health
+from server.upstream.refusals import is_passing, refusal_of, remedy_of, retry_after_of
 
 log = logging.getLogger("pollux.upstream")
 
-LONGEST_ERROR_BYTES = 256 * 1024
-"""An error body beyond this is no error body; the rest is not read."""
 PIECE_BYTES = 512 * 1024
 """A longer request, with an image in it, is sent piece by piece: others have their turn in between."""
 _ACCOUNT_IS_OF_NO_USE = (401, 402, 429)
 """With a wrong key, or without quota, a deployment fails everybody; a 403 or 404 may be about this request alone."""
-LONGEST_RETRY_AFTER_S = 60.0
-"""An upstream that asks for more than this is tried again sooner, or elsewhere."""
 
 
 class Call(NamedTuple):
@@ -96,7 +88,7 @@ class Upstream:
                     first_byte.reschedule(None)
                 answer = Answer(response)
                 if not 200 <= answer.status < 300:
-                    raise self._noted(deployment, call, await _refusal(deployment, answer))
+                    raise self._noted(deployment, call, await refusal_of(deployment, answer))
                 begun = True
                 if call.creates:
                     self.health.succeeded(deployment)
@@ -183,81 +175,3 @@ def _broken(deployment: Deployment, error: Exception, *, begun: bool) -> PolluxE
         return UpstreamTimeout("The provider did not answer in time.")
     log.info("upstream of %s: %s: %s", deployment.model_name, type(error).__name__, error)
     return UpstreamUnavailable("The provider could not be reached, or broke the connection.", begun=begun)
-
-
-async def _refusal(deployment: Deployment, answer: Answer) -> PolluxError:
-    raw = await answer.beginning(LONGEST_ERROR_BYTES)
-    if 300 <= answer.status < 400:
-        return UpstreamUnavailable("The provider answered with a redirect, which is not followed.")
-    fields = reason_of(raw)
-    if answer.status in (401, 403):
-        # Its message quotes our credential, or names our account: the log has it, without what looks like a key.
-        told = {"deployment": deployment.id[:16], "status": answer.status, "error": fields.get("message")}
-        log.warning("a provider refused the credential of %s", deployment.model_name, extra=told)
-        text = "The provider refused Pollux's credential for this deployment."
-        fields = {"message": text, "code": "upstream_authentication"}
-    return UpstreamRefusal(answer.status, fields, answer.headers.get("Retry-After"), _pause_asked_by(answer, fields))
-
-
-def _pause_asked_by(answer: Answer, fields: Fields) -> float | None:
-    """The seconds for which it wants to be left alone: by header, the exact one first, else in words."""
-    exact = _number(answer.headers.get("retry-after-ms"))
-    if exact is not None:
-        return exact / 1000
-    stated = _seconds(answer.headers.get("Retry-After"))
-    return pause_in(str(fields.get("message", ""))) if stated is None else stated
-
-
-def refusal_in(raw: bytes) -> UpstreamRefusal | None:
-    """What a JSON answer of status 200 refuses, where it holds an error and no response."""
-    # As good as every answer names its kind: `"object": "response"`, or `"list"`.
-    if b'"response"' in raw or b'"list"' in raw or len(raw) > LONGEST_ERROR_BYTES:
-        return None
-    try:
-        body, _ = jsontext.mended(raw)
-    except orjson.JSONDecodeError:
-        return None
-    if not isinstance(body, dict) or not (body.get("error") or body.get("errors") or body.get("object") == "error"):
-        return None
-    return failure_said(reason_in(body) or {})
-
-
-def failure_said(fields: Fields) -> UpstreamRefusal:
-    """The refusal that a provider put into words behind a status of 200."""
-    return UpstreamRefusal(status_for(fields), fields, pause_s=pause_in(str(fields.get("message") or "")))
-
-
-def remedy_of(error: PolluxError) -> Remedy:
-    """What may help a request that met this error."""
-    if isinstance(error, UpstreamRefusal):
-        return remedy_for(error.status, {"code": error.code, "type": error.given_type})
-    return Remedy.AGAIN if isinstance(error, UpstreamUnavailable | UpstreamTimeout) else Remedy.NOTHING
-
-
-def is_passing(error: PolluxError) -> bool:
-    """Whether another try may succeed, on the same deployment too."""
-    return remedy_of(error) is Remedy.AGAIN
-
-
-def retry_after_of(error: PolluxError) -> float | None:
-    """The seconds that an upstream asked to be left alone, if it did: no more than `LONGEST_RETRY_AFTER_S`."""
-    pause_s = error.pause_s if isinstance(error, UpstreamRefusal) else None
-    return None if pause_s is None else min(max(0.0, pause_s), LONGEST_RETRY_AFTER_S)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """RFC 9110, section 10.2.3: seconds, or a date."""
-    if retry_after is None or (seconds := _number(retry_after)) is not None:
-        return None if retry_after is None else seconds
-    try:
-        return parsedate_to_datetime(retry_after).timestamp() - time.time()
-    except ValueError:
-        return None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None

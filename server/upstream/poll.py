@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from server.errors import Internal, PolluxError
-from server.upstream.client import is_passing
+from server.upstream.refusals import is_passing
 
 log = logging.getLogger("pollux.upstream")
 

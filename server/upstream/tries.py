@@ -9,9 +9,9 @@ from contextlib import AbstractAsyncContextManager
 
 from server.errors import PolluxError
 from server.protocol.reasons import Remedy
-from server.upstream.client import remedy_of, retry_after_of
 from server.upstream.deployments import Deployment
 from server.upstream.health import Health
+from server.upstream.refusals import remedy_of, retry_after_of
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 8.0
 
@@ -35,6 +35,11 @@ class Tries:
         self._patience_s = patience_s
         self._tried: list[str] = []
         self._made = 0
+
+    @property
+    def last(self) -> str | None:
+        """The id of the deployment that was tried last."""
+        return self._tried[-1] if self._tried else None
 
     def place(self) -> AbstractAsyncContextManager[Deployment]:
         """The deployment to try now, and the right to a call on it for the length of the block.

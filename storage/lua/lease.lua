@@ -11,7 +11,7 @@ local reclaim = now <= tonumber(ARGV[5])
 
 local function job(id)
   local fields = redis.call('HMGET', record_prefix .. id, 'token', 'owner', 'verdict', 'epoch', 'attempt', 'last',
-    'stream', 'created_at', 'model', 'pinned', 'previous', 'deployment', 'provider_id', 'upstream_last', 'request')
+    'stream', 'created_at', 'model', 'pinned', 'previous', 'deployment', 'provider_id', 'upstream_last', 'request_id', 'headers', 'request')
   return {now, 'job', id, unpack(fields)}
 end
 
