@@ -19,6 +19,7 @@ from server.protocol.requests import CreateRequest, check_cached, forwarded_body
 from server.protocol.routing import Mode, decide
 from server.upstream.client import Call
 from server.upstream.deployments import Deployment
+from server.upstream.rewrite import Rewriter
 
 LONGEST_IDEMPOTENCY_KEY = 1024
 
@@ -95,11 +96,9 @@ async def _forward(
     model = context.deployments.canonical(create.model)
     previous = route.previous.provider_id or None
 
-    # The response that it continues keeps the id by which the client named it.
-    known = {previous: create.previous_response_id} if previous and create.previous_response_id else {}
-
     def target_for(deployment: Deployment) -> Target:
-        rewriter = new_rewriter(context, principal_of(request), deployment, known)
+        rewriter = new_rewriter(context, principal_of(request), deployment)
+        _name_previous(rewriter, create, route)
         rewriter.fill_from = create.body
         owner = principal_of(request).name
         sent = context.affinity.unmarked(create.body, deployment, owner) if create.marked else create.body
@@ -110,11 +109,20 @@ async def _forward(
     wait = wait_of(request)
     answer = await relay(request, route.deployments, target_for, retries=context.config.num_retries)
     if mode is Mode.NATIVE and wait.seconds and isinstance(answer, web.Response):
-        return await _wait_native(request, answer, Wait(wait.seconds), known)
+        return await _wait_native(request, answer, Wait(wait.seconds), create, route)
     return answer
 
 
-async def _wait_native(request: web.Request, created: web.Response, wait: Wait, known: dict[str, str]) -> web.Response:
+def _name_previous(rewriter: Rewriter, create: CreateRequest, route: Route) -> None:
+    """The response that is continued keeps the id by which the client named it: in the answer, and in errors."""
+    if create.previous_response_id:
+        rewriter.previous = create.previous_response_id
+        rewriter.public_ids[route.previous.provider_id] = create.previous_response_id
+
+
+async def _wait_native(
+    request: web.Request, created: web.Response, wait: Wait, create: CreateRequest, route: Route
+) -> web.Response:
     """Hold the answer to a native create until the response has ended, or the time is over."""
     body = created.body if isinstance(created.body, bytes) else b""
     if status_in(body) not in UNFINISHED:
@@ -125,5 +133,5 @@ async def _wait_native(request: web.Request, created: web.Response, wait: Wait, 
     foreign = find_foreign(context_of(request), principal_of(request), response_id) if named else None
     if foreign is None:
         return created
-    foreign.rewriter.public_ids |= known
+    _name_previous(foreign.rewriter, create, route)
     return foreign_answer(request, await wait_foreign(request, foreign, wait, body), wait)

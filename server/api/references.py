@@ -88,20 +88,15 @@ def find_foreign(context: Context, principal: Principal, response_id: str) -> Fo
     if deployment is None or not _may_reach(context, principal, deployment):
         return None
     known = encode_composite(composite)
-    rewriter = new_rewriter(context, principal, deployment, {composite.response_id: known}, subject=known)
+    rewriter = new_rewriter(context, principal, deployment)
+    rewriter.subject = rewriter.public_ids[composite.response_id] = known
     return Foreign(known, composite.response_id, deployment, rewriter)
 
 
-def new_rewriter(
-    context: Context,
-    principal: Principal,
-    deployment: Deployment,
-    known: dict[str, str] | None = None,
-    subject: str = "",
-) -> Rewriter:
+def new_rewriter(context: Context, principal: Principal, deployment: Deployment) -> Rewriter:
     opaque = context.config.pollux.composite_ids == "opaque"
     marker = context.affinity.marker(deployment, principal.name)
-    return Rewriter(deployment, marker, dict(known or {}), subject, opaque)
+    return Rewriter(deployment, marker, opaque=opaque)
 
 
 def _may_see(context: Context, principal: Principal, composite: CompositeId) -> bool:

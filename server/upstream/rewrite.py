@@ -35,6 +35,8 @@ class Rewriter:
     Whatever id an answer then gives that response, the client reads this one: LiteLLM as an upstream encrypts its ids
     anew for each answer.
     """
+    previous: str = ""
+    """The `previous_response_id` of the request that is answered: whatever the provider calls it, it is told so."""
     opaque: bool = False
     """The form of the ids that are made."""
     fill_from: dict[str, Any] = field(default_factory=dict)
@@ -118,7 +120,7 @@ class Rewriter:
             value = response.get(name)
             # A list of items has an id-like key too, but is no response.
             if isinstance(value, str) and value and response.get("object") != "list":
-                new = self._of_subject(value) if name == "id" else self.public(value)
+                new = self._of_subject(value) if name == "id" else self.previous or self.public(value)
                 raw = put(raw, body, response, name, new)
         return self._messages(raw, body, response)
 

@@ -200,6 +200,18 @@ async def test_a_response_keeps_its_id_whatever_id_an_upstream_gives_it(behind: 
     assert len({request.path_qs.split("/")[3].split("?")[0] for request in upstream.requests[1:]}) == 1
 
 
+@pytest.mark.parametrize("wait", ["", "?wait=1.2"])
+async def test_what_it_continues_keeps_the_name_that_the_client_gave_it(
+    wait: str, behind: tuple[Replica, Upstream]
+) -> None:
+    pollux, _ = behind
+    async with pollux.http() as http:
+        body = {"model": NATIVE, "input": "x", "background": True}
+        first = await read(await http.post("responses", json=body))
+        answer = await http.post(f"responses{wait}", json={**body, "previous_response_id": first["id"]})
+        assert (await read(answer))["previous_response_id"] == first["id"]
+
+
 @pytest.mark.parametrize("model", [CACHED, NATIVE])
 async def test_all_events_of_a_proxied_stream_name_the_same_response(
     model: str, behind: tuple[Replica, Upstream]
