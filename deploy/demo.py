@@ -25,7 +25,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 Json = dict[str, Any]
@@ -85,6 +85,21 @@ def clipped(text: str) -> str:
 # The two servers.
 
 
+@contextmanager
+def undertaker() -> Iterator[IO[bytes]]:
+    """Takes the ids of processes, one a line, and ends them should this process die in the block, even of a kill -9.
+
+    It reads from a pipe that only we hold open: when we are gone, it reads the end.
+    """
+    burying = 'while read pid; do all="$all $pid"; done; kill $all'
+    with subprocess.Popen(
+        ["sh", "-c", burying], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        assert process.stdin is not None
+        yield process.stdin
+        process.kill()  # In order, nothing is left to be done; those ids may be others' by now.
+
+
 @dataclass
 class Server:
     """A process of ours, from before its start until after its end."""
@@ -93,6 +108,7 @@ class Server:
     port: int
     command: list[str]
     log: Path
+    mourned_by: IO[bytes]
     process: subprocess.Popen[bytes] | None = None
 
     def start(self, path: str) -> None:
@@ -108,6 +124,8 @@ class Server:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches only us, and we end them in order.
             )
+        self.mourned_by.write(b"%d\n" % self.process.pid)
+        self.mourned_by.flush()
         deadline = time.monotonic() + START_S
         while self.process.poll() is None and time.monotonic() < deadline:
             with suppress(ConnectionError), self.ask("GET", path) as answer:
@@ -162,18 +180,19 @@ def running_pair(folder: Path, port: int, simulator_port: int) -> Iterator[tuple
     }
     file = folder / "config.yaml"
     file.write_text(json.dumps(config, indent=2))  # JSON is YAML.
-    simulator = Server("simulator", simulator_port, ["simulate"], folder / "simulator.log")
-    pollux = Server("pollux", port, ["serve", "--config", str(file)], folder / "pollux.log")
-    try:
-        simulator.start("/v1/models")
-        pollux.start("/readyz")
-        yield pollux, simulator
-    finally:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_IGN)  # A second Ctrl-C would leave half of it running.
-        pollux.end()
-        end_store(folder / "store" / "server.lock")
-        simulator.end()
+    with undertaker() as mourner:
+        simulator = Server("simulator", simulator_port, ["simulate"], folder / "simulator.log", mourner)
+        pollux = Server("pollux", port, ["serve", "--config", str(file)], folder / "pollux.log", mourner)
+        try:
+            simulator.start("/v1/models")
+            pollux.start("/readyz")
+            yield pollux, simulator
+        finally:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)  # A second Ctrl-C would leave half of it running.
+            pollux.end()
+            end_store(folder / "store" / "server.lock")
+            simulator.end()
 
 
 def end_store(lock: Path) -> None:
@@ -357,7 +376,10 @@ def keep_running(pollux: Server, simulator: Server, folder: Path) -> None:
     body = json.dumps(request_for(CACHED, "Tell me a story about a unicorn.", stream=True, duration_s=20))
     url, auth = f"http://127.0.0.1:{pollux.port}{RESPONSES}", f"Authorization: Bearer {KEY}"
     print(TO_TRY.format(url=url, auth=auth, body=body, folder=folder), flush=True)
+    parent = os.getppid()
     while all(server.process and server.process.poll() is None for server in (pollux, simulator)):
+        if os.getppid() != parent:
+            raise KeyboardInterrupt  # `make` was killed, and nobody is left to press Ctrl-C.
         time.sleep(0.2)
     raise Failed("a server has ended")
 
