@@ -22,6 +22,7 @@ from openai import AsyncOpenAI
 
 from storage.embedded import _locate
 from tests.support.given import database_of, is_divided, turn
+from tests.support.recordings import write_recordings
 from tests.support.replica import Replica, make_config, running_replica
 from tests.support.upstreams import running_simulator
 
@@ -122,9 +123,24 @@ async def client(pollux: Replica) -> AsyncIterator[AsyncOpenAI]:
         yield sdk
 
 
-@pytest.fixture
-def recordings() -> Path:
-    """The folder with recordings of real traffic."""
+@pytest.fixture(scope="session")
+def our_recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with those of our own writing."""
+    folder = tmp_path_factory.mktemp("recordings")
+    write_recordings(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_recordings() -> Path:
+    """The folder with recordings of real traffic, where somebody has some."""
     if not RECORDINGS.is_dir():
         pytest.skip("no recordings of real traffic here: set POLLUX_RECORDINGS to their folder")
     return RECORDINGS
+
+
+@pytest.fixture(params=["our_recordings", "real_recordings"])
+def recordings(request: pytest.FixtureRequest) -> Path:
+    """Each folder in turn."""
+    folder: Path = request.getfixturevalue(request.param)
+    return folder

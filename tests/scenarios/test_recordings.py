@@ -1,20 +1,25 @@
-"""Real traffic, replayed by an upstream: what comes out of Pollux is what the provider said."""
+"""Recorded traffic, replayed by an upstream: what comes out of Pollux is what the provider said.
+
+The recordings are of our own writing; where there are some of real traffic, they are played too.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.recordings import STREAMS
 from tests.support.replica import CACHED, NATIVE, Replica, make_config, running_replica
 from tests.support.sse import read_stream
 from tests.support.upstreams import running_exchange, running_replay
 
-STREAMS = (
+REAL_STREAMS = (
     "openai-apply-patch-tool.1",
     "openai-custom-tool.1",
     "openai-error.1",
@@ -29,6 +34,17 @@ STREAMS = (
 )
 NOT_LOGGED = {"response.created", "response.queued", "response.in_progress", "error"}
 TERMINAL = {"response.completed", "response.failed", "response.incomplete"}
+
+
+@pytest.fixture(
+    params=[*(("our_recordings", name) for name in STREAMS), *(("real_recordings", name) for name in REAL_STREAMS)],
+    ids=lambda param: param[1],
+)
+def recording(request: pytest.FixtureRequest) -> Path:
+    """The file of one recorded stream."""
+    folder, name = request.param
+    file: Path = request.getfixturevalue(folder) / f"{name}.jsonl"
+    return file
 
 
 def load(recording: Path) -> list[dict[str, Any]]:
@@ -47,13 +63,10 @@ async def finished(replica: Replica, **body: Any) -> dict[str, Any]:
         return made
 
 
-@pytest.mark.parametrize("name", STREAMS)
-async def test_a_recording_comes_out_with_the_same_output_model_and_usage(
-    name: str, recordings: Path, store_url: str
-) -> None:
-    final = load(recordings / f"{name}.jsonl")[-1]["response"]
+async def test_a_recording_comes_out_with_the_same_output_model_and_usage(recording: Path, store_url: str) -> None:
+    final = load(recording)[-1]["response"]
     async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(running_replay(recordings / f"{name}.jsonl"))
+        upstream = await stack.enter_async_context(running_replay(recording))
         replica = await stack.enter_async_context(running_replica(make_config(upstream.base_url), store_url))
         response = await finished(replica)
 
@@ -71,13 +84,12 @@ async def test_a_recording_comes_out_with_the_same_output_model_and_usage(
     assert "background" not in sent
 
 
-@pytest.mark.parametrize("name", STREAMS)
 async def test_its_stream_holds_every_output_event_unchanged_but_for_its_number_and_resumes_anywhere(
-    name: str, recordings: Path, store_url: str
+    recording: Path, store_url: str
 ) -> None:
-    recorded = [event for event in load(recordings / f"{name}.jsonl") if event["type"] not in NOT_LOGGED]
+    recorded = [event for event in load(recording) if event["type"] not in NOT_LOGGED]
     async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(running_replay(recordings / f"{name}.jsonl"))
+        upstream = await stack.enter_async_context(running_replay(recording))
         config = make_config(upstream.base_url)
         here = await stack.enter_async_context(running_replica(config, store_url))
         there = await stack.enter_async_context(running_replica(config, store_url))
@@ -106,14 +118,15 @@ def _opening_order(kind: str) -> int:
 
 
 async def test_a_recorded_native_run_comes_through_with_composite_ids(recordings: Path, store_url: str) -> None:
+    file = recordings / "background_mode.exchange.json"
     async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(running_exchange(recordings / "background_mode.exchange.json"))
+        upstream = await stack.enter_async_context(running_exchange(file))
         pollux = await stack.enter_async_context(running_replica(make_config(upstream.base_url), store_url))
         sdk = await stack.enter_async_context(pollux.client())
 
         created = await sdk.responses.create(model=NATIVE, input="What is 2 + 2?", background=True)
         assert created.status == "queued"
-        assert ";response_id:resp_06a562f3" in decoded(created.id)
+        assert f";response_id:{raw_id_in(file)}" in decoded(created.id)
         seen = [(await sdk.responses.retrieve(created.id)) for _ in range(2)]
         assert [response.status for response in seen] == ["in_progress", "completed"]
         assert {response.id for response in seen} == {created.id}
@@ -137,12 +150,18 @@ async def test_a_recorded_native_stream_comes_through_and_resumes(recordings: Pa
         ]
         assert events[0].type == "response.created"
         response_id = events[0].response.id
-        assert ";response_id:resp_0850765c" in decoded(response_id)
+        assert f";response_id:{raw_id_in(file)}" in decoded(response_id)
         resumed = [event async for event in await sdk.responses.retrieve(response_id, stream=True, starting_after=0)]
         assert resumed[0].sequence_number == 1
         assert resumed[-1].type == "response.completed"
         assert resumed[-1].response.id == response_id
-    assert "resp_0850765c" not in json.dumps([event.to_dict() for event in [*events, *resumed]])
+    assert raw_id_in(file) not in json.dumps([event.to_dict() for event in [*events, *resumed]])
+
+
+def raw_id_in(exchange: Path) -> str:
+    """The id that the provider gave."""
+    [raw_id] = set(re.findall(r"/v1/responses/(resp_\w+)", exchange.read_text()))
+    return str(raw_id)
 
 
 def decoded(response_id: str) -> str:
