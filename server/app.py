@@ -18,6 +18,7 @@ from aiohttp import web
 
 from server.api.connection import UNBOUNDED, HttpRunner
 from server.api.context import CONTEXT, Context
+from server.api.cors import Cors
 from server.api.middleware import guard, stamp
 from server.api.routes import add_routes, add_worker_routes
 from server.api.starting import starting_app
@@ -68,6 +69,7 @@ def create_app(context: Context, role: Role = Role.ALL) -> web.Application:
     app = web.Application(middlewares=[guard], client_max_size=context.config.pollux.max_body_bytes)
     app[CONTEXT] = context
     app.on_response_prepare.append(stamp)
+    Cors(context.config.pollux.cors_origins).allow(app)
     (add_worker_routes if role is Role.WORKER else add_routes)(app)
     return app
 
@@ -302,6 +304,8 @@ async def _answering(app: web.Application, sockets: Sequence[socket.socket], mos
         most_clients=most_clients,
         # A client that hangs up ends its handler: waits and streams hold nothing for nobody.
         handler_cancellation=True,
+        # `api/body.py` does, and says what it can't.
+        auto_decompress=False,
         access_log=None,
         shutdown_timeout=HANDLERS_END_WITHIN_S,
     )

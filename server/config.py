@@ -87,6 +87,9 @@ class Pollux(_Ours):
     )
     accept_untagged_ids: bool = Field(False, description="Serve LiteLLM's old composite ids to every key.")
     allow_unauthenticated: bool = Field(False, description="Start without any key on an address beyond loopback.")
+    cors_origins: list[str] = Field(
+        [], description="Origins whose pages may call from a browser, such as https://app.example; `*` for all."
+    )
     max_wait_s: float = Field(55, ge=0, description="The longest wait; load balancers cut at 60 s.")
     max_run_s: float = Field(3600, gt=0, description="A run longer than this fails with `timeout`.")
     max_age_s: float = Field(86400, gt=0, description="A job older than this fails instead of running.")

@@ -4,7 +4,7 @@ PolluxError
 ├── BadRequest 400                 MalformedHttp, InvalidJson, InvalidType, MissingParameter, PreviousNotFound …
 ├── Unauthorized 401
 ├── NotFound 404                   ResponseNotFound, ModelNotFound
-├── TooLarge 413
+├── TooLarge 413, UnknownEncoding 415, ExpectationFailed 417, UpgradeRequired 426
 ├── RateLimited 429
 ├── Unavailable 503                the store is away, or this process is draining
 ├── UpstreamUnavailable 502, UpstreamTimeout 504
@@ -158,6 +158,44 @@ class TooLarge(PolluxError):
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"The request body is larger than the limit of {limit_bytes} bytes.")
+
+
+class UnknownEncoding(PolluxError):
+    status = 415
+    type = "invalid_request_error"
+    code = "unsupported_encoding"
+
+    def __init__(self, given: str, known: str) -> None:
+        super().__init__(f"The Content-Encoding '{shown(given)}' is not supported. Supported are: {known}.")
+        self.known = known
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Accept-Encoding": self.known}  # RFC 9110, section 15.5.16
+
+
+class ExpectationFailed(PolluxError):
+    status = 417
+    type = "invalid_request_error"
+    code = "expectation_failed"
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"The expectation '{shown(given)}' can't be met. Known is: 100-continue.")
+
+
+class UpgradeRequired(PolluxError):
+    """A WebSocket was asked for. Codex, for one, then goes on over plain HTTP."""
+
+    status = 426
+    type = "invalid_request_error"
+    code = "websocket_not_supported"
+
+    def __init__(self) -> None:
+        super().__init__("WebSockets are not served here. Send the request over HTTP, with stream=true for events.")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Upgrade": "HTTP/1.1", "Connection": "Upgrade"}  # RFC 9110, section 15.5.22
 
 
 class RateLimited(PolluxError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from server.api.answers import UNFINISHED, status_in
+from server.api.body import read_body
 from server.api.context import REQUEST_ID, Context, context_of, principal_of
 from server.api.headers import client_headers, forwarded_headers
 from server.api.query import Wait, wait_of
@@ -26,8 +27,11 @@ LONGEST_IDEMPOTENCY_KEY = 1024
 
 async def create_response(request: web.Request) -> web.StreamResponse:
     context, principal = context_of(request), principal_of(request)
-    raw = await request.read()
-    create = parse_create(raw)
+    raw = await read_body(request)
+    model = request.match_info.get("model")
+    create = parse_create(raw, model)
+    if model is not None:
+        raw = jsontext.dumps(create.body)  # what is stored tells all
     serving = context.deployments.serving(create.model)
     if not serving or not may_use(context, principal, create.model):
         raise ModelNotFound(create.model)

@@ -11,7 +11,17 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from server.api.context import PRINCIPAL, REQUEST_ID, context_of
-from server.errors import Internal, MalformedBody, MethodNotAllowed, NotFound, PolluxError, TooLarge, Unavailable, shown
+from server.errors import (
+    Internal,
+    MalformedBody,
+    MethodNotAllowed,
+    NotFound,
+    PolluxError,
+    TooLarge,
+    Unavailable,
+    UpgradeRequired,
+    shown,
+)
 from storage import StoreFull, StoreUnavailable
 
 log = logging.getLogger("pollux.api")
@@ -36,11 +46,11 @@ def open_to_all(handler: Handler) -> Handler:
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id and its principal, and answer every error with its status and the four keys."""
-    given = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = given if given and _SANE.fullmatch(given) else new_request_id()
+    name_request(request)
     try:
+        _refuse_websocket(request)
         # Here and not in a middleware of its own, each of which costs a request 3 µs.
-        _authenticate(request)
+        authenticate(request)
         return await handler(request)
     except PolluxError as error:
         return error_answer(error)
@@ -59,7 +69,18 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error_answer(Internal())
 
 
-def _authenticate(request: web.Request) -> None:
+def _refuse_websocket(request: web.Request) -> None:
+    if request.headers.get("Upgrade", "").lower() == "websocket":
+        raise UpgradeRequired
+
+
+def name_request(request: web.Request) -> None:
+    """Give the request its id: the client's own, if it is a sane one."""
+    given = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = given if given and _SANE.fullmatch(given) else new_request_id()
+
+
+def authenticate(request: web.Request) -> None:
     """Find the principal, before anything else is looked at."""
     if not getattr(request.match_info.handler, OPEN_TO_ALL, False):
         request[PRINCIPAL] = context_of(request).keyring.authenticate(request.headers)

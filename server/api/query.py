@@ -114,6 +114,8 @@ def wait_of(request: web.Request) -> Wait:
         BadRequest: of a bad `?wait`; a bad preference is passed over, as RFC 7240 says
 
     """
+    if request.method == "HEAD":
+        return NO_WAIT
     # As good as every POST: what is not there need not be parsed.
     if not request.query_string and "Prefer" not in request.headers and "If-None-Match" not in request.headers:
         return NO_WAIT

@@ -23,7 +23,7 @@ from storage import Record
 
 
 async def retrieve_response(request: web.Request) -> web.StreamResponse:
-    streamed = flag(request, "stream", default=False)
+    streamed = flag(request, "stream", default=False) and request.method != "HEAD"
     found = await named_response(request)
     if isinstance(found, Record):
         if streamed:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from aiohttp import web
 
 from server.api.control import cancel_response, delete_response
 from server.api.create import create_response
+from server.api.expect import expect
 from server.api.health import livez, readyz
 from server.api.lists import (
     list_input_items,
@@ -23,7 +26,8 @@ async def not_served(_request: web.Request) -> web.StreamResponse:
     raise web.HTTPNotFound
 
 
-PREFIXES = ("/v1", "", "/openai/v1")
+PREFIXES = ("/v1", "", "/openai/v1", "/openai", "/openai/deployments/{model:[^/]+}")
+"""OpenAI's; none, for drop-in use; and those of Azure's SDK, whose `api-version` is of no meaning here."""
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses", create_response),
@@ -55,19 +59,34 @@ async def not_here(request: web.Request) -> web.StreamResponse:
 
 
 def add_routes(app: web.Application) -> None:
-    for prefix in PREFIXES:
-        for method, path, handler in ROUTES:
-            # HEAD would run a whole GET, waits included.
-            app.router.add_route(method, prefix + path, handler)
-    _add_operations(app)
+    add_table(app, [(method, prefix + path, handler) for prefix in PREFIXES for method, path, handler in ROUTES])
+    add_table(app, OPERATIONS)
 
 
 def add_worker_routes(app: web.Application) -> None:
     """Only what tells how the process is."""
-    _add_operations(app)
-    app.router.add_route("*", r"/{path:[\s\S]*}", not_here)
+    add_table(app, OPERATIONS)
+    app.router.add_route("*", r"/{path:[\s\S]*}", not_here, expect_handler=expect)
 
 
-def _add_operations(app: web.Application) -> None:
-    for method, path, handler in OPERATIONS:
-        app.router.add_route(method, path, handler)
+def add_table(app: web.Application, table: Iterable[tuple[str, str, Handler]]) -> None:
+    """Serve a table of routes, each with and without a slash at its end, and OPTIONS and HEAD beside GET."""
+    methods: dict[str, list[str]] = {}
+    for method, path, handler in table:
+        for name in ("GET", "HEAD") if method == "GET" else (method,):
+            methods.setdefault(path, []).append(name)
+            # With the slash first: a model's name may hold slashes, and would take it.
+            for spelled in (f"{path}/", path):
+                app.router.add_route(name, spelled, handler, expect_handler=expect)
+    for path, allowed in methods.items():
+        for spelled in (f"{path}/", path):
+            app.router.add_route("OPTIONS", spelled, _options([*allowed, "OPTIONS"]), expect_handler=expect)
+
+
+def _options(allowed: Sequence[str]) -> Handler:
+    @open_to_all
+    async def options(_request: web.Request) -> web.Response:
+        """What may be done here. For a browser's preflight the headers of `cors.py` say the rest."""
+        return web.Response(status=204, headers={"Allow": ", ".join(allowed)})
+
+    return options

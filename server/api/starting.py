@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from server.api.expect import expect
 from server.api.health import livez
 from server.api.middleware import guard, open_to_all, stamp
-from server.api.routes import OPERATIONS
+from server.api.routes import OPERATIONS, add_table
 from server.errors import Unavailable
 
 
@@ -26,10 +27,8 @@ def starting_app() -> web.Application:
     app = web.Application(middlewares=[guard])
     app.on_response_prepare.append(stamp)
     app.on_response_prepare.append(_close)
-    for method, path, handler in OPERATIONS:
-        if handler is livez:
-            app.router.add_route(method, path, handler)
-    app.router.add_route("*", r"/{path:[\s\S]*}", not_yet)
+    add_table(app, [row for row in OPERATIONS if row[2] is livez])
+    app.router.add_route("*", r"/{path:[\s\S]*}", not_yet, expect_handler=expect)
     return app
 
 

@@ -50,14 +50,16 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def parse_create(raw: bytes) -> CreateRequest:
-    """Read a body.
+def parse_create(raw: bytes, model_in_path: str | None = None) -> CreateRequest:
+    """Read a body. A model in the path, where Azure's clients name it, goes before the body's.
 
     Raises:
         InvalidJson, InvalidType, MissingParameter, ModelNotFound
 
     """
     body = parse_object(raw)
+    if model_in_path is not None:
+        body["model"] = model_in_path
     model = _typed(body, "model", str, "a string")
     if not model:
         raise MissingParameter("model")

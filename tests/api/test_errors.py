@@ -121,6 +121,29 @@ async def no_object(stage: Stage) -> AsyncIterator[Refusal]:
             yield await refusal(await http.post("responses", data=data))
 
 
+async def unknown_encoding(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.alice() as http:
+        answer = await http.post("responses", data=b"x", headers={"Content-Encoding": "br"})
+        assert answer.headers["Accept-Encoding"] == "gzip, deflate, zstd"
+        yield await refusal(answer)
+
+
+async def expecting(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.alice() as http:
+        yield await refusal(await http.post("responses", data=b"{}", headers={"Expect": "a miracle"}))
+
+
+async def websocket(stage: Stage) -> AsyncIterator[Refusal]:
+    handshake = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    async with stage.pollux() as pollux:
+        for key, path in ((ALICE, "responses"), (None, "responses"), (ALICE, "/openai/v1/responses"), (None, "/")):
+            async with pollux.http(key=key) as http:
+                url = pollux.url + path if path.startswith("/") else path
+                answer = await http.get(url, headers={**handshake, "Sec-WebSocket-Key": "x3JJHMbDL1EzLkh9GBhXDw=="})
+                assert answer.headers["Upgrade"] == "HTTP/1.1"
+                yield await refusal(answer)
+
+
 async def wrong_type(stage: Stage) -> AsyncIterator[Refusal]:
     async with stage.alice() as http:
         yield await post(http, {"model": CACHED, "input": "x", "background": "true"})
@@ -287,7 +310,7 @@ async def _is_asked(http: aiohttp.ClientSession, simulator: str) -> bool:
 async def wrong_method(stage: Stage) -> AsyncIterator[Refusal]:
     async with stage.alice() as http:
         answer = await refusal(await http.put("responses"))
-        assert answer.headers["Allow"] == "GET, POST"
+        assert answer.headers["Allow"] == "GET, HEAD, OPTIONS, POST"
         yield answer
         yield await refusal(await http.get(f"responses/{POLLING_ID}/cancel"))
 
@@ -457,6 +480,21 @@ ROWS: dict[str, Row] = {
         r"The request body is (empty: expected a JSON object|not a JSON object|not valid JSON: .* column \d+)\.",
         no_object,
     ),
+    "Body in an unknown `Content-Encoding`": invalid(
+        415,
+        "unsupported_encoding",
+        None,
+        r"The Content-Encoding 'br' is not supported\. Supported are: gzip, deflate, zstd\.",
+        unknown_encoding,
+    ),
+    "Unknown `Expect`": invalid(
+        417,
+        "expectation_failed",
+        None,
+        r"The expectation 'a miracle' can't be met\. Known is: 100-continue\.",
+        expecting,
+    ),
+    "WebSocket": invalid(426, "websocket_not_supported", None, r"WebSockets are not served here\. .*", websocket),
     "Field or query parameter of the wrong type": invalid(
         400,
         "invalid_type",
@@ -831,11 +869,11 @@ async def test_a_deployment_without_an_address_is_told_like_an_unreachable_one(s
 
 async def test_errors_have_the_same_shape_under_every_prefix_and_method(pollux: Replica) -> None:
     async with aiohttp.ClientSession(pollux.url, headers={"api-key": ALICE}) as http:
-        for prefix in ("", "/v1", "/openai/v1"):
+        for prefix in ("", "/v1", "/openai/v1", "/openai", "/openai/deployments/gpt-5.2"):
             assert (await refusal(await http.get(f"{prefix}/responses/x"))).status == 404
             assert (await refusal(await http.patch(f"{prefix}/responses/x"))).status == 405
             head = await http.head(f"{prefix}/responses/x")
-            assert (head.status, await head.read()) == (405, b"")
+            assert (head.status, await head.read()) == (404, b"")
             assert head.headers["X-Request-Id"]
 
 

@@ -1,0 +1,47 @@
+"""Cross-origin requests: which pages may call Pollux from a browser (the Fetch standard, section 3.3).
+
+Off unless `cors_origins` names origins. Credentials are never allowed by cookie: a key comes in a header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from aiohttp import web
+
+ANY = "*"
+METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
+EXPOSED = (
+    "ETag, Preference-Applied, Retry-After, X-Request-Id, openai-poll-after-ms, openai-processing-ms, retry-after-ms, "
+    "x-upstream-request-id, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
+    "x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
+)
+"""What a page may read of an answer, beyond what every page may."""
+PREFLIGHT_AGE_S = 600
+LONGEST_REQUESTED_HEADERS = 2048
+
+
+class Cors:
+    """The rule of one config."""
+
+    def __init__(self, origins: Collection[str]) -> None:
+        self._origins = frozenset(origin.rstrip("/") for origin in origins)
+
+    def allow(self, app: web.Application) -> None:
+        """Put the headers on every answer of the application, errors and streams included."""
+        if self._origins:
+            app.on_response_prepare.append(self._stamp)
+
+    async def _stamp(self, request: web.Request, response: web.StreamResponse) -> None:
+        headers, origin = response.headers, request.headers.get("Origin")
+        if ANY not in self._origins:
+            headers.add("Vary", "Origin")
+        if origin is None or not self._origins & {ANY, origin}:
+            return
+        headers["Access-Control-Allow-Origin"] = ANY if ANY in self._origins else origin
+        headers["Access-Control-Expose-Headers"] = EXPOSED
+        if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+            headers["Access-Control-Allow-Methods"] = METHODS
+            headers["Access-Control-Max-Age"] = str(PREFLIGHT_AGE_S)
+            if asked := request.headers.get("Access-Control-Request-Headers"):
+                headers["Access-Control-Allow-Headers"] = asked[:LONGEST_REQUESTED_HEADERS]
