@@ -1,13 +1,18 @@
 """The simulator on a port of its own."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import fields
 
 from aiohttp import web
 
 from server.simulator.app import create_simulator
+from server.simulator.directives import Directives
+
+log = logging.getLogger("pollux.simulator")
 
 # A thousand clients may connect in the same instant; the kernel refuses what does not fit in here.
 _BACKLOG = 2048
@@ -44,9 +49,19 @@ async def serve_simulator(
         loop.add_signal_handler(number, stop.set)
     try:
         async with listening_simulator(host, port, api_key) as base_url:
+            _announce(base_url, api_key)
             if on_ready is not None:
                 on_ready(base_url)
             await stop.wait()
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def _announce(base_url: str, api_key: str | None) -> None:
+    """Say what is served, and what can be steered."""
+    key = "any key" if api_key is None else "the key that was given"
+    names = ", ".join(field.name for field in fields(Directives))
+    log.info("simulating OpenAI's Responses API at %s, for any model and %s", base_url, key)
+    log.info("a request steers its answer in its text, such as [[words=40]] [[delay_ms=50]], or its metadata")
+    log.info('the README\'s section "The simulator" tells what can be steered: %s', names)

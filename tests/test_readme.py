@@ -1,0 +1,125 @@
+"""The README's examples, run as they are written: only the ports are others, and the clone is this one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.support.replica import Replica, free_port, is_ready
+from tests.support.waiting import wait_until
+
+README = Path(__file__).parents[1] / "README.md"
+PORT, SIMULATOR_PORT = 4000, 4010
+
+
+def examples(section: str, language: str) -> list[str]:
+    """The code blocks of one section, in order."""
+    [text] = re.findall(rf"^## {section}\n(.*?)(?=^## )", README.read_text(), re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder in which the README's commands find what they need."""
+
+    folder: Path
+    ports: dict[int, int]
+
+    def written_for(self, example: str) -> str:
+        for written, free in self.ports.items():
+            example = example.replace(f"127.0.0.1:{written}", f"127.0.0.1:{free}")
+            example = example.replace(f'"127.0.0.1", {written}', f'"127.0.0.1", {free}')
+        return example
+
+    async def run(self, *command: str) -> str:
+        """What a program prints that ends well."""
+        process = await asyncio.create_subprocess_exec(*command, cwd=self.folder, stdout=asyncio.subprocess.PIPE)
+        printed, _ = await asyncio.wait_for(process.communicate(), 40)
+        assert process.returncode == 0
+        return printed.decode()
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    """The second step of the start is done: simulator and Pollux run."""
+    (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
+    found = Place(tmp_path, {PORT: free_port(), SIMULATOR_PORT: free_port()})
+    [config] = examples("Five-minute start", "yaml")
+    (tmp_path / "config.yaml").write_text(found.written_for(config))
+    async with serving(found):
+        yield found
+
+
+@asynccontextmanager
+async def serving(place: Place) -> AsyncIterator[None]:
+    commands = examples("Five-minute start", "sh")[1]
+    for command, port in (("simulate", place.ports[SIMULATOR_PORT]), ("serve", place.ports[PORT])):
+        commands = commands.replace(f"pollux {command} ", f"pollux {command} --port {port} ")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POLLUX_")}
+    environment["XDG_DATA_HOME"] = str(place.folder / "data")
+    with (place.folder / "log").open("wb") as log:
+        shell = await asyncio.create_subprocess_exec(
+            # A terminal would end both. `wait` is interrupted by the signal, and begun again.
+            *("sh", "-ec", f"trap 'kill $(jobs -p)' TERM\n{commands}\nwait || wait"),
+            cwd=place.folder,
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        pollux = Replica(f"http://127.0.0.1:{place.ports[PORT]}")
+        await wait_until(lambda: is_ready(pollux), timeout_s=20, what="Pollux is ready")
+        yield
+    finally:
+        shell.terminate()
+        await asyncio.wait_for(shell.wait(), 20)
+
+
+def test_the_start_begins_with_a_clone_and_what_it_needs() -> None:
+    [section] = re.findall(r"^## Five-minute start\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    for needed in ("python3", "python3-venv", "make", "git"):
+        assert f" {needed}" in section
+    first = examples("Five-minute start", "sh")[0].splitlines()
+    assert first[0].startswith("git clone ")
+    assert [line.split("#")[0].strip() for line in first[1:]] == ["cd pollux", "make install"]
+
+
+async def test_the_five_minute_start_shows_an_answer_that_grows(place: Place) -> None:
+    [program] = examples("Five-minute start", "python")
+    printed = await place.run(sys.executable, "-c", place.written_for(program))
+    first, *states = printed.splitlines()
+    assert first.startswith("litellm_poll_")
+    texts = [state.partition(" ")[2] for state in states]
+    assert states[-1].startswith("completed You said: Tell me a bedtime story about a unicorn.")
+    assert len(texts[-1].split()) == 40
+    assert len(set(texts)) > 10
+    assert all(after.startswith(before) for before, after in pairwise(texts))
+
+    in_shell = await place.run("sh", "-ec", place.written_for(examples("Five-minute start", "sh")[2]))
+    assert '"status":"completed"' in in_shell
+
+    log = (place.folder / "log").read_text()
+    assert "background: cached" in log
+    assert f"simulating OpenAI's Responses API at http://127.0.0.1:{place.ports[SIMULATOR_PORT]}/v1" in log
+    assert "[[words=40]]" in log
+
+
+async def test_the_examples_of_waiting_and_streaming_run(place: Place) -> None:
+    [program] = examples("Streaming", "python")
+    printed = await place.run(sys.executable, "-c", place.written_for(program))
+    assert 5 < len(printed.split()) < 30, "the rest of the text"
+    [in_ruby] = examples("Waiting", "ruby")
+    if shutil.which("ruby"):
+        states = (await place.run("ruby", "-e", place.written_for(in_ruby))).splitlines()
+        assert len(states) > 10
+        assert states[-1].count(" ") >= 29
