@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,19 +70,20 @@ async def serving(place: Place) -> AsyncIterator[None]:
     environment["XDG_DATA_HOME"] = str(place.folder / "data")
     with (place.folder / "log").open("wb") as log:
         shell = await asyncio.create_subprocess_exec(
-            # A terminal would end both. `wait` is interrupted by the signal, and begun again.
-            *("sh", "-ec", f"trap 'kill $(jobs -p)' TERM\n{commands}\nwait || wait"),
+            # The shell outlives the signal, which interrupts its `wait`, until both have ended.
+            *("sh", "-ec", f"trap : TERM\n{commands}\nwait || wait"),
             cwd=place.folder,
             env=environment,
             stdout=log,
             stderr=log,
+            start_new_session=True,
         )
     try:
         pollux = Replica(f"http://127.0.0.1:{place.ports[PORT]}")
         await wait_until(lambda: is_ready(pollux), timeout_s=20, what="Pollux is ready")
         yield
     finally:
-        shell.terminate()
+        os.killpg(shell.pid, signal.SIGTERM)
         await asyncio.wait_for(shell.wait(), 20)
 
 
