@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
+from deploy.healthcheck import address_in
 from server.api.sse import HEARTBEAT_S
 from server.app import HANDLERS_END_WITHIN_S
 from server.check import describe
@@ -206,9 +207,23 @@ def test_the_image_starts_pollux_where_it_can_be_reached() -> None:
     assert (arguments["host"], arguments["config"]) == ("0.0.0.0", Path("/etc/pollux/config.yaml"))
     assert instructions("EXPOSE") == [[str(arguments["port"])]]
     [[*_, probe]] = instructions("HEALTHCHECK")
-    compile(probe, "HEALTHCHECK", "exec")
-    assert f"'127.0.0.1', {arguments['port']}" in probe
-    assert "'/livez'" in probe
+    assert ["deploy/healthcheck.py", probe] in instructions("COPY")
+    assert address_in(["/opt/pollux/bin/python", *command]) == ("localhost", arguments["port"])
+
+
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        (["pollux", "serve", "--host", "0.0.0.0", "--port", "8080"], ("localhost", 8080)),
+        (["tini", "--", "python", "pollux", "serve", "--host=::", "--port=8080", ""], ("localhost", 8080)),
+        (["pollux", "serve", "--host", "0.0.0.0", "--port", "1", "--role", "api", "--port", "2"], ("localhost", 2)),
+        (["pollux", "serve", "--host", "10.0.0.7", "--workers", "2"], ("10.0.0.7", 4000)),
+    ],
+)
+def test_the_health_check_follows_the_port(words: list[str], address: tuple[str, int]) -> None:
+    assert address_in(words) == address
+    ours = _parser().parse_args(["serve", "--config", "x"])
+    assert address_in(["serve"]) == (ours.host, ours.port), "the same defaults"
 
 
 def test_the_image_ends_orderly_and_does_not_run_as_root() -> None:

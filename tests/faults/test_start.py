@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -17,14 +18,27 @@ from server.sections import ConfigError
 from tests.conftest import plain_url
 from tests.faults.test_processes import Command, command, state_of
 from tests.support.refusals import refusal
-from tests.support.replica import create, make_config
+from tests.support.replica import create, free_port, make_config
 from tests.support.waiting import wait_until
+
+HEALTH_CHECK = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
 
 
 async def address_of(running: Command) -> str:
     """Where it listens, which it says before it serves."""
     await wait_until(lambda: running.logged("listening on"), timeout_s=20, what="it listens")
     return str(running.logged("listening on")[0]["message"].split()[2].rstrip(","))
+
+
+async def test_the_images_health_check_asks_the_process_on_its_own_port(
+    simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    async with command(tmp_path, make_config(simulator), store_url, "--port", str(free_port())) as pollux:
+        await pollux.serve()
+        for expected in (0, 1):
+            check = await asyncio.create_subprocess_exec(sys.executable, str(HEALTH_CHECK), str(pollux.process.pid))
+            assert await check.wait() == expected
+            pollux.process.send_signal(signal.SIGSTOP)  # it hangs
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--role", "worker"), ("--role", "api")])
