@@ -33,8 +33,8 @@ SHARDS_OF_CLUSTER = 16
 """Enough to spread the owners over a handful of nodes."""
 ASK_EVERY_S = 0.5
 """A server that does not answer (yet) is asked again after this time."""
-LONGEST_SILENCE_S = 60.0
-"""That we still wait is said after 1 s, then after twice the time of the last warning, but at least this often."""
+FIRST_SILENCE_S, LONGEST_SILENCE_S = 1.0, 60.0
+"""Between two warnings that we still wait: the first time, and at most. Each time it is twice as long."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ async def _waited_for(
     """What the first attempt gives that meets a server which answers."""
     clock = asyncio.get_running_loop().time
     began = warn_at = clock()
-    silence_s = 1.0
+    silence_s = FIRST_SILENCE_S
     while True:
         try:
             return await attempt()
@@ -216,9 +216,11 @@ async def _settle(connections: Connections, shards: int | None) -> tuple[int, by
     """Agree with all other processes on the number of shards and on the secret."""
     client: Any = connections.commands
     async with answered():
-        await client.hsetnx(SETTINGS, "shards", shards or (SHARDS_OF_CLUSTER if connections.clustered else 1))
-        await client.hsetnx(SETTINGS, "id_secret", secrets.token_hex(32))
         kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
+        if kept is None or secret is None:  # else nothing is written: a process may start on a store that is full
+            await client.hsetnx(SETTINGS, "shards", shards or (SHARDS_OF_CLUSTER if connections.clustered else 1))
+            await client.hsetnx(SETTINGS, "id_secret", secrets.token_hex(32))
+            kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
     if shards is not None and int(kept) != shards:
         raise StoreMisfit(
             f"the store was made with shards: {int(kept)}, the config says {shards}: keys would be looked for in "
