@@ -36,7 +36,7 @@ from server.jobs.worker import Worker
 from server.keyring import Keyring
 from server.sections import ConfigError
 from server.sockets import bound
-from server.supervise import Link
+from server.supervise import Link, say_that_nothing_is_reloaded
 from server.upstream.affinity import Affinity
 from server.upstream.client import Timeouts, Upstream, new_session
 from server.upstream.deployments import Deployments
@@ -247,6 +247,7 @@ class _End:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
+        loop.add_signal_handler(signal.SIGHUP, say_that_nothing_is_reloaded)
         if link is not None:
             link.obey(self._ask, self.hurry.set)
 

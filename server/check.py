@@ -9,19 +9,42 @@ from server.config import Config
 from server.keyring import Keyring
 from server.protocol.routing import Decision, Mode, decide
 from server.upstream.deployments import Deployment, Deployments
+from storage import default_directory
+
+WARNING = "warning: "
 
 
 def describe(config: Config) -> str:
     """The text that `pollux check-config` prints. No secret is in it."""
-    return "\n".join([*_general(config), "", *_models(config), *_surprises(config)]) + "\n"
+    lines = [*_general(config), "", *_models(config), *(WARNING + text for text in warnings_about(config))]
+    return "\n".join(lines) + "\n"
+
+
+def warnings_about(config: Config) -> Iterator[str]:
+    """What can't be served, and what is legal and probably not meant."""
+    yield from unusable_in(config)
+    yield from _surprises(config)
+
+
+def unusable_in(config: Config) -> Iterator[str]:
+    """The deployments to which nothing can be sent, and why."""
+    for number, deployment in enumerate(Deployments(config).all):
+        if deployment.unusable is not None:
+            yield f"model_list.{number} ({deployment.model_name}) can't be used: {deployment.unusable}"
 
 
 def _general(config: Config) -> Iterator[str]:
     keyring = Keyring(config, config.master_key())
-    yield f"store: {_without_secret(config.store_url())}"
+    yield f"store: {_store(config.store_url())}"
     yield f"keys: {_keys(config) if not keyring.empty else _no_keys(config)}"
     yield f"cached responses are kept for {config.ttl_s:g} s after their end"
     yield f"composite ids: {_FORMS[config.pollux.composite_ids]}"
+
+
+def _store(url: str) -> str:
+    if url.rstrip("/") in ("embedded:", "embedded"):
+        return f"embedded://, in {default_directory()}"
+    return _without_secret(url)
 
 
 _FORMS = {
@@ -55,7 +78,7 @@ def _models(config: Config) -> Iterator[str]:
 
 def _deployment(deployment: Deployment) -> str:
     base = deployment.base_url
-    address = _without_secret(base) if base else "no address: set litellm_params.api_base, or no request can be served"
+    address = _without_secret(base) if base else "no address"
     credential = {"authorization", "api-key"} & {name.lower() for name in deployment.headers}
     return (
         f"{deployment.provider}, model {deployment.upstream_model}, {address}, "
@@ -71,22 +94,26 @@ def _decide(config: Config, deployments: Deployments, model: str) -> Decision:
 
 def _surprises(config: Config) -> Iterator[str]:
     """What is legal and probably not meant."""
+    if not config.model_fields_set:
+        yield "the file says nothing: everything has its default, and there is no model"
+    if config.litellm_settings.ssl_verify is False:
+        yield "litellm_settings.ssl_verify is false: anybody on the way can read what is sent, keys included"
     deployments = Deployments(config)
     settings = config.background_mode
     polling = settings.polling_via_cache
     if polling not in (None, False, "all") and not isinstance(polling, list):
-        yield f'warning: polling_via_cache: {polling!r} switches it off; write "all" or a list of providers'
+        yield f'polling_via_cache: {polling!r} switches it off; write "all" or a list of providers'
     for name in settings.native_background_mode:
         if not deployments.serving(name):
-            yield f"warning: native_background_mode lists {name}, which no deployment serves"
+            yield f"native_background_mode lists {name}, which no deployment serves"
     for name in deployments.model_names:
         if name not in settings.native_background_mode and _misses_the_list(config, deployments, name):
             exact = deployments.canonical(name) == name and "*" not in name
             why = "the part before its / is what counts" if exact else "aliases and wildcards don't count"
-            yield f"warning: {name} is native: {why} for a list in polling_via_cache"
+            yield f"{name} is native: {why} for a list in polling_via_cache"
         bare = name.split("/", 1)[-1]
         if bare != name and bare in settings.native_background_mode:
-            yield f"warning: native_background_mode lists {bare}, which does not cover {name}: names are exact"
+            yield f"native_background_mode lists {bare}, which does not cover {name}: names are exact"
 
 
 def _misses_the_list(config: Config, deployments: Deployments, name: str) -> bool:

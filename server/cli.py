@@ -14,7 +14,7 @@ import uvloop
 
 from server import __version__
 from server.app import Role, serve
-from server.check import describe
+from server.check import describe, unusable_in, warnings_about
 from server.config import Config, load_config, warn_of_unknown_keys
 from server.logs import configure_logs
 from server.sections import ConfigError
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     checking = commands.add_parser("check-config", help="print what a config file means, and check it")
     checking.add_argument("config", type=Path, metavar="FILE")
+    checking.add_argument("--strict", action="store_true", help="fail where there is anything to warn of")
     checking.set_defaults(command=_check)
 
     simulating = commands.add_parser("simulate", help="a provider to try things with, no account needed")
@@ -91,6 +92,8 @@ def _serve(arguments: argparse.Namespace) -> int:
     if arguments.supervised is not None:
         return _serve_as_one_of_several(config, arguments)
     warn_of_unknown_keys(config)
+    for text in unusable_in(config):
+        log.warning(text)
     if arguments.workers > 1:
         _name_process_in_logs()
         return asyncio.run(supervise(_command(arguments), arguments.host, arguments.port, arguments.workers))
@@ -136,7 +139,7 @@ def _check(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     warn_of_unknown_keys(config)
     sys.stdout.write(describe(config))
-    return 0
+    return int(arguments.strict and any(warnings_about(config)))
 
 
 def _simulate(arguments: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ from server.sections import (
     RouterSettings,
     Section,
     redis_url,
+    setting,
 )
 
 log = logging.getLogger("pollux.config")
@@ -147,11 +148,11 @@ class Config(Foreign):
 
     def master_key(self, environ: Mapping[str, str] = os.environ) -> str | None:
         given = self.general_settings.master_key
-        return given.get_secret_value() if given else environ.get("LITELLM_MASTER_KEY") or None
+        return given.get_secret_value() if given else setting(environ, "LITELLM_MASTER_KEY")
 
     def store_url(self, environ: Mapping[str, str] = os.environ) -> str:
         """POLLUX_STORE, else `pollux.store`, else `cache_params` of type redis, else the embedded server."""
-        if chosen := environ.get("POLLUX_STORE") or self.pollux.store:
+        if chosen := setting(environ, "POLLUX_STORE") or self.pollux.store:
             return chosen
         if self.litellm_settings.cache_params.type == "redis":
             return redis_url(self.litellm_settings.cache_params, environ)
@@ -195,17 +196,39 @@ def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) 
     """
     unset: dict[str, str] = {}
     resolved = _resolve(data, environ, "", unset)
+    of_deployments = _take_out(resolved, unset)
     try:
         config = Config.model_validate(resolved)
     except ValidationError as error:
-        raise ConfigError("\n".join(_complaint(detail, unset) for detail in error.errors())) from error
+        complaints = [_complaint(detail, unset) for detail in error.errors()]
+        complaints += [_not_set(path, name) for path, name in unset.items() if path.startswith(_NEEDED)]
+        raise ConfigError("\n".join(dict.fromkeys(complaints))) from error
     unused = tuple(unknown_keys(config))
-    for path, name in unset.items():
-        # LiteLLM's own sections, of a database say, may name what is set only there.
-        if not any(path == key or path.startswith(f"{key}.") for key in unused):
-            raise ConfigError(_not_set(path, name))
+    # LiteLLM's own sections, of a database say, may name what is set only there.
+    needed = [path for path in unset if not any(path == key or path.startswith(f"{key}.") for key in unused)]
+    if needed:
+        raise ConfigError("\n".join(_not_set(path, unset[path]) for path in needed))
+    for index, names in of_deployments.items():
+        config.model_list[index].lacking(names)
     _check(config)
     return config
+
+
+_NEEDED = ("pollux.", "general_settings.master_key", "litellm_settings.cache_params.")
+"""Without these nothing can be served; without a variable of a deployment only that one can't be used."""
+
+
+def _take_out(resolved: dict[str, Any], unset: dict[str, str]) -> dict[int, list[str]]:
+    """Remove from the parameters of deployments what names variables that are not set; gives these by deployment."""
+    found: dict[int, list[str]] = {}
+    for path in list(unset):
+        section, *steps = path.split(".")
+        if section == "model_list" and len(steps) > 2 and steps[1] in ("litellm_params", "model_info"):
+            holder: Any = resolved[section][int(steps[0])][steps[1]]
+            if steps[2] != "model":
+                holder.pop(steps[2], None)
+            found.setdefault(int(steps[0]), []).append(unset.pop(path))
+    return found
 
 
 def _not_set(path: str, name: str) -> str:

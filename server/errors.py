@@ -137,6 +137,16 @@ class ModelNotFound(NotFound):
         super().__init__(f"The model '{shown(model)}' does not exist or you do not have access to it.")
 
 
+class ModelNotServed(BadRequest):
+    """The config names the model, and none of its deployments can be used. The reason says what to write."""
+
+    code = "model_not_served"
+    param = "model"
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(f"The model '{shown(model)}' can't be served here: {why}.")
+
+
 class MethodNotAllowed(PolluxError):
     status = 405
     type = "invalid_request_error"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -14,6 +14,20 @@ class ConfigError(Exception):
     """The file can't be used. The message names the dotted path and says what to do."""
 
 
+def setting(environ: Mapping[str, str], name: str) -> str | None:
+    """What an environment variable says, without the white space around it: secrets of Kubernetes end in a newline."""
+    return environ.get(name, "").strip() or None
+
+
+def stripped(value: Any) -> Any:
+    """A text without the white space around it, alone or in a list; None where nothing is left."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if isinstance(value, list):
+        return [kept for item in value if (kept := stripped(item)) is not None]
+    return value
+
+
 class Section(BaseModel):
     """A mapping of the file."""
 
@@ -22,8 +36,10 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_empty_keys(cls, data: Any) -> Any:
-        """A key with nothing behind it is YAML's null, and means the default."""
-        return {k: v for k, v in data.items() if v is not None} if isinstance(data, dict) else data
+        """A key with nothing behind it, or only white space, means the default."""
+        if not isinstance(data, dict):
+            return data
+        return {name: kept for name, value in data.items() if (kept := stripped(value)) is not None}
 
 
 class Foreign(Section):
@@ -49,6 +65,9 @@ class LiteLLMParams(Foreign):
         None, ge=1, description="Calls at once per process. Cached jobs wait for a place, other requests get 429."
     )
     extra_headers: dict[str, str] = Field({}, description="Further headers for the upstream.")
+    ssl_verify: bool | str | None = Field(
+        None, description="Whether to check its certificate, or the file of authorities to check it by."
+    )
     _as_written: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
@@ -84,6 +103,16 @@ class ModelEntry(Foreign):
     model_name: str = Field(min_length=1, description="The name that clients use; `openai/*` and `*` are wildcards.")
     litellm_params: LiteLLMParams
     model_info: ModelInfo = ModelInfo()
+    _unset: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def unset(self) -> tuple[str, ...]:
+        """The environment variables that it names and that are not set: it can't be used."""
+        return self._unset
+
+    def lacking(self, names: Sequence[str]) -> None:
+        """Note these variables."""
+        self._unset = tuple(dict.fromkeys(names))
 
 
 class BackgroundModeSection(Foreign):
@@ -118,6 +147,9 @@ class LiteLLMSettings(Foreign):
     responses: ResponsesSection = ResponsesSection()
     num_retries: int | None = Field(None, ge=0, description="Retries before the first output.")
     request_timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
+    ssl_verify: bool | str | None = Field(
+        None, description="Whether to check certificates of upstreams, or the file of authorities to check them by."
+    )
 
 
 class RouterSettings(Foreign):
@@ -137,24 +169,24 @@ class GeneralSettings(Foreign):
 
 def redis_url(params: CacheParams, environ: Mapping[str, str]) -> str:
     named = params.url or params.host or params.sentinel_nodes
-    if params.redis_startup_nodes or (environ.get("REDIS_CLUSTER_NODES") and not named):
+    if params.redis_startup_nodes or (setting(environ, "REDIS_CLUSTER_NODES") and not named):
         return _cluster_url(params, environ)
     if params.sentinel_nodes:
         return _sentinel_url(params, environ)
     url = params.url.get_secret_value() if params.url else None
     if url is None and params.host is None:
-        url = environ.get("REDIS_URL")
+        url = setting(environ, "REDIS_URL")
     if url:
         return url
-    host = params.host or environ.get("REDIS_HOST") or "127.0.0.1"
-    port = params.port or environ.get("REDIS_PORT") or 6379
+    host = params.host or setting(environ, "REDIS_HOST") or "127.0.0.1"
+    port = params.port or setting(environ, "REDIS_PORT") or 6379
     credentials = _credentials(params, environ)
     return f"{'rediss' if params.ssl else 'redis'}://{credentials}{host}:{port}/{params.db or 0}"
 
 
 def _credentials(params: CacheParams, environ: Mapping[str, str]) -> str:
-    secret = params.password.get_secret_value() if params.password else environ.get("REDIS_PASSWORD")
-    user = quote(params.username or environ.get("REDIS_USERNAME") or "", safe="")
+    secret = params.password.get_secret_value() if params.password else setting(environ, "REDIS_PASSWORD")
+    user = quote(params.username or setting(environ, "REDIS_USERNAME") or "", safe="")
     return f"{user}:{quote(secret, safe='')}@" if secret else ""
 
 

@@ -31,6 +31,11 @@ HURRIED_END_WITHIN_S = 15.0
 """After that a child that was told to hurry is killed: it hangs."""
 
 
+def say_that_nothing_is_reloaded() -> None:
+    """The answer to SIGHUP, which would otherwise end the process without a drain."""
+    log.warning("SIGHUP is not heeded: the config is read once, at start. Restart to apply a change")
+
+
 class Link:
     """The child's end."""
 
@@ -72,6 +77,7 @@ async def supervise(command: Sequence[str], host: str, port: int, count: int) ->
         parent = _Parent([*command, "--port", str(found)], count)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, parent.on_signal)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, say_that_nothing_is_reloaded)
         log.info("starting %d processes on http://%s:%d", count, host, found)
         return await parent.run()
 

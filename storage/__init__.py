@@ -4,6 +4,7 @@ Nothing here knows of HTTP. Everything that must be atomic is one Lua script (`l
 twice with the same outcome. The rest of Pollux imports from this package only, never from its modules.
 """
 
+from storage.embedded import default_directory
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
 from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
@@ -57,6 +58,7 @@ __all__ = [
     "UpstreamCancel",
     "Verdict",
     "by_shard",
+    "default_directory",
     "draw_id",
     "open_store",
 ]

@@ -32,9 +32,9 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     create = parse_create(raw, model)
     if model is not None:
         raw = jsontext.dumps(create.body)  # what is stored tells all
-    serving = context.deployments.serving(create.model)
-    if not serving or not may_use(context, principal, create.model):
+    if not context.deployments.serving(create.model) or not may_use(context, principal, create.model):
         raise ModelNotFound(create.model)
+    serving = context.deployments.usable(create.model)
     mode, _ = decide(
         create.model,
         background=create.background,
@@ -107,11 +107,14 @@ async def _forward(
         owner = principal_of(request).name
         sent = context.affinity.unmarked(create.body, deployment, owner) if create.marked else create.body
         body = forwarded_body(sent, deployment.model_for(model), previous)
-        call = Call("POST", body=body, headers=forwarded_headers(request), stream=create.stream)
+        headers = forwarded_headers(request)
+        call = Call("POST", body=body, headers=headers, stream=create.stream, wishes=create.wishes)
         return Target(deployment, call, rewriter)
 
     wait = wait_of(request)
-    answer = await relay(request, route.deployments, target_for, retries=context.config.num_retries)
+    wished = create.wishes.num_retries
+    retries = context.config.num_retries if wished is None else wished
+    answer = await relay(request, route.deployments, target_for, retries=retries)
     if mode is Mode.NATIVE and wait.seconds and isinstance(answer, web.Response):
         return await _wait_native(request, answer, Wait(wait.seconds), create, route)
     return answer

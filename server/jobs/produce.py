@@ -19,6 +19,7 @@ from server.jobs.journal import Journal, Lost, Unservable
 from server.protocol import jsontext
 from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
 from server.protocol.lifecycle import Status
+from server.protocol.litellm_fields import wishes_in
 from server.protocol.marks import is_marked
 from server.protocol.requests import job_body
 from server.protocol.snapshot import Identity
@@ -95,7 +96,8 @@ class Producer:
         deployments = self._candidates(lease)
         if not deployments:
             raise Unservable
-        tries = Tries(self.upstream.health, deployments, self.num_retries)
+        wished = wishes_in(who.request).num_retries
+        tries = Tries(self.upstream.health, deployments, self.num_retries if wished is None else wished)
         run: _Run | None = None
         while True:
             ending = None
@@ -121,7 +123,7 @@ class Producer:
         if lease.deployment:
             pinned = self.deployments.get(lease.deployment)
             return [pinned] if pinned else []
-        return self.deployments.serving(lease.model)
+        return [deployment for deployment in self.deployments.serving(lease.model) if deployment.unusable is None]
 
     async def _attempt(self, run: _Run, lease: Lease, journal: Journal) -> Ending:
         try:
@@ -150,7 +152,8 @@ class Producer:
         if is_marked(lease.request):
             request = self.affinity.unmarked(request, run.deployment, lease.owner)
         sent = job_body(request, model, previous, background=run.survivable, stream=stream)
-        call = Call("POST", body=sent, headers=_client_headers(lease), stream=stream)
+        wishes = wishes_in(run.who.request)
+        call = Call("POST", body=sent, headers=_client_headers(lease), stream=stream, wishes=wishes)
         async with self.upstream.open(run.deployment, call) as answer:
             run.upstream_request_id = answer.request_id
             if stream and await answer.is_stream():

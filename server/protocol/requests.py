@@ -10,6 +10,7 @@ import orjson
 
 from server.errors import InvalidJson, InvalidType, MissingParameter, ModelNotFound
 from server.protocol import jsontext
+from server.protocol.litellm_fields import NOTHING, Wishes, is_litellms, wishes_in
 from server.protocol.marks import is_marked
 from server.protocol.nesting import is_too_deep
 
@@ -24,6 +25,7 @@ class CreateRequest:
     stream: bool
     store: bool
     previous_response_id: str | None
+    wishes: Wishes = NOTHING
     marked: bool = False
     """It may hold values that only one account can use."""
 
@@ -72,6 +74,7 @@ def parse_create(raw: bytes, model_in_path: str | None = None) -> CreateRequest:
         stream=_typed(body, "stream", bool, "a boolean") or False,
         store=_typed(body, "store", bool, "a boolean") is not False,
         previous_response_id=_typed(body, "previous_response_id", str, "a string"),
+        wishes=wishes_in(body),
         marked=is_marked(raw),
     )
 
@@ -106,7 +109,8 @@ def _typed(body: dict[str, Any], name: str, wanted: type, expected: str, param: 
 
 def forwarded_body(body: dict[str, Any], model: str, previous: str | None) -> bytes:
     """The body for an upstream: its own name of the model, its own id of the previous response."""
-    changed = {**body, "model": model}
+    changed = {name: value for name, value in body.items() if not is_litellms(name)}
+    changed["model"] = model
     if previous is not None:
         changed["previous_response_id"] = previous
     return jsontext.dumps(changed)

@@ -57,7 +57,7 @@ class Affinity:
         self._deployments = deployments
         self._secrets = secrets
         """The first marks, all verify."""
-        reachable = [deployment for deployment in deployments.all if deployment.base_url]
+        reachable = [deployment for deployment in deployments.all if deployment.unusable is None]
         self._needed = any(not other.same_account(reachable[0]) for other in reachable[1:])
 
     def marker(self, deployment: Deployment, owner: str) -> Marker:

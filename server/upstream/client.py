@@ -14,12 +14,14 @@ import aiohttp
 from yarl import URL
 
 from server import __version__
-from server.errors import PolluxError, UpstreamTimeout, UpstreamUnavailable
+from server.errors import ModelNotServed, PolluxError, UpstreamTimeout, UpstreamUnavailable
+from server.protocol.litellm_fields import NOTHING, Wishes
 from server.protocol.reasons import Remedy
 from server.upstream.answer import Answer
 from server.upstream.deployments import Deployment
 from server.upstream.health import Health
 from server.upstream.refusals import is_passing, refusal_of, remedy_of, retry_after_of
+from server.upstream.transport import tls_of
 
 log = logging.getLogger("pollux.upstream")
 
@@ -38,6 +40,7 @@ class Call(NamedTuple):
     body: bytes | None = None
     headers: Mapping[str, str] | None = None
     stream: bool = False
+    wishes: Wishes = NOTHING
 
     @property
     def creates(self) -> bool:
@@ -75,9 +78,8 @@ class Upstream:
             UpstreamUnavailable, UpstreamTimeout: also while the body is read, inside the block
 
         """
-        if deployment.base_url is None:
-            text = f"The deployment of '{deployment.model_name}' has no address: set litellm_params.api_base."
-            raise self._noted(deployment, call, UpstreamUnavailable(text))
+        if deployment.unusable is not None:
+            raise ModelNotServed(deployment.model_name, deployment.unusable)
         begun = False
         try:
             async with (
@@ -102,7 +104,11 @@ class Upstream:
             URL(deployment.url(*call.path, query=call.query), encoded=True),
             data=_pieces(call.body) if call.body and len(call.body) > PIECE_BYTES else call.body,
             headers=_headers(deployment, call),
-            timeout=_client_timeout(self._timeouts, deployment.timeout_s, deployment.stream_timeout_s, call.stream),
+            timeout=_client_timeout(
+                self._timeouts, call.wishes.timeout_s or deployment.timeout_s, deployment.stream_timeout_s, call.stream
+            ),
+            proxy=deployment.proxy,
+            ssl=tls_of(deployment.verify),
             # Following one would hand the credential to whatever it names.
             allow_redirects=False,
         )
@@ -123,7 +129,8 @@ class Upstream:
         # An answer that is not streamed begins when it is complete: there the limit of the whole call is enough.
         if not call.stream:
             return nullcontext()
-        return asyncio.timeout(deployment.stream_timeout_s or self._timeouts.first_byte_s)
+        wished_s = call.wishes.stream_timeout_s or call.wishes.timeout_s
+        return asyncio.timeout(wished_s or deployment.stream_timeout_s or self._timeouts.first_byte_s)
 
 
 @lru_cache(1024)

@@ -11,19 +11,11 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from server.config import Config
-from server.sections import ModelEntry
+from server.errors import ModelNotServed
+from server.sections import ConfigError, LiteLLMSettings, ModelEntry, setting
+from server.upstream.providers import base_of, key_variable, known, resolve
+from server.upstream.transport import Verify, proxy_for, tls_of, verify_by
 
-# Providers that serve the Responses API at a well-known address. Everywhere else `api_base` tells.
-_BASES = {
-    "openai": "https://api.openai.com/v1",
-    "xai": "https://api.x.ai/v1",
-    "groq": "https://api.groq.com/openai/v1",
-    "openrouter": "https://openrouter.ai/api/v1",
-}
-_BASE_VARIABLES = {
-    "openai": ("OPENAI_BASE_URL", "OPENAI_API_BASE"),
-    "azure": ("AZURE_API_BASE",),
-}
 _AZURE_V1_VERSIONS = ("preview", "latest", "v1")
 """With these, Azure serves the Responses API under /openai/v1."""
 
@@ -51,6 +43,12 @@ class Deployment:
     fill_missing: bool = False
     survivable: bool = False
     """It has a background mode of its own, in which cached jobs run: their runs survive ours."""
+    proxy: str | None = field(default=None, repr=False)
+    """The URL of the proxy on the way to it; a password may stand in it."""
+    verify: Verify = True
+    """How its certificate is checked."""
+    unusable: str | None = None
+    """Why nothing can be sent to it, and what to write in the config; None: it can be used."""
     legacy_ids: frozenset[str] = frozenset()
     """Ids under which LiteLLM knew it: for decoding only."""
 
@@ -75,8 +73,8 @@ class Deployments:
     """All deployments of a config, by public name and by id."""
 
     def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
-        default_timeout_s = config.litellm_settings.request_timeout or 600.0
-        self.all = _told_apart([_deployment(entry, default_timeout_s, environ) for entry in config.model_list])
+        general = config.litellm_settings
+        self.all = _told_apart([_deployment(entry, general, environ) for entry in config.model_list])
         self._aliases = _aliases(config)
         self._exact: dict[str, list[Deployment]] = {}
         self._by_id: dict[str, Deployment] = {}
@@ -92,6 +90,19 @@ class Deployments:
     @property
     def model_names(self) -> list[str]:
         return list(self._exact) + [alias for alias in self._aliases if alias not in self._exact]
+
+    def usable(self, model: str) -> list[Deployment]:
+        """Those that serve this name and can be used.
+
+        Raises:
+            ModelNotServed: there are some, and none of them can be used
+
+        """
+        serving = self.serving(model)
+        usable = [deployment for deployment in serving if deployment.unusable is None]
+        if serving and not usable:
+            raise ModelNotServed(model, serving[0].unusable or "")
+        return usable
 
     def serving(self, model: str) -> list[Deployment]:
         """The deployments that serve this name: by alias, exactly, or by the most specific wildcard."""
@@ -133,15 +144,18 @@ def _aliases(config: Config) -> dict[str, str]:
     return found
 
 
-def _deployment(entry: ModelEntry, default_timeout_s: float, environ: Mapping[str, str]) -> Deployment:
+def _deployment(entry: ModelEntry, general: LiteLLMSettings, environ: Mapping[str, str]) -> Deployment:
     params = entry.litellm_params
     prefix, slash, rest = params.model.partition("/")
     listed = params.custom_llm_provider or (prefix if slash else None)
     provider = listed or "openai"
     # A model that names its own provider loses the prefix; `meta/llama` with custom_llm_provider does not.
     upstream_model = rest if slash and prefix == provider else params.model
-    base_url, query = _address(entry, provider, environ)
-    return Deployment(
+    resolved = resolve(params.model, listed, params.api_base)
+    base_url, query = _address(entry, resolved, environ)
+    headers = _headers(entry, resolved, environ)
+    stated = params.ssl_verify if params.ssl_verify is not None else general.ssl_verify
+    made = Deployment(
         id=entry.model_info.id or _deployment_id(entry.model_name, provider, upstream_model, base_url),
         model_name=entry.model_name,
         provider=provider,
@@ -149,14 +163,50 @@ def _deployment(entry: ModelEntry, default_timeout_s: float, environ: Mapping[st
         upstream_model=upstream_model,
         base_url=base_url,
         query=query,
-        headers=_headers(entry, provider, environ),
-        timeout_s=params.timeout or default_timeout_s,
+        headers=headers,
+        timeout_s=params.timeout or general.request_timeout or 600.0,
         stream_timeout_s=params.stream_timeout,
         max_parallel_requests=params.max_parallel_requests,
         fill_missing=entry.model_info.fill_missing,
         survivable=entry.model_info.upstream_background,
+        verify=verify_by(stated, environ),
+        unusable=_why_unusable(entry, resolved, base_url, headers),
         legacy_ids=frozenset({_litellm_id(entry)}),
     )
+    return _with_way(made)
+
+
+def _with_way(deployment: Deployment) -> Deployment:
+    """The same with its proxy, if the way to it can be used at all."""
+    try:
+        tls_of(deployment.verify)
+        return replace(deployment, proxy=proxy_for(deployment.base_url) if deployment.base_url else None)
+    except ConfigError as error:
+        return replace(deployment, unusable=deployment.unusable or str(error))
+
+
+def _why_unusable(
+    entry: ModelEntry, provider: str | None, base_url: str | None, headers: Mapping[str, str]
+) -> str | None:
+    """What is missing, and what to write; the first thing that a reader of the config should mend."""
+    params = entry.litellm_params
+    if entry.unset:
+        names = " and ".join(entry.unset)
+        return f"the environment variable {names} is not set"
+    if provider is None and base_url is None:
+        return (
+            f"no provider is known for litellm_params.model '{params.model}': write it as openai/{params.model}, or "
+            "set litellm_params.api_base to an endpoint that serves the Responses API"
+        )
+    if base_url is None:
+        return (
+            f"its provider '{provider}' has no address here: set {known(provider).needs_base} to an endpoint that "
+            "serves the Responses API, such as a LiteLLM proxy"
+        )
+    has_key = {"authorization", "api-key"} & {name.lower() for name in headers}
+    if params.api_base is None and base_url == known(provider).base_url and not has_key:
+        return f"it has no key: set litellm_params.api_key, or {key_variable(provider or '')}"
+    return None
 
 
 def _told_apart(deployments: list[Deployment]) -> list[Deployment]:
@@ -174,13 +224,10 @@ def _told_apart(deployments: list[Deployment]) -> list[Deployment]:
     return apart
 
 
-def _address(entry: ModelEntry, provider: str, environ: Mapping[str, str]) -> tuple[str | None, str]:
+def _address(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
     """Base URL (what comes before /responses) and query. Both are settled here, once, from the config alone."""
     params = entry.litellm_params
-    base = params.api_base or next(
-        (environ[name] for name in _BASE_VARIABLES.get(provider, ()) if environ.get(name)),
-        _BASES.get(provider),
-    )
+    base = params.api_base or base_of(provider, environ)
     if base is None:
         return None, ""
     parts = urlsplit(base)
@@ -188,7 +235,7 @@ def _address(entry: ModelEntry, provider: str, environ: Mapping[str, str]) -> tu
     query = parts.query
     if provider == "azure":
         stated = parse_qs(query).get("api-version", [None])[0]
-        version = stated or params.api_version or environ.get("AZURE_API_VERSION") or "preview"
+        version = stated or params.api_version or setting(environ, "AZURE_API_VERSION") or "preview"
         if not path.endswith(("/openai", "/openai/v1")):
             path += "/openai"
         if version in _AZURE_V1_VERSIONS and not path.endswith("/v1"):
@@ -198,9 +245,11 @@ def _address(entry: ModelEntry, provider: str, environ: Mapping[str, str]) -> tu
     return f"{parts.scheme}://{parts.netloc}{path}", query
 
 
-def _headers(entry: ModelEntry, provider: str, environ: Mapping[str, str]) -> dict[str, str]:
+def _headers(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]) -> dict[str, str]:
+    """Its own headers and its credential. A key from the environment only goes to the provider that it is named for."""
     params = entry.litellm_params
-    key = params.api_key.get_secret_value() if params.api_key else environ.get(f"{provider.upper()}_API_KEY")
+    ambient = setting(environ, key_variable(provider)) if provider else None
+    key = params.api_key.get_secret_value() if params.api_key else ambient
     headers = dict(params.extra_headers)
     if key:
         headers |= {"api-key": key} if provider == "azure" else {"Authorization": f"Bearer {key}"}

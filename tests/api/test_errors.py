@@ -419,6 +419,15 @@ async def provider_silent(stage: Stage) -> AsyncIterator[Refusal]:
 ODD_ERROR = {"message": "Your tool is odd.", "type": "teapot_error", "param": "tools[0]", "code": "odd_tool"}
 
 
+async def model_not_served(stage: Stage) -> AsyncIterator[Refusal]:
+    config = impatient(stage.simulator)
+    for entry in config["model_list"]:
+        entry["litellm_params"] = {"model": "homemade/x", "api_key": "sk-never-sent"}
+    async with running_replica(config, stage.store_url) as replica, replica.http() as http:
+        for body in ALL_WAYS:
+            yield await post(http, body)
+
+
 async def provider_refuses(stage: Stage) -> AsyncIterator[Refusal]:
     async with running_script(refusing(422, {"error": ODD_ERROR})) as upstream, stage.alice(upstream.base_url) as http:
         for body in ALL_WAYS:
@@ -628,6 +637,13 @@ ROWS: dict[str, Row] = {
         r"The model 'gpt-5\.2' has as many requests under way as its deployments allow\. Try again later\.",
         deployments_full,
         retry_after=True,
+    ),
+    "Model that the config names, and that can't be served": invalid(
+        400,
+        "model_not_served",
+        "model",
+        r"The model '[\w.-]+' can't be served here: its provider 'homemade' has no address here: .* LiteLLM proxy\.",
+        model_not_served,
     ),
     "Provider refuses": Row((422, "teapot_error", "odd_tool", "tools[0]"), r"Your tool is odd\.", provider_refuses),
     "Provider refuses the credential of its deployment": invalid(
@@ -856,15 +872,6 @@ async def test_a_cached_response_that_can_not_be_continued_fails_and_tells_no_ra
         assert failed["status"] == "failed"
         assert failed["error"]["message"] == f"Previous response with id '{first['id']}' not found."
         assert failed["previous_response_id"] == first["id"]
-
-
-async def test_a_deployment_without_an_address_is_told_like_an_unreachable_one(simulator: str, store_url: str) -> None:
-    config = impatient(simulator)
-    config["model_list"][0]["litellm_params"] = {"model": "homemade/x"}
-    async with running_replica(config, store_url) as replica, replica.http() as http:
-        answer = await post(http, ALL_WAYS[0])
-        assert answer.fields == (502, "server_error", "upstream_unavailable", None)
-        assert "litellm_params.api_base" in answer.message
 
 
 async def test_errors_have_the_same_shape_under_every_prefix_and_method(pollux: Replica) -> None:

@@ -172,6 +172,19 @@ async def test_a_second_ctrl_c_ends_at_once(workers: str, simulator: str, store_
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_hangup_kills_nothing_and_says_that_nothing_is_reloaded(
+    workers: str, simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    async with command(tmp_path, make_config(simulator), store_url, "--workers", workers) as pollux:
+        replica = await pollux.serve(int(workers))
+        os.killpg(pollux.process.pid, signal.SIGHUP)
+        await wait_until(lambda: pollux.logged("SIGHUP is not heeded"), what="it says so")
+        async with replica.http() as http:
+            assert (await http.get("models")).status == 200
+        assert pollux.process.returncode is None
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_start_that_waits_for_its_store_can_be_ended(workers: str, simulator: str, tmp_path: Path) -> None:
     nobody = f"redis://127.0.0.1:{free_port()}"
     async with command(tmp_path, make_config(simulator), nobody, "--workers", workers) as pollux:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.check import describe
+from server.cli import main
 from server.config import parse_config
+from storage import default_directory
 from tests.support.generated import moderate
 
 DEEP = "o4-mini-deep-research"
@@ -42,8 +45,13 @@ def told(**sections: Any) -> str:
     return describe(parse_config(sections, environ={}))
 
 
-def warnings(**sections: Any) -> list[str]:
+def all_warnings(**sections: Any) -> list[str]:
     return [line for line in told(**sections).splitlines() if line.startswith("warning: ")]
+
+
+def warnings(**sections: Any) -> list[str]:
+    """Those about what is legal and surprises; the configs of these tests have no keys."""
+    return [line for line in all_warnings(**sections) if "can't be used" not in line]
 
 
 def test_a_whole_config_is_told() -> None:
@@ -72,11 +80,12 @@ def test_a_whole_config_is_told() -> None:
         "  deployment deep: openai, model o4-mini-deep-research, http://h/v1, credential missing\n"
         "odd\n"
         "  background: native, because polling_via_cache does not list its provider (mystery)\n"
-        "  deployment odd: mystery, model odd, no address: set litellm_params.api_base, or no request can be served, "
-        "credential missing\n"
+        "  deployment odd: mystery, model odd, no address, credential missing\n"
         "short (alias of gpt-5.2)\n"
         "  background: native, because polling_via_cache does not list its provider (none)\n"
         "  deployment main: openai, model gpt-5.2, https://api.openai.com/v1, credential set\n"
+        "warning: model_list.2 (odd) can't be used: its provider 'mystery' has no address here: set "
+        "litellm_params.api_base to an endpoint that serves the Responses API, such as a LiteLLM proxy\n"
         "warning: short is native: aliases and wildcards don't count for a list in polling_via_cache\n"
     )
 
@@ -89,12 +98,13 @@ def test_opaque_ids_are_told() -> None:
 
 def test_an_empty_config_is_told() -> None:
     assert told() == (
-        "store: embedded://\n"
+        f"store: embedded://, in {default_directory()}\n"
         "keys: none, so loopback only\n"
         "cached responses are kept for 3600 s after their end\n"
         "composite ids: published; where LiteLLM is a client of Pollux, set pollux.composite_ids: opaque\n"
         "\n"
         "models: none; add some to model_list\n"
+        "warning: the file says nothing: everything has its default, and there is no model\n"
     )
 
 
@@ -204,7 +214,7 @@ def test_no_secret_in_the_address_of_the_store_is_told(secret: str, scheme: str)
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
-        ("embedded://", "embedded://"),
+        ("embedded://", f"embedded://, in {default_directory()}"),
         ("embedded:///var/lib/pollux", "embedded:///var/lib/pollux"),
         ("redis://host:6379/2", "redis://host:6379/2"),
         ("redis://:p@host:6379/2", "redis://***@host:6379/2"),
@@ -216,3 +226,35 @@ def test_no_secret_in_the_address_of_the_store_is_told(secret: str, scheme: str)
 )
 def test_the_address_of_the_store_stays_recognisable(url: str, shown: str) -> None:
     assert told(pollux={"store": url}).startswith(f"store: {shown}\n")
+
+
+@pytest.mark.parametrize(
+    ("made", "warning"),
+    [
+        (entry("m", "openai/m"), "it has no key: set litellm_params.api_key, or OPENAI_API_KEY"),
+        (entry("m", "claude-sonnet-4-5"), "its provider 'anthropic' has no address here: set litellm_params.api_base"),
+        (entry("m", "azure/m", api_key="k"), "set litellm_params.api_base, or AZURE_API_BASE, to"),
+        (entry("m", "homemade", api_key="k"), "no provider is known for litellm_params.model 'homemade': write it as"),
+        (entry("m", "openai/m", api_key="os.environ/GONE"), "the environment variable GONE is not set"),
+        (entry("m", "openai/m", api_key="k", ssl_verify="/no/such/file"), "is no readable file of certificates"),
+    ],
+)
+def test_what_can_not_be_served_is_a_warning_that_says_what_to_write(made: dict[str, Any], warning: str) -> None:
+    (found,) = all_warnings(model_list=[made])
+    assert found.startswith("warning: model_list.0 (m) can't be used: ")
+    assert warning in found
+
+
+def test_switched_off_certificates_are_warned_of() -> None:
+    (found,) = all_warnings(litellm_settings={"ssl_verify": False})
+    assert "anybody on the way can read what is sent" in found
+
+
+@pytest.mark.parametrize(("text", "strict", "code"), [("", True, 1), ("", False, 0), ("router_settings: {}", True, 0)])
+def test_strict_makes_warnings_an_error(
+    text: str, strict: bool, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    assert main(["check-config", str(file), *(["--strict"] if strict else [])]) == code
+    assert ("warning: " in capsys.readouterr().out) == (text == "")

@@ -176,7 +176,7 @@ def test_a_deployment_may_be_given_an_id(good: str) -> None:
     assert entry.model_info.id == good
 
 
-@pytest.mark.parametrize("bad", ["", "a b", "a;b", "a/b", "ä", "a\n", "a,b"])
+@pytest.mark.parametrize("bad", ["a b", "a;b", "a/b", "ä", "a\nb", "a,b"])
 def test_an_id_that_would_break_composite_ids_is_refused(bad: str) -> None:
     assert refusal(model_list=[{**ENTRY, "model_info": {"id": bad}}]).startswith("model_list.0.model_info.id: ")
 
@@ -215,10 +215,7 @@ def test_the_environment_stands_in_for_any_string() -> None:
         ({"general_settings": {"master_key": "os.environ/GONE"}}, "general_settings.master_key"),
         ({"pollux": {"max_wait_s": "os.environ/GONE"}}, "pollux.max_wait_s"),
         ({"pollux": {"keys": [{"name": "a", "key": "os.environ/GONE"}]}}, "pollux.keys.0.key"),
-        (
-            {"model_list": [{"model_name": "a", "litellm_params": {"model": "m", "api_key": "os.environ/GONE"}}]},
-            "model_list.0.litellm_params.api_key",
-        ),
+        ({"litellm_settings": {"cache_params": {"host": "os.environ/GONE"}}}, "litellm_settings.cache_params.host"),
     ],
 )
 def test_a_variable_that_is_not_set_is_an_error_with_its_path(sections: dict[str, Any], path: str) -> None:
@@ -394,7 +391,7 @@ def test_the_prefix_of_ids_may_be_chosen(prefix: str) -> None:
     assert config_of(pollux={"id_prefix": prefix}).pollux.id_prefix == prefix
 
 
-@pytest.mark.parametrize("prefix", ["", "resp_", "a b", "a/b", "ü_", "a%", "a.b", "{a}"])
+@pytest.mark.parametrize("prefix", ["resp_", "a b", "a/b", "ü_", "a%", "a.b", "{a}"])
 def test_a_prefix_that_would_break_ids_or_urls_is_refused(prefix: str) -> None:
     assert refusal(pollux={"id_prefix": prefix}).startswith("pollux.id_prefix: ")
 
@@ -471,3 +468,48 @@ def test_a_file_that_is_no_mapping_is_refused(file: Path, text: str) -> None:
 def test_a_file_is_utf8_whatever_the_locale(file: Path) -> None:
     file.write_bytes("pollux: {keys: [{name: zoë, key: k}]}".encode())
     assert load_config(file, {}).pollux.keys[0].name == "zoë"
+
+
+def test_all_variables_that_are_not_set_are_told_at_once() -> None:
+    told = refusal(
+        general_settings={"master_key": "os.environ/A"},
+        pollux={"id_secrets": ["os.environ/B"], "store": "os.environ/C", "drain_s": "os.environ/D", "max_wait_s": "x"},
+    )
+    assert all(f"the environment variable {name} is not set" in told for name in "ABCD")
+    assert "pollux.max_wait_s: " in told
+    assert len(told.splitlines()) == 5
+
+
+def test_a_deployment_whose_variable_is_not_set_does_not_hinder_the_start() -> None:
+    params = {
+        "model": "openai/m",
+        "api_key": "os.environ/GONE",
+        "api_base": "os.environ/AWAY",
+        "timeout": "os.environ/T",
+    }
+    config = config_of(model_list=[{"model_name": "a", "litellm_params": params}, ENTRY])
+    assert [entry.unset for entry in config.model_list] == [("GONE", "AWAY", "T"), ()]
+
+
+def test_white_space_around_secrets_and_addresses_is_no_part_of_them() -> None:
+    params = {"model": " openai/m\n", "api_key": "os.environ/KEY", "api_base": " http://h/v1 \n"}
+    config = parse_config(
+        {
+            "model_list": [{"model_name": "a", "litellm_params": params}],
+            "general_settings": {"master_key": "os.environ/KEY"},
+            "pollux": {"keys": [{"name": "bob ", "key": "\tsk-bob\n"}], "id_secrets": ["os.environ/KEY"]},
+            "litellm_settings": {"cache_params": {"type": "redis", "host": "h\n", "password": "os.environ/KEY"}},
+        },
+        environ={"KEY": "sk-1\n"},
+    )
+    found = config.model_list[0].litellm_params
+    assert (found.model, found.api_base) == ("openai/m", "http://h/v1")
+    assert found.api_key is not None
+    assert found.api_key.get_secret_value() == "sk-1"
+    assert config.master_key({}) == "sk-1"
+    assert [key.key.get_secret_value() for key in config.pollux.keys] == ["sk-bob"]
+    assert [secret.get_secret_value() for secret in config.pollux.id_secrets] == ["sk-1"]
+    assert config.store_url({}) == "redis://:sk-1@h:6379/0"
+    assert config_of().master_key({"LITELLM_MASTER_KEY": " sk-2\n"}) == "sk-2"
+    assert config_of().master_key({"LITELLM_MASTER_KEY": " \n"}) is None
+    assert config_of().store_url({"POLLUX_STORE": "redis://h\n"}) == "redis://h"

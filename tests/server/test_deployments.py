@@ -152,7 +152,7 @@ def test_providers_of_a_name_are_those_of_its_own_deployments() -> None:
     ("model", "params", "environ", "url"),
     [
         ("openai/m", {}, {}, "https://api.openai.com/v1/responses"),
-        ("m", {}, {}, "https://api.openai.com/v1/responses"),
+        ("gpt-5.2", {}, {}, "https://api.openai.com/v1/responses"),
         ("openai/m", {}, {"OPENAI_BASE_URL": "http://h/v1"}, "http://h/v1/responses"),
         ("openai/m", {}, {"OPENAI_API_BASE": "http://h/v1"}, "http://h/v1/responses"),
         ("openai/m", {}, {"OPENAI_BASE_URL": ""}, "https://api.openai.com/v1/responses"),

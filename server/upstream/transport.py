@@ -1,0 +1,65 @@
+"""The way to a deployment: through which proxy, and how its certificate is checked.
+
+As the environment says (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`),
+and LiteLLM's `ssl_verify`. aiohttp's own `trust_env` is not used: it would send the logins of a `.netrc` along.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from functools import lru_cache
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from server.sections import ConfigError, setting
+
+Verify = bool | str
+"""True: by the system's authorities; a path: by those in this file; False: not at all."""
+
+
+def proxy_for(url: str) -> str | None:
+    """The proxy that the environment names for a URL.
+
+    Raises:
+        ConfigError: it is of a kind that can't be used
+
+    """
+    parts = urlsplit(url)
+    proxies = getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    if not found or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    proxy = found if "://" in found else f"http://{found}"
+    if urlsplit(proxy).scheme not in ("http", "https"):
+        raise ConfigError(f"the proxy of the environment is {urlsplit(proxy).scheme}://, and only http:// is supported")
+    return proxy
+
+
+def verify_by(stated: Verify | None, environ: Mapping[str, str]) -> Verify:
+    """How certificates are checked: as stated in the config, else by SSL_VERIFY, else by the environment's bundle."""
+    if stated is None:
+        stated = setting(environ, "SSL_VERIFY")
+    if isinstance(stated, str) and stated.lower() in ("true", "false"):
+        stated = stated.lower() == "true"
+    if stated is None or stated is True:
+        # OpenSSL heeds SSL_CERT_FILE by itself.
+        bundle = None if setting(environ, "SSL_CERT_FILE") else setting(environ, "REQUESTS_CA_BUNDLE")
+        return bundle or True
+    return stated
+
+
+@lru_cache(64)
+def tls_of(verify: Verify) -> ssl.SSLContext | bool:
+    """What aiohttp is told about it.
+
+    Raises:
+        ConfigError: the file can't be used
+
+    """
+    if not isinstance(verify, str):
+        return verify
+    try:
+        return ssl.create_default_context(cafile=verify)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"ssl_verify: {verify} is no readable file of certificates") from error
