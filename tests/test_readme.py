@@ -107,8 +107,9 @@ async def test_the_five_minute_start_shows_an_answer_that_grows(place: Place) ->
     assert len(set(texts)) > 10
     assert all(after.startswith(before) for before, after in pairwise(texts))
 
-    in_shell = await place.run("sh", "-ec", place.written_for(examples("Five-minute start", "sh")[2]))
-    assert '"status":"completed"' in in_shell
+    if shutil.which("curl"):
+        in_shell = await place.run("sh", "-ec", place.written_for(examples("Five-minute start", "sh")[2]))
+        assert '"status":"completed"' in in_shell
 
     log = (place.folder / "log").read_text()
     assert "background: cached" in log
