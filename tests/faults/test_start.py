@@ -151,7 +151,8 @@ async def test_beyond_the_hard_limit_clients_are_refused_and_the_jobs_that_were_
     async with command(tmp_path, config, store_url) as pollux:
         replica = await pollux.serve()
         assert "room for 111 clients and 50 jobs (400 open files)" in pollux.logged("listening on")[0]["message"]
-        ids = [await create(replica, f"job {n} [[words=60]] [[delay_ms=50]]") for n in range(50)]
+        ids = [await create(replica, f"job {n} [[words=40]] [[delay_ms=50]]") for n in range(100)]
+        await wait_until(lambda: len(pollux.logged("response started")) >= 50, what="half of them run, the others wait")
         port = urlsplit(replica.url).port
         idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(111)]
         async with aiohttp.ClientSession(replica.url) as http:
@@ -159,6 +160,8 @@ async def test_beyond_the_hard_limit_clients_are_refused_and_the_jobs_that_were_
             assert answer.headers["Retry-After"]
             assert (await refusal(answer)).fields == (503, "server_error", "service_unavailable", None)
         flood = [await asyncio.open_connection("127.0.0.1", port) for _ in range(600)]
+        await wait_until(lambda: len(pollux.logged("response started")) == 100, timeout_s=30, what="all have started")
+        await wait_until(lambda: len(pollux.logged("response ended")) == 100, timeout_s=30, what="all have ended")
         for _, writer in (*idle, *flood):
             writer.close()
         ends = await asyncio.gather(*(state_of(replica, one) for one in ids))

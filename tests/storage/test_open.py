@@ -201,14 +201,17 @@ async def test_that_a_store_is_waited_for_is_said_ever_more_seldom(
 ) -> None:
     monkeypatch.setattr(opening, "ASK_EVERY_S", 0.01)
     monkeypatch.setattr(opening, "FIRST_SILENCE_S", 0.05)
-    with pytest.raises(StoreUnavailable):
-        async with open_store("unix:///nowhere/redis.sock", patience_s=1):
-            pass
+
+    async def nobody() -> tuple[int, bytes]:
+        raise StoreUnavailable("nobody answers")
+
+    with pytest.raises(StoreUnavailable, match="no store answers at there: nobody answers"):
+        await opening._waited_for("there", nobody, patience_s=1)
     said = [record.created for record in caplog.records if "waiting for the store" in record.message]
     gaps = [after - before for before, after in pairwise(said)]
     assert gaps
     assert all(gap > 0.045 * 2**number for number, gap in enumerate(gaps))
-    assert caplog.messages[0].startswith("waiting for the store at unix:")
+    assert caplog.messages[0] == "waiting for the store at there, for 0 s so far: nobody answers"
 
 
 async def test_a_store_that_is_full_can_be_opened_if_it_was_before(store_url: str, admin: redis.Redis) -> None:
