@@ -7,6 +7,7 @@ get what is left.
 
 from __future__ import annotations
 
+import math
 import resource
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ MOST_FILES_OF_MACOS = 10_240
 """Where the hard limit says "unlimited", macOS grants this to everybody."""
 OF_THE_PROCESS = 128
 """The store's connections (34, on a cluster for each node), its locks, the event loop, logs, libraries."""
-FILES_OF_A_CLIENT = 2
-"""Its own connection, and one to a provider, where its request is passed on."""
+FOR_PROVIDERS = 1 / 4
+"""Of what is left for clients: some of their requests are passed on, by a connection to a provider. Waits need none."""
 FEWEST_CLIENTS = 64
 """With room for fewer nothing could be served."""
 
@@ -35,7 +36,7 @@ class OpenFiles:
     @property
     def clients(self) -> int:
         """How many clients there is room for beside all that."""
-        return (self.limit - self.jobs - OF_THE_PROCESS) // FILES_OF_A_CLIENT
+        return int((self.limit - self.jobs - OF_THE_PROCESS) * (1 - FOR_PROVIDERS))
 
     def __str__(self) -> str:
         return f"{self.clients} clients and {self.jobs} jobs ({self.limit} open files)"
@@ -49,7 +50,7 @@ class OpenFiles:
         """
         if self.clients >= FEWEST_CLIENTS:
             return
-        others = OF_THE_PROCESS + FEWEST_CLIENTS * FILES_OF_A_CLIENT
+        others = OF_THE_PROCESS + math.ceil(FEWEST_CLIENTS / (1 - FOR_PROVIDERS))
         least = f", or set pollux.worker_concurrency to {self.limit - others} or less" if self.limit > others else ""
         raise ConfigError(
             f"a process may open {self.limit} files here, but {self.jobs} jobs at once (pollux.worker_concurrency) and "

@@ -84,13 +84,13 @@ async def test_a_store_that_can_never_be_used_ends_the_start(simulator: str, tmp
 
 
 def test_a_process_that_has_room_for_its_jobs_and_some_clients_may_start() -> None:
-    OpenFiles(limit=1000 + 128 + 2 * 64, jobs=1000).check()
-    assert OpenFiles(limit=65_536, jobs=1000).clients == 32_204
+    OpenFiles(limit=1000 + 128 + 86, jobs=1000).check()
+    assert OpenFiles(limit=65_536, jobs=1000).clients == 48_306
 
 
 @pytest.mark.parametrize(
     ("limit", "jobs", "advice"),
-    [(1024, 1000, "to 768 or less"), (1255, 1000, "to 999 or less"), (200, 10, "--ulimit nofile= in Docker)")],
+    [(1024, 1000, "to 810 or less"), (1213, 1000, "to 999 or less"), (200, 10, "--ulimit nofile= in Docker)")],
 )
 def test_a_process_whose_jobs_would_take_all_files_is_told_what_to_do(limit: int, jobs: int, advice: str) -> None:
     with pytest.raises(ConfigError, match=f"may open {limit} files here, but {jobs} jobs at once") as refused:
@@ -150,11 +150,11 @@ async def test_beyond_the_hard_limit_clients_are_refused_and_the_jobs_that_were_
     config = make_config(simulator, worker_concurrency=50)
     async with command(tmp_path, config, store_url) as pollux:
         replica = await pollux.serve()
-        assert "room for 111 clients and 50 jobs (400 open files)" in pollux.logged("listening on")[0]["message"]
+        assert "room for 166 clients and 50 jobs (400 open files)" in pollux.logged("listening on")[0]["message"]
         ids = [await create(replica, f"job {n} [[words=40]] [[delay_ms=50]]") for n in range(100)]
         await wait_until(lambda: len(pollux.logged("response started")) >= 50, what="half of them run, the others wait")
         port = urlsplit(replica.url).port
-        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(111)]
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(166)]
         async with aiohttp.ClientSession(replica.url) as http:
             answer = await http.get("/livez")
             assert answer.headers["Retry-After"]
