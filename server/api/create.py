@@ -16,6 +16,7 @@ from server.api.stream import stream_record
 from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable
 from server.jobs.submit import Submission, Submitted
 from server.protocol import jsontext
+from server.protocol.redaction import Secrets
 from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
 from server.protocol.routing import Mode, decide
 from server.upstream.client import Call
@@ -100,10 +101,12 @@ async def _forward(
     model = context.deployments.canonical(create.model)
     previous = route.previous.provider_id or None
 
+    secrets = Secrets(create.body)
+
     def target_for(deployment: Deployment) -> Target:
         rewriter = new_rewriter(context, principal_of(request), deployment)
         _name_previous(rewriter, create, route)
-        rewriter.fill_from = create.body
+        rewriter.fill_from, rewriter.secrets = create.body, secrets
         owner = principal_of(request).name
         sent = context.affinity.unmarked(create.body, deployment, owner) if create.marked else create.body
         body = forwarded_body(sent, deployment.model_for(model), previous)

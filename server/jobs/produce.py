@@ -21,6 +21,7 @@ from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure
 from server.protocol.lifecycle import Status
 from server.protocol.litellm_fields import wishes_in
 from server.protocol.marks import is_marked
+from server.protocol.redaction import Secrets
 from server.protocol.requests import job_body
 from server.protocol.snapshot import Identity
 from server.protocol.sse import EventTooLong, SseParser
@@ -220,7 +221,7 @@ class Producer:
                         journal.note(upstream_last=str(run.upstream_last))
                     if intake.base is not None and not noted:
                         noted = True
-                        await self._note_beginning(run, intake.base, journal)
+                        await self._note_beginning(run, intake.base, intake.secrets, journal)
                     for frame in frames:
                         journal.add(frame, urgent=first)
                     if intake.ending is not None:
@@ -231,14 +232,14 @@ class Producer:
             return failure("server_error", f"The provider broke the protocol: {error}.")
         return intake.end() if intake.failed else None
 
-    async def _note_beginning(self, run: _Run, base: dict[str, object], journal: Journal) -> None:
+    async def _note_beginning(self, run: _Run, base: dict[str, object], secrets: Secrets, journal: Journal) -> None:
         """Store whose run this is, at once: from here on it can be resumed, continued and cancelled."""
         provider_id = base.get("id")
         run.provider_id = provider_id if isinstance(provider_id, str) else ""
         fields: dict[str, str | bytes] = {
             "deployment": run.deployment.id,
             "provider_id": run.provider_id,
-            "base": jsontext.dumps(base),
+            "base": secrets.hidden_in(jsontext.dumps(base)),
         }
         if not run.resumable:
             journal.set(**fields)

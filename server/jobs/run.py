@@ -20,6 +20,7 @@ from server.protocol.inplace import SHORTEST_DISTINCT
 from server.protocol.intake import Ending, failure
 from server.protocol.lifecycle import Status, terminal_event
 from server.protocol.reasons import without_secrets
+from server.protocol.redaction import Secrets
 from server.protocol.requests import parse_object
 from server.protocol.snapshot import Identity, response_object
 from storage import Lease, Outcome, Reading, Store, StoreFull, Verdict
@@ -94,11 +95,15 @@ class Runner:
         final = response_object(
             who, ending.status, upstream, output=output, error=ending.error, ended_at=int(time.time())
         )
+        secrets = Secrets(who.request)
         if final["error"] is not None:
             known = ((raw_id, who.id), (journal.lease.previous, who.request.get("previous_response_id")))
-            final["error"]["message"] = _without_raw_ids(final["error"]["message"], known)
-        snapshot = dumps(final)
-        told = dumps({**final, "output": []}) if ending.status is Status.CANCELLED else snapshot
+            message = _without_raw_ids(final["error"]["message"], known)
+            final["error"]["message"] = secrets.hidden_in_text(message)
+        snapshot = secrets.hidden_in(dumps(final))
+        told = snapshot
+        if ending.status is Status.CANCELLED:
+            told = secrets.hidden_in(dumps({**final, "output": []}))
         frame = splice_lifecycle(terminal_event(ending.status), journal.next_number, told)
         await journal.finish(frame, ending.status, snapshot, abandon=not ending.by_provider)
         if final["error"] is not None:

@@ -13,6 +13,7 @@ from server.protocol import jsontext
 from server.protocol.litellm_fields import NOTHING, Wishes, is_litellms, wishes_in
 from server.protocol.marks import is_marked
 from server.protocol.nesting import is_too_deep
+from server.protocol.redaction import shown_tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,8 @@ def _item(item: dict[str, Any], seed: str) -> dict[str, Any]:
     prefix = "msg" if kind == "message" else kind.split("_")[0]
     derived = f"{prefix}_{hashlib.sha256(seed.encode()).hexdigest()[:48]}"
     normalised = {"type": kind, "id": item.get("id") or derived, **_without_null_id(item)}
+    if isinstance(tools := item.get("tools"), list):
+        normalised["tools"] = shown_tools(tools)
     if kind == "message":
         normalised.setdefault("status", "completed")
         normalised["content"] = _content(item.get("role"), item.get("content"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.protocol.lifecycle import Status
+from server.protocol.redaction import shown_tools
 
 DEFAULTS: dict[str, Any] = {
     "output": [],
@@ -117,7 +118,7 @@ def _tools(tools: Any) -> Any:
         {**tool, **{key: tool.get(key, value) for key, value in missing.items()}}
         if isinstance(tool, dict) and tool.get("type") == "function"
         else tool
-        for tool in tools
+        for tool in shown_tools(tools)
     ]
 
 

@@ -15,6 +15,7 @@ from server.errors import PolluxError, UpstreamUnavailable
 from server.protocol import jsontext
 from server.protocol.ids import COMPOSITE_PREFIX, CompositeId, new_composite, owner_tag
 from server.protocol.inplace import SHORTEST_DISTINCT, parsed, put
+from server.protocol.redaction import NO_SECRETS, Secrets, shown_tools
 from server.protocol.snapshot import fill_foreign
 from server.protocol.sse import ServerEvent, encode_frame
 from server.upstream.affinity import Marker
@@ -41,6 +42,8 @@ class Rewriter:
     """The form of the ids that are made."""
     fill_from: dict[str, Any] = field(default_factory=dict)
     """The request's body, for deployments with `fill_missing`."""
+    secrets: Secrets = NO_SECRETS
+    """Those of the request's tools, which no answer may show."""
     status: str = ""
     """Of the response that was rewritten last."""
     is_json: bool = False
@@ -74,6 +77,9 @@ class Rewriter:
             UpstreamUnavailable: it names a response by an id that no URL could carry
 
         """
+        return self.secrets.hidden_in(self._json(raw))
+
+    def _json(self, raw: bytes) -> bytes:
         found = parsed(self.marker.mark(raw))
         self.is_json = found is not None
         if found is None:
@@ -90,7 +96,10 @@ class Rewriter:
             UpstreamUnavailable: it names a response by an id that no URL could carry
 
         """
-        event = self.marker.event(event)
+        made = self._event(self.marker.event(event))
+        return self.secrets.hidden_in(made) if self.secrets else made
+
+    def _event(self, event: ServerEvent) -> bytes:
         if b'"response' not in event.data and b'"error"' not in event.data:
             return event.raw
         found = parsed(event.data)
@@ -109,12 +118,15 @@ class Rewriter:
 
     def error(self, error: PolluxError) -> PolluxError:
         """The same error, its message without raw ids."""
-        error.message = self._in_text(error.message)
+        error.message = self.secrets.hidden_in_text(self._in_text(error.message))
         return error
 
     def _response(self, raw: bytes, body: dict[str, Any], response: dict[str, Any]) -> bytes:
         if self.deployment.fill_missing and response.get("object") == "response" and "status" in response:
             fill_foreign(response, self.fill_from)
+            raw = jsontext.dumps(body)
+        if isinstance(tools := response.get("tools"), list) and (shown := shown_tools(tools)) != tools:
+            response["tools"] = shown
             raw = jsontext.dumps(body)
         for name in ("id", "previous_response_id"):
             value = response.get(name)

@@ -1,0 +1,119 @@
+"""Secrets of tools: they go to the provider with the request, and are shown nowhere else.
+
+OpenAI takes an MCP tool's `authorization` and `headers`, and what of its `server_url` names more than a server, and
+shows none of them again; nor the values of a container's `domain_secrets`. Here the rule is the name of a key, so that
+the tools of tomorrow are covered: whatever is called a token, a secret, a password or the like is null where a tool is
+shown. JSON schemas are left alone, where such a name is that of a parameter.
+
+A provider may echo a secret anywhere (a weak one in its objects, any in the message of an error). So what it sends in
+answer to a request with secrets is searched for them too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from server.protocol import jsontext
+
+HIDDEN = "***"
+SHORTEST_SECRET = 8
+"""Characters. A shorter text may occur by chance: it is hidden where it stands in a tool, and not searched for."""
+
+_SECRET = re.compile(
+    r"(.*[_-])?(authorization|headers|cookies?|(api|access|private)[_-]?key|tokens?|secrets?|passwords?|passphrase"
+    r"|credentials?|bearer)",
+    re.IGNORECASE,
+)
+_LIST_OF_SECRETS = "domain_secrets"
+_SCHEMAS = frozenset({"parameters", "input_schema", "output_schema", "schema", "format", "filters"})
+_URL = re.compile(r"(.*_)?url", re.IGNORECASE)
+
+
+def shown_tools(tools: list[Any]) -> list[Any]:
+    """The tools as they may be shown; those without secrets are the same objects."""
+    return [_shown(tool) if isinstance(tool, dict) and tool.get("type") != "function" else tool for tool in tools]
+
+
+def _shown(value: Any, name: str = "") -> Any:
+    if isinstance(value, dict):
+        if name in _SCHEMAS:
+            return value
+        return {key: None if _hides(name, key) else _shown(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_shown(inner, name) for inner in value]
+    return _place_of(value) if isinstance(value, str) and _URL.fullmatch(name) else value
+
+
+def _place_of(url: str) -> str:
+    """The server of a URL: what else stands in one may be a key to it."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme and parts.netloc else HIDDEN
+
+
+class Secrets:
+    """The secrets of one request, to be hidden in whatever is said about it."""
+
+    def __init__(self, body: dict[str, Any]) -> None:
+        found = {secret for tools in _tools_in(body) for tool in tools for secret in _secrets_in(tool)}
+        # The longest first: one may be a part of another.
+        self._texts = sorted((text for text in found if len(text) >= SHORTEST_SECRET), key=len, reverse=True)
+        self._bytes = [jsontext.dumps(text)[1:-1] for text in self._texts]
+
+    def __bool__(self) -> bool:
+        return bool(self._texts)
+
+    def hidden_in(self, data: bytes) -> bytes:
+        """JSON text with the secrets replaced."""
+        for secret in self._bytes:
+            if secret in data:
+                data = data.replace(secret, HIDDEN.encode())
+        return data
+
+    def hidden_in_text(self, text: str) -> str:
+        for secret in self._texts:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+
+def _tools_in(body: dict[str, Any]) -> Iterator[list[Any]]:
+    """The lists of tools in a request: its own, and those that its input brings along."""
+    given = body.get("input")
+    for holder in (body, *(given if isinstance(given, list) else ())):
+        if isinstance(holder, dict) and isinstance(tools := holder.get("tools"), list):
+            yield tools
+
+
+def _secrets_in(value: Any, name: str = "", *, secret: bool = False) -> Iterator[str]:
+    if isinstance(value, dict):
+        if name in _SCHEMAS or value.get("type") == "function":
+            return
+        for key, inner in value.items():
+            yield from _secrets_in(inner, key, secret=secret or _hides(name, key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _secrets_in(inner, name, secret=secret)
+    elif isinstance(value, str):
+        if secret:
+            yield value
+            yield from value.split(" ", 1)[1:]  # behind `Bearer `
+        elif _URL.fullmatch(name):
+            yield from _secrets_of_url(value)
+
+
+def _hides(holder: str, name: str) -> bool:
+    """Whether what stands under this name, in what stands under that, is a secret."""
+    if holder == _LIST_OF_SECRETS:
+        return name == "value"
+    return name != _LIST_OF_SECRETS and _SECRET.fullmatch(name) is not None
+
+
+def _secrets_of_url(url: str) -> Iterator[str]:
+    parts = urlsplit(url)
+    login = parts.netloc.rpartition("@")[0]
+    yield from (part for part in (login, parts.path.lstrip("/"), parts.query, parts.fragment) if part)
+
+
+NO_SECRETS = Secrets({})
