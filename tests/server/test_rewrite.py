@@ -150,6 +150,13 @@ def test_an_id_that_no_url_can_carry_is_refused(raw_id: str) -> None:
     assert orjson.loads(known) == {"id": "known"}
 
 
+def test_who_polls_for_hours_does_not_remember_an_id_an_answer() -> None:
+    one = rewriter(subject="known")
+    for number in range(3):
+        assert orjson.loads(one.again().json(orjson.dumps({"id": f"{RAW}{number}"}))) == {"id": "known"}
+    assert one.public_ids == {}
+
+
 def test_an_answer_is_about_one_response_whatever_ids_it_gives_it() -> None:
     """LiteLLM as an upstream encrypts its ids anew for each answer, and once did so for each event."""
     one = rewriter()
