@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from tests.conftest import plain_url
-from tests.support.replica import CACHED, Replica, create, make_config, running_replica, with_output
+from tests.support.replica import CACHED, Replica, create, ended, make_config, running_replica, with_output
 from tests.support.sse import events_of
 from tests.support.upstreams import seen_by
 from tests.support.waiting import wait_until
@@ -176,7 +176,7 @@ async def test_an_upstream_that_breaks_while_the_store_is_away_fails_its_respons
         os.kill(pid, signal.SIGSTOP)
         await asyncio.sleep(1.5)  # the provider's connection breaks meanwhile
         os.kill(pid, signal.SIGCONT)
-        response = await (await http.get(f"responses/{response_id}?wait=20")).json()
+        response = await ended(http, response_id)
     assert (response["status"], response["error"]["code"]) == ("failed", "server_error")
     assert "half" in str(response["output"])
     assert response["model"] == CACHED
