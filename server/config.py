@@ -92,6 +92,9 @@ class Pollux(_Ours):
         [], description="Origins whose pages may call from a browser, such as https://app.example; `*` for all."
     )
     max_wait_s: float = Field(55, ge=0, description="The longest wait; load balancers cut at 60 s.")
+    max_hold_s: float = Field(
+        900, ge=0, description="The longest wait at all: beyond max_wait_s white space keeps the connection alive."
+    )
     max_run_s: float = Field(3600, gt=0, description="A run longer than this fails with `timeout`.")
     max_age_s: float = Field(86400, gt=0, description="A job older than this fails instead of running.")
     stream_timeout_s: float = Field(600, gt=0, description="Silence of an upstream after which it is given up.")

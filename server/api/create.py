@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from server.api.answers import UNFINISHED, status_in
+from server.api.answers import UNFINISHED, response_answer, status_in
 from server.api.body import read_body
 from server.api.context import REQUEST_ID, Context, context_of, principal_of
 from server.api.headers import client_headers, forwarded_headers
+from server.api.hold import State
 from server.api.query import Wait, wait_of
 from server.api.references import Route, find_foreign, may_use, new_rewriter, route_of
-from server.api.relay import Target, foreign_answer, relay
-from server.api.retrieve import answer_record, view_answer, wait_foreign
+from server.api.relay import Target, relay
+from server.api.retrieve import answer_foreign, answer_record, state_of
 from server.api.stream import stream_record
 from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable
 from server.jobs.submit import Submission, Submitted
+from server.jobs.view import View, etag_at
 from server.protocol import jsontext
+from server.protocol.lifecycle import LAST_OPENING
 from server.protocol.redaction import Secrets
 from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
 from server.protocol.routing import Mode, decide
@@ -58,8 +61,27 @@ async def _create_cached(
     if create.stream:
         return await stream_record(request, submitted.id, after=-1)
     if submitted.view is not None and not wait.seconds:
-        return view_answer(request, submitted.view, Wait(wait.seconds))
-    return await answer_record(request, submitted.id, Wait(wait.seconds))
+        state = state_of(submitted.view)
+        return response_answer(request, state.body, etag=state.etag, status=state.status, wait=Wait(wait.seconds))
+    return await answer_record(request, submitted.id, Wait(wait.seconds), _without_partial_output)
+
+
+def _without_partial_output(view: View) -> State:
+    """What a create answers of a response that has not ended: frameworks would take a partial output for the whole.
+
+    Its tag is that of the state in which the output was empty, so that a GET with this tag gets what there is since.
+    """
+    if view.record.terminal:
+        return state_of(view)
+    started = view.record.cursor._replace(last=min(view.record.cursor.last, LAST_OPENING))
+    return State(_emptied(view.body), etag_at(started), view.record.status)
+
+
+def _emptied(body: bytes) -> bytes:
+    """The object of an unfinished response with no output."""
+    if status_in(body) not in UNFINISHED:
+        return body
+    return jsontext.dumps({**jsontext.loads(body), "output": []})
 
 
 async def _submit(request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment]) -> Submitted:
@@ -132,7 +154,7 @@ def _name_previous(rewriter: Rewriter, create: CreateRequest, route: Route) -> N
 
 async def _wait_native(
     request: web.Request, created: web.Response, wait: Wait, create: CreateRequest, route: Route
-) -> web.Response:
+) -> web.StreamResponse:
     """Hold the answer to a native create until the response has ended, or the time is over."""
     body = created.body if isinstance(created.body, bytes) else b""
     if status_in(body) not in UNFINISHED:
@@ -144,4 +166,4 @@ async def _wait_native(
     if foreign is None:
         return created
     _name_previous(foreign.rewriter, create, route)
-    return foreign_answer(request, await wait_foreign(request, foreign, wait, body), wait)
+    return await answer_foreign(request, foreign, wait, body, _emptied)

@@ -9,7 +9,8 @@ import aiohttp
 from aiohttp import web
 
 from server.api.context import context_of
-from server.api.sse import HEARTBEAT_S, SseStream, StreamAborted
+from server.api.outflow import StreamAborted
+from server.api.sse import HEARTBEAT_S, SseStream
 from server.errors import PolluxError, UpstreamRefusal
 from server.protocol.events import MalformedEvent, is_transport, parse_event
 from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS

@@ -9,7 +9,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from server.api.context import context_of
 from server.errors import BadRequest, InvalidType, InvalidValue
@@ -122,11 +122,20 @@ def wait_of(request: web.Request) -> Wait:
     seconds = _wait_parameter(request)
     if seconds is None:
         seconds = _preferred_wait(request)
-    granted = None if seconds is None else min(seconds, context_of(request).config.pollux.max_wait_s)
     after, if_none_match = request.query.get("after"), request.headers.getall("If-None-Match", ())
+    conditional = after is not None or bool(if_none_match)
+    granted = None if seconds is None else min(seconds, _longest_wait(request, conditional=conditional))
     if after is not None:
         return Wait(granted, _tags([after]))
     return Wait(granted, _tags(if_none_match), quiet=bool(if_none_match))
+
+
+def _longest_wait(request: web.Request, *, conditional: bool) -> float:
+    """Beyond `max_wait_s` an answer is held, see `hold.py`: it then begins before its status and its tag are known."""
+    ours = context_of(request).config.pollux
+    if conditional or request.version < HttpVersion11:
+        return ours.max_wait_s
+    return max(ours.max_wait_s, ours.max_hold_s)
 
 
 def _wait_parameter(request: web.Request) -> float | None:

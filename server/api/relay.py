@@ -9,10 +9,9 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from server.api.answers import body_etag, response_answer, status_in
+from server.api.answers import body_etag, response_answer
 from server.api.context import REQUEST_ID, context_of
 from server.api.forward import OPENING_PATIENCE_S, forward_stream
-from server.api.query import Wait
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable, shown
 from server.protocol.reasons import without_secrets
 from server.upstream.answer import EVENT_STREAM, Answer
@@ -138,8 +137,3 @@ async def fetch(request: web.Request, target: Target) -> bytes:
             return await _body_of(request, answer, target._replace(rewriter=rewriter))
     except PolluxError as error:
         raise rewriter.error(error) from error
-
-
-def foreign_answer(request: web.Request, body: bytes, wait: Wait) -> web.Response:
-    """A provider's Response object as the answer to a GET or POST that may have waited."""
-    return response_answer(request, body, etag=body_etag(body), status=status_in(body), wait=wait)

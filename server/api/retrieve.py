@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing
 from itertools import chain, repeat
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from server.api.answers import UNFINISHED, body_etag, response_answer, status_in
+from server.api.answers import UNFINISHED, body_etag, status_in
 from server.api.context import context_of
 from server.api.headers import client_headers
+from server.api.hold import State, answer_after
 from server.api.query import Wait, flag, includes, integer, wait_of
 from server.api.references import Foreign, named_response
-from server.api.relay import Target, fetch, foreign_answer, relay
+from server.api.relay import Target, fetch, relay
 from server.api.stream import stream_record
 from server.errors import BadRequest, ResponseNotFound
 from server.jobs.view import View, etag_of
 from server.upstream.client import Call
 from storage import Record
+
+
+def state_of(view: View) -> State:
+    return State(view.body, view.etag, view.record.status)
 
 
 async def retrieve_response(request: web.Request) -> web.StreamResponse:
@@ -31,28 +37,42 @@ async def retrieve_response(request: web.Request) -> web.StreamResponse:
         return await answer_record(request, found.id, wait_of(request))
     if streamed:
         return await _stream_foreign(request, found)
-    wait = wait_of(request)
-    body = await fetch(request, _target(request, found))
-    return foreign_answer(request, await wait_foreign(request, found, wait, body), wait)
+    return await answer_foreign(request, found, wait_of(request), await fetch(request, _target(request, found)))
 
 
-async def answer_record(request: web.Request, response_id: str, wait: Wait) -> web.Response:
-    """The object of a cached response, after the wait that was asked for.
+async def answer_record(
+    request: web.Request, response_id: str, wait: Wait, shown: Callable[[View], State] = state_of
+) -> web.StreamResponse:
+    """The object of a cached response, as it is `shown`, after the wait that was asked for.
 
     Raises:
         ResponseNotFound: also when it vanishes while somebody waits
         StoreUnavailable
 
     """
-    view = await _waited_for(request, response_id, wait) if wait.seconds else None
-    view = view or await context_of(request).views.view(response_id)
-    if view is None:
-        raise ResponseNotFound(response_id)
-    return view_answer(request, view, wait)
+
+    async def look(seconds: float) -> State:
+        view = await _waited_for(request, response_id, Wait(seconds, wait.known)) if seconds else None
+        view = view or await context_of(request).views.view(response_id)
+        if view is None:
+            raise ResponseNotFound(response_id)
+        return shown(view)
+
+    return await answer_after(request, wait, look)
 
 
-def view_answer(request: web.Request, view: View, wait: Wait) -> web.Response:
-    return response_answer(request, view.body, etag=view.etag, status=view.record.status, wait=wait)
+async def answer_foreign(
+    request: web.Request, found: Foreign, wait: Wait, body: bytes, shown: Callable[[bytes], bytes] = bytes
+) -> web.StreamResponse:
+    """The object of a native response after the wait; `body` is what is known of it."""
+    newest = body
+
+    async def look(seconds: float) -> State:
+        nonlocal newest
+        newest = await _wait_foreign(request, found, Wait(seconds, wait.known), newest)
+        return State(shown(newest), body_etag(newest), status_in(newest))
+
+    return await answer_after(request, wait, look)
 
 
 async def _waited_for(request: web.Request, response_id: str, wait: Wait) -> View | None:
@@ -105,7 +125,7 @@ async def _stream_foreign(request: web.Request, found: Foreign) -> web.StreamRes
     )
 
 
-async def wait_foreign(request: web.Request, found: Foreign, wait: Wait, body: bytes) -> bytes:
+async def _wait_foreign(request: web.Request, found: Foreign, wait: Wait, body: bytes) -> bytes:
     """The state of a native response after the wait, beginning with what is known of it."""
 
     def done(newest: bytes) -> bool:

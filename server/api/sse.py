@@ -1,4 +1,4 @@
-"""A stream of server-sent events to one client: its headers, its deadline for writing, and its two ways to end."""
+"""A stream of server-sent events to one client."""
 
 from __future__ import annotations
 
@@ -7,86 +7,23 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from server.api.outflow import Outflow
 from server.protocol.sse import HEARTBEAT
 
 HEARTBEAT_S = 15.0
 """After this much silence a comment is sent: proxies cut idle connections at 30 or 60 s."""
-WRITE_TIMEOUT_S = 30.0
-"""A client that takes nothing for so long is cut off; the stream can be resumed."""
-SMALL_BYTES = 16 * 1024
-"""Well below what a transport takes before it asks to wait (64 KB)."""
+
+_HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
 
 
-class StreamAborted(Exception):
-    """The connection was dropped: nothing more can be sent."""
-
-
-class SseStream:
-    """Open until `end` or `abort`."""
+class SseStream(Outflow):
+    """Ended cleanly only behind the terminal event: SDKs take any clean end for the normal one."""
 
     def __init__(self, request: web.Request, headers: Mapping[str, str] | None = None) -> None:
-        self._request = request
-        self.response = web.StreamResponse(
-            headers={
-                **(headers or {}),
-                "Content-Type": "text/event-stream; charset=utf-8",
-                "Cache-Control": "no-cache",
-                "X-Accel-Buffering": "no",
-            }
-        )
-        self._wrote_at = 0.0
-
-    async def start(self) -> None:
-        """Send the headers.
-
-        Raises:
-            StreamAborted: the client is gone
-        """
-        try:
-            await self.response.prepare(self._request)
-        except ConnectionError as error:
-            raise StreamAborted from error
-        self._wrote_at = asyncio.get_running_loop().time()
-
-    async def write(self, data: bytes) -> None:
-        """Send; returns when it is on its way.
-
-        Raises:
-            StreamAborted: the client is gone, or too slow
-
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            if self._has_room(len(data)):
-                await self.response.write(data)
-            else:
-                async with asyncio.timeout(WRITE_TIMEOUT_S):
-                    await self.response.write(data)
-        except (TimeoutError, ConnectionError) as error:
-            self.abort()
-            raise StreamAborted from error
-        self._wrote_at = loop.time()
-
-    def _has_room(self, size: int) -> bool:
-        """Whether a write of so many bytes can't have to wait: it then needs no timer, which costs a third of it."""
-        transport = self._request.transport
-        return size < SMALL_BYTES and transport is not None and transport.get_write_buffer_size() == 0
+        super().__init__(request, {**(headers or {}), **_HEADERS})
 
     async def heartbeat(self) -> None:
         """Send a comment if it has been silent for `HEARTBEAT_S`."""
         # A little less, because the timers that lead here fire a little early.
         if asyncio.get_running_loop().time() - self._wrote_at > HEARTBEAT_S - 0.5:
             await self.write(HEARTBEAT)
-
-    async def end(self) -> None:
-        """The clean end: only after the terminal event."""
-        try:
-            async with asyncio.timeout(WRITE_TIMEOUT_S):
-                await self.response.write_eof()
-        except (TimeoutError, ConnectionError):
-            self.abort()
-
-    def abort(self) -> None:
-        """Drop the connection without the last chunk: ended cleanly, SDKs would take it for the normal end."""
-        if self._request.transport is not None:
-            self._request.transport.abort()

@@ -8,7 +8,8 @@ from contextlib import aclosing
 from aiohttp import web
 
 from server.api.context import context_of
-from server.api.sse import HEARTBEAT_S, SseStream, StreamAborted
+from server.api.outflow import StreamAborted
+from server.api.sse import HEARTBEAT_S, SseStream
 from server.errors import ResponseNotFound
 from server.jobs.view import bytes_after, frames_after
 from server.protocol.events import strip_obfuscation

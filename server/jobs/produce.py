@@ -18,7 +18,7 @@ from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
 from server.jobs.journal import Journal, Lost, Unservable
 from server.protocol import jsontext
 from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
-from server.protocol.lifecycle import Status
+from server.protocol.lifecycle import LAST_OPENING, Status
 from server.protocol.litellm_fields import wishes_in
 from server.protocol.marks import is_marked
 from server.protocol.redaction import Secrets
@@ -36,8 +36,6 @@ from storage import Lease, Store, Verdict
 log = logging.getLogger("pollux.jobs")
 
 
-LAST_OPENING = 2
-"""The number of the last lifecycle event: whatever is beyond it came from a provider."""
 FIRST_POLL_S, LONGEST_POLL_S = 1.0, 5.0
 UNFINISHED = ("queued", "in_progress")
 

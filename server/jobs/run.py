@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from server.errors import shown
 from server.jobs.committer import Committer
 from server.jobs.journal import Journal, Lost, StoreGone, Unservable
-from server.jobs.produce import LAST_OPENING, Producer
+from server.jobs.produce import Producer
 from server.jobs.view import fold_log
 from server.protocol import jsontext
 from server.protocol.events import splice_lifecycle
 from server.protocol.fold import dumps
 from server.protocol.inplace import SHORTEST_DISTINCT
 from server.protocol.intake import Ending, failure
-from server.protocol.lifecycle import Status, terminal_event
+from server.protocol.lifecycle import LAST_OPENING, Status, terminal_event
 from server.protocol.reasons import without_secrets
 from server.protocol.redaction import Secrets
 from server.protocol.requests import parse_object

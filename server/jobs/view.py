@@ -40,7 +40,11 @@ class View:
 
 def etag_of(record: Record) -> str:
     """Opaque; every event, every status and every rerun makes another one."""
-    return f'"{record.cursor.epoch}.{record.cursor.last}"'
+    return etag_at(record.cursor)
+
+
+def etag_at(cursor: Cursor) -> str:
+    return f'"{cursor.epoch}.{cursor.last}"'
 
 
 class LogFold:

@@ -27,6 +27,9 @@ class Status(StrEnum):
 OPENING = ("response.created", "response.queued", "response.in_progress")
 """Events 0, 1 and 2 of every log. An upstream's own are never logged."""
 
+LAST_OPENING = len(OPENING) - 1
+"""The number of the last of them: whatever is beyond it came from a provider."""
+
 TERMINAL_EVENTS = {
     "response.completed": Status.COMPLETED,
     "response.failed": Status.FAILED,

@@ -566,7 +566,6 @@ async def test_a_clients_credentials_never_reach_the_provider(pollux: Replica, u
 
 async def test_of_a_clients_headers_only_the_known_ones_are_forwarded(pollux: Replica, upstream: Upstream) -> None:
     forwarded = {
-        "Idempotency-Key": "one",
         "OpenAI-Beta": "responses=v1",
         "X-Client-Request-Id": "mine",
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from openai import AsyncOpenAI
 
-from server.api import sse
+from server.api import outflow
 from tests.support.replica import CACHED, NATIVE, Replica, create, make_config, running_replica
 from tests.support.sse import events_of, read_stream
 from tests.support.upstreams import running_script
@@ -146,7 +146,7 @@ async def test_a_client_that_hangs_up_is_no_event_to_the_job(pollux: Replica) ->
 async def test_a_reader_that_takes_nothing_is_cut_off_and_nobody_else_notices(
     pollux: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "WRITE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(outflow, "WRITE_TIMEOUT_S", 0.5)
     response_id = await create(pollux, "[[words=40000]]", stream=True)
     async with pollux.http() as http:
         url = f"responses/{response_id}"

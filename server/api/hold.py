@@ -1,0 +1,75 @@
+"""Holding: waits that are longer than a load balancer lets a connection be silent.
+
+After `max_wait_s` of silence the header goes out, and then white space until the object comes. JSON allows it before a
+value (RFC 8259, section 2), and the SDKs' parsers take it. So a synchronous framework can run a job of ten minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from aiohttp import web
+
+from server.api.answers import UNFINISHED, response_answer
+from server.api.context import context_of
+from server.api.outflow import Outflow, StreamAborted
+from server.api.query import Wait
+from server.errors import PolluxError
+from storage import StoreError
+
+BLANK_EVERY_S = 15.0
+"""Proxies cut idle connections at 30 or 60 s."""
+
+
+class State(NamedTuple):
+    """A response as of one look at it."""
+
+    body: bytes
+    etag: str
+    status: str
+
+    @property
+    def unfinished(self) -> bool:
+        return self.status in UNFINISHED
+
+
+Look = Callable[[float], Coroutine[Any, Any, State]]
+"""The state after a wait of so many seconds, or earlier: at the end, and when the process drains."""
+
+
+async def answer_after(request: web.Request, wait: Wait, look: Look) -> web.StreamResponse:
+    """The state after the wait that was granted, silent for `max_wait_s` at most.
+
+    Raises:
+        PolluxError, StoreError: what `look` raises, as long as nothing was sent
+
+    """
+    granted_s, silent_s = wait.seconds or 0.0, context_of(request).config.pollux.max_wait_s
+    state = await look(min(granted_s, silent_s))
+    if granted_s > silent_s and state.unfinished and not context_of(request).draining:
+        return await _held(request, wait, look(granted_s - silent_s))
+    return response_answer(request, state.body, etag=state.etag, status=state.status, wait=wait)
+
+
+async def _held(request: web.Request, wait: Wait, last_look: Coroutine[Any, Any, State]) -> web.StreamResponse:
+    # No entity tag: what it would be the tag of is not known yet.
+    headers = {"Content-Type": "application/json", "Cache-Control": "private, no-cache", **wait.headers}
+    out = Outflow(request, headers)
+    looking = asyncio.create_task(last_look, name="held wait")
+    try:
+        await out.start()
+        while not looking.done():
+            await out.write(b" ")
+            await asyncio.wait([looking], timeout=BLANK_EVERY_S)
+        await out.write(looking.result().body)
+        await out.end()
+    except StreamAborted:
+        pass  # the client is gone
+    except (PolluxError, StoreError):
+        # It vanished, or the store did. The status is out, so only a broken connection can say so.
+        out.abort()
+    finally:
+        looking.cancel()
+    return out.response
