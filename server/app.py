@@ -214,6 +214,8 @@ async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, lin
     try:
         with bound(host, port, share=link is not None) as sockets:
             port = sockets[0].getsockname()[1]
+            for held in sockets:
+                held.listen(BACKLOG)  # from here on no client is refused, only kept waiting for a moment
             log.info("listening on http://%s:%d, with room for %s", host, port, files)
             async with running(config, sockets, role, most_clients=files.clients) as context:
                 spare_the_collector()
