@@ -6,7 +6,6 @@ import asyncio
 import gc
 import ipaddress
 import logging
-import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -54,6 +53,10 @@ HANDLERS_END_WITHIN_S = 5.0
 """After the drain nothing is left that is worth waiting longer for."""
 
 
+class ServiceBroke(Exception):
+    """A service of the process broke, by a defect of ours. The log has the stack; a new process is what helps."""
+
+
 class Role(StrEnum):
     """What a process does, so that the two can be scaled apart."""
 
@@ -82,7 +85,10 @@ def opened(config: Config) -> AbstractAsyncContextManager[Store]:
 
 @asynccontextmanager
 async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> AsyncIterator[Context]:
-    """Everything that runs in one process, running. In the order of starting; it ends in the reverse order."""
+    """Everything that runs in one process, running. In the order of starting; it ends in the reverse order.
+
+    When one of the services breaks, `Context.broken` is set: the process must not go on half alive.
+    """
     ours = config.pollux
     deployments = Deployments(config)
     async with AsyncExitStack() as stack:
@@ -128,11 +134,11 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             ("renewals", worker.renew()),
             ("doubts", submitter.settle_doubts()),
         ):
-            await stack.enter_async_context(_running(name, service))
+            await stack.enter_async_context(_running(name, service, context.broken))
         if role is not Role.API:
             cancels = UpstreamCancels(store, upstream, deployments)
-            await stack.enter_async_context(_running("upstream cancels", cancels.run()))
-        async with _running("worker", worker.run(), wait=True):
+            await stack.enter_async_context(_running("upstream cancels", cancels.run(), context.broken))
+        async with _running("worker", worker.run(), context.broken, wait=True):
             try:
                 yield context
             finally:
@@ -152,22 +158,24 @@ async def drain(context: Context, *, patience_s: float, hurry: asyncio.Event | N
 
 
 @asynccontextmanager
-async def _running(name: str, service: Coroutine[Any, Any, None], *, wait: bool = False) -> AsyncIterator[None]:
-    """A service of the process for the length of a block. If it breaks, the process must not go on half alive."""
+async def _running(
+    name: str, service: Coroutine[Any, Any, None], broken: asyncio.Event, *, wait: bool = False
+) -> AsyncIterator[None]:
+    """A service of the process for the length of a block."""
+
+    def note_end(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the %s broke, shutting down", name, exc_info=error)
+            broken.set()
+
     task = asyncio.create_task(service, name=name)
-    task.add_done_callback(_end_of_service)
+    task.add_done_callback(note_end)
     try:
         yield
     finally:
         if not wait:
             task.cancel()
         await asyncio.wait([task])
-
-
-def _end_of_service(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("the %s broke, shutting down", task.get_name(), exc_info=error)
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _id_secrets(config: Config, store: Store) -> list[bytes]:
@@ -204,6 +212,7 @@ async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, lin
 
     Raises:
         ConfigError, StoreError, OSError (the address is taken)
+        ServiceBroke: after a drain without patience
 
     """
     if role is not Role.WORKER:
@@ -211,6 +220,7 @@ async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, lin
     files = OpenFiles(raise_limit(), jobs=0 if role is Role.API else config.pollux.worker_concurrency)
     files.check()
     end = _End(link)
+    broke = False
     try:
         with bound(host, port, share=link is not None) as sockets:
             port = sockets[0].getsockname()[1]
@@ -220,13 +230,17 @@ async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, lin
             async with running(config, sockets, role, most_clients=files.clients) as context:
                 spare_the_collector()
                 log.info("serving on http://%s:%d, store %s", host, port, context.store.name)
-                await end.come()
+                await end.come(context.broken)
                 log.info("draining")
-                await drain(context, patience_s=config.pollux.drain_s, hurry=end.hurry)
+                patience_s = 0.0 if context.broken.is_set() else config.pollux.drain_s
+                await drain(context, patience_s=patience_s, hurry=end.hurry)
+                broke = context.broken.is_set()
     except asyncio.CancelledError:
         if not end.asked.is_set():
             raise
     log.info("stopped")
+    if broke:
+        raise ServiceBroke
 
 
 def spare_the_collector() -> None:
@@ -253,12 +267,17 @@ class _End:
         if link is not None:
             link.obey(self._ask, self.hurry.set)
 
-    async def come(self) -> None:
-        """Wait for it, once the process serves."""
+    async def come(self, broken: asyncio.Event) -> None:
+        """Wait for it, once the process serves: until it is asked for, or something is `broken`."""
         self._starting = None
         if self._link is not None:
             self._link.tell_serving()
-        await self.asked.wait()
+        reasons = [asyncio.create_task(event.wait(), name="end") for event in (self.asked, broken)]
+        try:
+            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for reason in reasons:
+                reason.cancel()
 
     def _on_signal(self) -> None:
         if not self.asked.is_set():

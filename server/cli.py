@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from server import __version__
-from server.app import Role, serve
+from server.app import Role, ServiceBroke, serve
 from server.check import describe, unusable_in, warnings_about
 from server.config import Config, load_config, warn_of_unknown_keys
 from server.logs import configure_logs
@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"pollux: {error.strerror or error}", file=sys.stderr)  # noqa: T201
         return 1
+    except ServiceBroke:
+        return 1  # the log has said it; a supervisor starts another one
     return code
 
 

@@ -155,7 +155,7 @@ class Hub:
         """Wake, every `SWEEP_S`, whoever waits for something that has moved unheard. Until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            shards = by_shard(self._watches, self._store.jobs.shard_of)
+            shards = by_shard(self._watches, self._store.jobs.shards.of)
             await asyncio.gather(*map(self._sweep_shard, shards.values()))
 
     async def _sweep_shard(self, waited_for: list[str]) -> None:

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from storage.connection import Connections, answered
 from storage.errors import StoreError
-from storage.keys import INDEX_TTL_MS, Shard, by_shard, shard_of
+from storage.keys import INDEX_TTL_MS, Shard, Shards, by_shard
 from storage.packing import pack
-from storage.records import Append, Durability, Finish, Lease, Outcome, Step, UpstreamCancel, Verdict
+from storage.records import (
+    Append,
+    Durability,
+    Finish,
+    Lease,
+    Leased,
+    Outcome,
+    Step,
+    UpstreamCancel,
+    Verdict,
+)
 from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Argument
 
 T = TypeVar("T")
 A = TypeVar("A")
 
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
-
-FRESH_MS = 4000
-"""How old our last answer may be for a `lease` to reclaim: idle workers ask every second."""
 
 
 class Jobs:
@@ -35,34 +42,40 @@ class Jobs:
         self._pack = pack if packed else bytes
         self._durability = durability
         self._renewals = connections.renewals
-        self._answered_at: dict[int, int] = {}
-        """When each shard last answered a `lease`, by the server's clock (ms)."""
-        self.shards = [Shard(n) for n in range(shards)]
-
-    def shard_of(self, response_id: str) -> Shard:
-        """Where it lies: what one shard can't do, another one still may."""
-        return self.shards[shard_of(response_id, len(self.shards))]
+        self.shards = Shards(shards)
 
     async def lease(
-        self, shard: Shard, token: str, *, lease_s: float, max_attempts: int, max_age_s: float, reclaim: bool
-    ) -> Lease | None:
-        """Take one job of this shard, or None. The same token gets the same job again.
+        self,
+        shard: Shard,
+        token: str,
+        *,
+        lease_s: float,
+        max_attempts: int,
+        max_age_s: float,
+        reclaim_until_ms: int = 0,
+        passing_over: Collection[str] = (),
+    ) -> Leased:
+        """Take one job of this shard, if there is one. The same token gets the same job again.
 
-        With `reclaim`, jobs whose lease ran out come first; but not for a call that the server runs much later than
-        its last answer to us. It was stopped then, or we were: the renewals of all who live wait behind this call.
+        Jobs whose lease ran out come first, if the server runs the call before `reclaim_until_ms` (by its own clock).
+        0: they are left alone. Queued jobs of the models `passing_over` are left to others.
         """
-        answer: list[Any] = [b"again"]
-        while answer[0] == b"again":
-            self._answered_at[shard.n], *answer = await LEASE.run(
+        aside: list[bytes] = []
+        while True:
+            at_ms, word, some, *job = await LEASE.run(
                 self._client,
                 [shard.leases, shard.rotation, shard.grant(token)],
                 [
-                    *(token, int(lease_s * 1000), max_attempts, int(max_age_s * 1000)),
-                    self._answered_at.get(shard.n, 0) + min(FRESH_MS, int(lease_s * 1000)) if reclaim else 0,
-                    *(shard.record(""), shard.log(""), shard.queue(""), shard.moved("")),
+                    *(token, int(lease_s * 1000), max_attempts, int(max_age_s * 1000), reclaim_until_ms),
+                    *(shard.record(""), shard.log(""), shard.queue(""), shard.moved(""), shard.owned("")),
+                    *passing_over,
                 ],
             )
-        return _lease(answer) if answer[0] == b"job" else None
+            aside += some
+            if word != b"again":
+                break
+        taken = _lease(job) if word == b"job" else None
+        return Leased(at_ms, taken, word == b"stale", tuple(name.decode("utf-8", "replace") for name in aside))
 
     async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[Outcome | StoreError]:
         """Renew these, in order, one round trip a shard. One that ran out but was not reclaimed lives again.
@@ -91,7 +104,7 @@ class Jobs:
         args: list[Argument] = [int(lease_s * 1000), shard.record(""), shard.log(""), shard.moved("")]
         for append in appends:
             lease, fields = append.lease, append.fields
-            args += (lease.id, lease.token, lease.epoch, append.first, append.last)
+            args += (lease.id, lease.token, lease.epoch, append.number, append.first, append.last)
             args += (self._pack(append.frames), 2 * len(fields))
             for field in fields.items():
                 args += field
@@ -111,7 +124,7 @@ class Jobs:
         ask: Callable[[Shard, Sequence[T]], Awaitable[list[A | StoreError]]],
     ) -> list[A | StoreError]:
         """Each item's answer in order, all shards asked at once."""
-        shards = by_shard(range(len(items)), lambda place: self.shard_of(id_of(items[place])))
+        shards = by_shard(range(len(items)), lambda place: self.shards.of(id_of(items[place])))
 
         async def answers_of(shard: Shard, places: list[int]) -> list[A | StoreError]:
             try:
@@ -128,7 +141,7 @@ class Jobs:
     async def finish(self, finish: Finish) -> Step:
         """End the response: its last batch, its status and its final object in one step."""
         append = finish.append
-        lease, shard = append.lease, self.shard_of(append.lease.id)
+        lease, shard = append.lease, self.shards.of(append.lease.id)
         fields = (word for item in append.fields.items() for word in item)
         frames = self._pack(append.frames)
         answer = await FINISH.run_durably(
@@ -165,11 +178,11 @@ class Jobs:
         """Have a provider's run cancelled that was never noted on its record."""
         cancel = UpstreamCancel(int(time.time() * 1000), deployment, provider_id)
         async with answered():
-            await self._client.zadd(self.shard_of(lease.id).upstream_cancels, {_member(cancel): 0})
+            await self._client.zadd(self.shards.of(lease.id).upstream_cancels, {_member(cancel): 0})
 
     async def release(self, lease: Lease, *, attempted: bool = False) -> Outcome:
         """Hand the job back for another worker to take at once. Counts as no attempt, unless `attempted`."""
-        shard = self.shard_of(lease.id)
+        shard = self.shards.of(lease.id)
         answer = await RELEASE.run(
             self._client,
             [shard.record(lease.id), shard.leases, shard.queue(lease.owner), shard.rotation],
@@ -187,7 +200,8 @@ def _step(answer: list[Any]) -> Step:
 
 
 def _lease(answer: list[Any]) -> Lease:
-    texts = [(word or b"").decode() for word in answer[1:-2]]
+    """The job as the script gives it. It has seen to the numbers; texts may hold whatever somebody wrote there."""
+    texts = [(word or b"").decode("utf-8", "replace") for word in answer[:-2]]
     return Lease(
         id=texts[0],
         token=texts[1],

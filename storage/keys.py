@@ -32,7 +32,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Self, TypeVar
 from zlib import crc32
 
 T = TypeVar("T")
@@ -119,6 +119,19 @@ class Shard:
     @cached_property
     def revoked(self) -> str:
         return f"{self.prefix}revoked"
+
+
+class Shards(tuple[Shard, ...]):
+    """All of a store, in order."""
+
+    __slots__ = ()
+
+    def __new__(cls, count: int) -> Self:
+        return super().__new__(cls, map(Shard, range(count)))
+
+    def of(self, text: str) -> Shard:
+        """Where an owner, or a response by its id, lies: what one shard can't do, another one still may."""
+        return self[shard_of(text, len(self))]
 
 
 def by_shard(items: Iterable[T], shard_of: Callable[[T], Shard]) -> dict[Shard, list[T]]:

@@ -17,10 +17,10 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, cast
 
 from redis.asyncio import Connection
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from storage.connection import Connections
-from storage.keys import Shard, shard_of
+from storage.keys import Shard, Shards
 from storage.records import Cursor
 
 log = logging.getLogger("pollux.store")
@@ -33,6 +33,10 @@ _PLACE = re.compile(rb"(\d{1,15})-(\d{1,15})")
 PING_EVERY_S = 5.0
 SILENCE_S = 12.0
 """Two pings without an answer: the connection is dead, though nobody said so."""
+STEADY_S = 10.0
+"""A connection that lived this long has earned a quick successor."""
+LONGEST_PAUSE_S, LONGEST_PAUSE_OF_REFUSED_S = 2.0, 60.0
+"""Between two connections that break at once; the second where the server refuses what we may not."""
 ACKNOWLEDGED_WITHIN_S = 1.0
 """How long a new waiter waits for its subscription before it goes on without: the sweep will find it."""
 
@@ -55,7 +59,7 @@ class Listener:
 
     def __init__(self, connections: Connections, shards: int, ear: Ear) -> None:
         self._connections = connections
-        self._shards = [Shard(n) for n in range(shards)]
+        self._shards = Shards(shards)
         self._ear = ear
         self._connection: Connection | None = None
         self._wanted: dict[str, bool] = {}
@@ -65,11 +69,8 @@ class Listener:
         self._wakes = {shard.wake: shard for shard in self._shards}
         self._revokes = {shard.revoked for shard in self._shards}
 
-    def _shard(self, response_id: str) -> Shard:
-        return self._shards[shard_of(response_id, len(self._shards))]
-
     def _channels(self, response_id: str, *, steps: bool) -> list[str]:
-        shard = self._shard(response_id)
+        shard = self._shards.of(response_id)
         of_steps = [shard.moved(response_id)] if steps else []
         return [self._keyspace + shard.record(response_id), *of_steps, shard.over(response_id)]
 
@@ -99,17 +100,23 @@ class Listener:
 
     async def run(self) -> None:
         """Listen until cancelled."""
-        failures = 0
+        loop = asyncio.get_running_loop()
+        failures, longest_pause_s = 0, LONGEST_PAUSE_S
         while True:
+            began = loop.time()
             try:
                 await self._listen()
             except (RedisError, OSError, TimeoutError) as error:
-                failures = 0 if self._connection else failures + 1
-                log.warning("listener lost its connection, making a new one: %s", error)
+                failures = 0 if loop.time() - began > STEADY_S else failures + 1
+                # Rights don't change by asking: until somebody grants them, sweeps find what is not heard.
+                refused = isinstance(error, NoPermissionError | AuthenticationError)
+                longest_pause_s = LONGEST_PAUSE_OF_REFUSED_S if refused else LONGEST_PAUSE_S
+                if failures & (failures - 1) <= 0:  # the first, the second, the fourth, the eighth time …
+                    log.warning("listener lost its connection, making a new one: %s", error)
             finally:
                 await self._disconnect()
             # Full jitter: after a restart of the store, a fleet must not come back in one instant.
-            await asyncio.sleep(random.uniform(0.02, min(2.0, 0.1 * 2**failures)))  # noqa: S311
+            await asyncio.sleep(random.uniform(0.02, min(longest_pause_s, 0.1 * 2 ** min(failures, 16))))  # noqa: S311
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -117,7 +117,7 @@ async def _store(
         name=name,
         shards=shards,
         id_secret=secret,
-        responses=Responses(connections, shards, durability),
+        responses=Responses(connections, shards, durability, packed=packed),
         jobs=Jobs(connections, shards, durability, packed=packed),
         connections=connections,
     )

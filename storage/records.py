@@ -150,6 +150,19 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Leased:
+    """The answer to `lease`."""
+
+    at_ms: int
+    """When, by the server's clock."""
+    lease: Lease | None = None
+    stale: bool = False
+    """There is something to reclaim, but the server ran the call later than `reclaim_until_ms`: ask again."""
+    set_aside: tuple[str, ...] = ()
+    """Responses whose records can't be read, or whose end could not be written: nobody tries them again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Append:
     """One batch for one log: frames `first`…`last`, and fields to set on the record."""
 
@@ -158,6 +171,8 @@ class Append:
     last: int
     frames: bytes
     fields: dict[str, str | bytes] = field(default_factory=dict)
+    number: int = 1
+    """Of the batches of its lease, from 1: a repeat has the same number, and what comes later a higher one."""
 
 
 @dataclass(frozen=True, slots=True)

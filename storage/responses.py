@@ -13,10 +13,10 @@ from storage.keys import (
     INDEX_TTL_MS,
     TOMBSTONE_TTL_MS,
     Shard,
+    Shards,
     by_shard,
-    shard_of,
 )
-from storage.packing import unpack
+from storage.packing import pack, unpack
 from storage.records import (
     START,
     Batch,
@@ -43,20 +43,20 @@ PAGE_BATCHES, PAGE_BYTES = 64, 128 * 1024
 class Responses:
     """The records and logs of all responses, from any process."""
 
-    def __init__(self, connections: Connections, shards: int, durability: Durability = Durability.NONE) -> None:
+    def __init__(
+        self, connections: Connections, shards: int, durability: Durability = Durability.NONE, *, packed: bool = True
+    ) -> None:
         self._client = connections.commands
+        self._pack = pack if packed else bytes
         self._durability = durability
-        self._shards = [Shard(n) for n in range(shards)]
-
-    def _shard(self, text: str) -> Shard:
-        return self._shards[shard_of(text, len(self._shards))]
+        self._shards = Shards(shards)
 
     async def create(self, new: NewResponse) -> Created:
         """Write record, events 0 and 1, and the job; or find what the idempotency key started before.
 
         `new.id` must lie in its owner's shard (`draw_id`). Repeating it with the same id changes nothing.
         """
-        shard = self._shard(new.owner)
+        shard = self._shards.of(new.owner)
         keys = [
             shard.record(new.id),
             shard.log(new.id),
@@ -72,11 +72,11 @@ class Responses:
             self._client,
             keys,
             [
-                *(new.id, new.owner, new.body_digest, new.opening),
+                *(new.id, new.owner, new.body_digest, self._pack(new.opening)),
                 *(IDEMPOTENCY_TTL_MS, INDEX_TTL_MS, shard.wake, shard.record("")),
                 *(shard.queue(""), shard.ended(""), new.most_queued, new.most_in_flight, int(new.ttl_s * 1000)),
                 *("model", new.model, "created_at", new.created_at, "stream", int(new.stream)),
-                *("request", new.request, "started", new.started),
+                *("request", new.request, "started", self._pack(new.started)),
                 *("pinned", new.deployment, "previous", new.previous),
                 *("request_id", new.request_id, *(("headers", new.headers) if new.headers else ())),
             ],
@@ -90,7 +90,7 @@ class Responses:
     async def started_by(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
         """The response that this key started, and the digest of its body; None where there is none (any more)."""
         async with answered():
-            asked: Any = self._client.hmget(self._shard(owner).idempotency(owner, idempotency_key), "id", "body")
+            asked: Any = self._client.hmget(self._shards.of(owner).idempotency(owner, idempotency_key), "id", "body")
             response_id, digest = await asked
         if response_id is None or await self.find(response_id.decode()) is None:
             return None
@@ -128,7 +128,7 @@ class Responses:
         limit: int = PAGE_BATCHES,
         unless_final: bool = False,
     ) -> Reading | None:
-        shard = self._shard(response_id)
+        shard = self._shards.of(response_id)
         keys = [shard.record(response_id), shard.log(response_id)]
         start = f"{after.epoch}-{max(after.last, 0)}"
         fields, entries = await READ.run(self._client, keys, [start, limit, PAGE_BYTES, int(unless_final), *names])
@@ -136,7 +136,7 @@ class Responses:
 
     async def cancel(self, record: Record, head: bytes, tail: bytes) -> CancelOutcome:
         """Make it cancelled, unless it has ended. `head` + number + `tail` is the terminal frame."""
-        shard = self._shard(record.id)
+        shard = self._shards.of(record.id)
         outcome = await CANCEL.run(
             self._client,
             [
@@ -150,7 +150,7 @@ class Responses:
 
     async def delete(self, record: Record, token: str) -> bool:
         """Remove it and all that belongs to it, running or not; a repeat with the same token succeeds again."""
-        shard = self._shard(record.id)
+        shard = self._shards.of(record.id)
         outcome = await DELETE.run(
             self._client,
             [
@@ -164,7 +164,7 @@ class Responses:
 
     async def owned(self, owner: str, after: str | None = None) -> AsyncIterator[Record]:
         """The owner's responses, newest first, from behind `after` on. Expired ones are passed over."""
-        shard = self._shard(owner)
+        shard = self._shards.of(owner)
         index = shard.owned(owner)
         rank: int | None = -1 if after is None else await self._rank(index, after)
         while rank is not None:
@@ -187,7 +187,7 @@ class Responses:
 
     async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The records of these in order, one round trip a shard; None for one that is gone."""
-        shards = by_shard(ids, self._shard)
+        shards = by_shard(ids, self._shards.of)
         found: dict[str, Record | None] = {}
         for some in await asyncio.gather(*(self._find_many(shard, mine) for shard, mine in shards.items())):
             found.update(some)
@@ -196,7 +196,7 @@ class Responses:
     async def _find_many(self, shard: Shard, ids: Sequence[str]) -> dict[str, Record | None]:
         rows = await FIND.run(self._client, [shard.record(response_id) for response_id in ids], _FIELDS)
         return {
-            response_id: _record(response_id, dict(zip(_FIELDS, row, strict=True)))
+            response_id: _record(response_id, dict(zip(_FIELDS, row, strict=True))) if row else None
             for response_id, row in zip(ids, rows, strict=True)
         }
 

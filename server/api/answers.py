@@ -12,8 +12,7 @@ from aiohttp import web
 from server.api.context import context_of
 from server.api.query import Wait
 from server.protocol import jsontext
-
-UNFINISHED = ("queued", "in_progress")
+from server.protocol.lifecycle import UNFINISHED
 
 
 def response_answer(

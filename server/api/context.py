@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -37,6 +38,8 @@ class Context:
     id_secrets: list[bytes] = field(repr=False)
     """The first signs, all verify."""
     draining: bool = False
+    broken: asyncio.Event = field(default_factory=asyncio.Event)
+    """A service of the process broke: it has to end."""
 
 
 CONTEXT = web.AppKey("context", Context)

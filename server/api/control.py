@@ -17,7 +17,7 @@ from server.api.retrieve import answer_record
 from server.errors import BadRequest, ResponseNotFound
 from server.protocol.events import halve_lifecycle
 from server.protocol.lifecycle import Status, terminal_event
-from server.protocol.requests import parse_object
+from server.protocol.requests import stored_request
 from server.protocol.snapshot import Identity, response_object
 from server.upstream.client import Call
 from storage import CancelOutcome, Record
@@ -46,7 +46,7 @@ async def _cancel(context: Context, record: Record) -> CancelOutcome:
     body = await context.store.responses.read_request(record.id)
     if body is None:
         return CancelOutcome.GONE
-    who = Identity(record.id, record.created_at, parse_object(body))
+    who = Identity(record.id, record.created_at, stored_request(body))
     told = response_object(who, Status.CANCELLED, output=[])
     return await context.store.responses.cancel(record, *halve_lifecycle(terminal_event(Status.CANCELLED), told))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from server.api.answers import UNFINISHED, response_answer, status_in
+from server.api.answers import response_answer, status_in
 from server.api.body import read_body
 from server.api.context import REQUEST_ID, Context, context_of, principal_of
 from server.api.headers import client_headers, forwarded_headers
@@ -18,7 +18,7 @@ from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, Prev
 from server.jobs.submit import Submission, Submitted
 from server.jobs.view import View, etag_at
 from server.protocol import jsontext
-from server.protocol.lifecycle import LAST_OPENING
+from server.protocol.lifecycle import LAST_OPENING, UNFINISHED
 from server.protocol.redaction import Secrets
 from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
 from server.protocol.routing import Mode, decide
@@ -131,9 +131,13 @@ async def _forward(
         rewriter.fill_from, rewriter.secrets = create.body, secrets
         owner = principal_of(request).name
         sent = context.affinity.unmarked(create.body, deployment, owner) if create.marked else create.body
-        body = forwarded_body(sent, deployment.model_for(model), previous)
-        headers = forwarded_headers(request)
-        call = Call("POST", body=body, headers=headers, stream=create.stream, wishes=create.wishes)
+        call = Call(
+            "POST",
+            make_body=lambda: forwarded_body(sent, deployment.model_for(model), previous),
+            headers=forwarded_headers(request),
+            stream=create.stream,
+            wishes=create.wishes,
+        )
         return Target(deployment, call, rewriter)
 
     wait = wait_of(request)

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from server.api.answers import UNFINISHED, response_answer
+from server.api.answers import response_answer
 from server.api.context import context_of
 from server.api.outflow import Outflow, StreamAborted
 from server.api.query import Wait
 from server.errors import PolluxError
+from server.protocol.lifecycle import UNFINISHED
 from storage import StoreError
 
 BLANK_EVERY_S = 15.0

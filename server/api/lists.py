@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from itertools import islice
 from typing import Any
 from urllib.parse import urlencode
@@ -10,17 +11,20 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from server.api.answers import json_answer
-from server.api.context import context_of, principal_of
+from server.api.context import Context, context_of, principal_of
 from server.api.headers import client_headers
 from server.api.query import choice, includes, limit
 from server.api.references import Foreign, find_record, may_use, named_response
 from server.api.relay import Target, relay
 from server.errors import InvalidValue, ModelNotFound, ResponseNotFound, shown
+from server.jobs.view import View
 from server.protocol import jsontext
 from server.protocol.lifecycle import Status
-from server.protocol.requests import input_items, parse_object
+from server.protocol.requests import input_items, stored_request
 from server.upstream.client import Call
-from storage import Record
+from storage import Record, StoreError, StoreFull, StoreUnavailable
+
+log = logging.getLogger("pollux.api")
 
 ORDERS = ("asc", "desc")
 STATUSES = tuple(Status)
@@ -36,7 +40,7 @@ async def list_input_items(request: web.Request) -> web.StreamResponse:
     raw = await context_of(request).store.responses.read_request(found.id)
     if raw is None:
         raise ResponseNotFound(found.id)
-    items = input_items(parse_object(raw), found.id)
+    items = input_items(stored_request(raw), found.id)
     if order == "desc":
         items.reverse()
     after = request.query.get("after")
@@ -79,10 +83,21 @@ async def list_responses(request: web.Request) -> web.Response:
             wanted.append(record)
         if len(wanted) > most:
             break
-    views = await asyncio.gather(*(context.views.view(record.id) for record in islice(wanted, most)))
+    views = await asyncio.gather(*(_view(context, record) for record in islice(wanted, most)))
     # One that expired since is passed over; one that moved on since is shown as it is now.
     items = [jsontext.loads(view.body) for view in views if view is not None]
     return json_answer(request, _page(items, more=len(wanted) > most))
+
+
+async def _view(context: Context, record: Record) -> View | None:
+    """One of a list; None where it can't be read, which must not hide the others."""
+    try:
+        return await context.views.view(record.id)
+    except (StoreUnavailable, StoreFull):
+        raise
+    except StoreError as error:
+        log.warning("left out of a list, it can't be read: %s", error, extra={"response_id": record.id})
+        return None
 
 
 async def list_models(request: web.Request) -> web.Response:

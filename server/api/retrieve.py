@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from server.api.answers import UNFINISHED, body_etag, status_in
+from server.api.answers import body_etag, status_in
 from server.api.context import context_of
 from server.api.headers import client_headers
 from server.api.hold import State, answer_after
@@ -20,6 +20,7 @@ from server.api.relay import Target, fetch, relay
 from server.api.stream import stream_record
 from server.errors import BadRequest, ResponseNotFound
 from server.jobs.view import View, etag_of
+from server.protocol.lifecycle import UNFINISHED
 from server.upstream.client import Call
 from storage import Record
 

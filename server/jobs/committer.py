@@ -27,6 +27,9 @@ PER_APPEND_S = 0.0002
 LONGEST_REST_S = 0.5
 FRESH_S = 1.0
 """What a lane stored longer ago than this says nothing of its load."""
+ALL_PENDING_BYTES = 256 * 1024 * 1024
+"""What all journals of the process may hold together while the store is slow or away: a thousand runs of 4 MB each
+would be more than a process has. Beyond it the runs that hold something stop reading, and their providers wait."""
 COMMIT_BYTES = 4 * 1024 * 1024
 COMMIT_APPENDS = 256
 """What one call carries at most: a larger one would hold up everybody's commands."""
@@ -42,10 +45,18 @@ class Committer:
         self._passes: dict[_Lane, tuple[float, int]] = {}
         """When each lane stored all that it had, the last time, and how many batches that was."""
         self._pace_s = self._paced_until = 0.0
+        self._pending_bytes = 0
+
+    def hold(self, more_bytes: int) -> None:
+        self._pending_bytes += more_bytes
+
+    @property
+    def crowded(self) -> bool:
+        return self._pending_bytes > ALL_PENDING_BYTES
 
     def open(self, lease: Lease, on_lost: Callable[[Outcome], None]) -> Journal:
         """The journal of a leased job. `on_lost` is called when the job turns out not to be ours any more."""
-        return Journal(self._lanes[self._store.jobs.shard_of(lease.id)], lease, on_lost)
+        return Journal(self._lanes[self._store.jobs.shards.of(lease.id)], lease, on_lost)
 
     def new_grace(self) -> Grace:
         return Grace(self._store_grace_s)
@@ -102,6 +113,13 @@ class _Lane:
     @property
     def pace_s(self) -> float:
         return self._committer.pace_s
+
+    def hold(self, more_bytes: int) -> None:
+        self._committer.hold(more_bytes)
+
+    @property
+    def crowded(self) -> bool:
+        return self._committer.crowded
 
     def notice(self, journal: Journal, *, urgent: bool) -> None:
         self._dirty[journal] = None

@@ -53,6 +53,13 @@ class Lane(Protocol):
     def pace_s(self) -> float:
         """How long a run should let events gather before it takes them in: 0 unless there are very many runs."""
 
+    def hold(self, more_bytes: int) -> None:
+        """A journal holds so many bytes more (less, where negative) that are not stored."""
+
+    @property
+    def crowded(self) -> bool:
+        """All journals together hold as much as they may."""
+
     async def finish(self, finish: Finish) -> Step:
         """Store an end, however often it takes. Raises `StoreGone`."""
 
@@ -72,6 +79,8 @@ class Journal:
         self._kept_bytes = 0
         self._stored_fields: dict[str, str | bytes] = {}
         self._sending = False
+        self._batches = 0
+        """How many were taken."""
         self._closed = False
         self._moved = asyncio.Event()
         self._failure: Lost | StoreGone | None = None
@@ -95,7 +104,7 @@ class Journal:
     def add(self, frame: bytes, *, urgent: bool = False) -> None:
         """Add the frame of the next number. Nobody sees it before it is stored."""
         self._frames.append(frame)
-        self._bytes += len(frame)
+        self._hold(len(frame))
         self._lane.notice(self, urgent=urgent or self._bytes >= EAGER_BYTES)
 
     def note(self, **fields: str | bytes) -> None:
@@ -116,6 +125,9 @@ class Journal:
         """
         if self._failure is not None or self._bytes > PENDING_BYTES:
             await self._until(lambda: self._bytes <= PENDING_BYTES)
+        while self._bytes and self._lane.crowded:
+            # What is ours is stored in its turn, as is everybody's: whoever holds nothing may go on.
+            await self._until(lambda: not self._bytes)
 
     async def flush(self) -> None:
         """Wait until everything is stored.
@@ -149,8 +161,17 @@ class Journal:
         """Give up what is not stored, so that the end can be written."""
         self._frames.clear()
         self._fields.clear()
-        self._bytes = 0
+        self._hold(-self._bytes)
         self._failure = None
+
+    def close(self) -> None:
+        """Nobody writes it any more: what it holds is given up."""
+        self._closed = True
+        self._hold(-self._bytes)
+
+    def _hold(self, more_bytes: int) -> None:
+        self._bytes += more_bytes
+        self._lane.hold(more_bytes)
 
     async def _until(self, done: Callable[[], bool]) -> None:
         while self._failure is None and not done():
@@ -169,7 +190,8 @@ class Journal:
     def _append(self, count: int) -> Append:
         first = self._committed + 1
         frames = b"".join(self._frames[:count])
-        return Append(self.lease, first, self._committed + count, frames, dict(self._fields))
+        self._batches += 1
+        return Append(self.lease, first, self._committed + count, frames, dict(self._fields), self._batches)
 
     def settle(self, append: Append, step: Step) -> None:
         """The outcome of a batch that was taken."""
@@ -209,7 +231,7 @@ class Journal:
         self._kept.clear()
         self._kept_bytes = 0
         self._frames[:0] = again
-        self._bytes += sum(map(len, again))
+        self._hold(sum(map(len, again)))
         self._committed = last
         self._fields = self._stored_fields | self._fields
         return True
@@ -217,8 +239,8 @@ class Journal:
     def _drop(self, last: int) -> None:
         """Forget the frames that are stored."""
         count = last - self._committed
+        self._hold(-sum(map(len, self._frames[:count])))
         for frame in self._frames[:count]:
-            self._bytes -= len(frame)
             self._kept.append(frame)
             self._kept_bytes += len(frame)
         while self._kept_bytes > KEPT_BYTES:

@@ -18,11 +18,10 @@ from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
 from server.jobs.journal import Journal, Lost, Unservable
 from server.protocol import jsontext
 from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
-from server.protocol.lifecycle import LAST_OPENING, Status
+from server.protocol.lifecycle import LAST_OPENING, UNFINISHED, Status
 from server.protocol.litellm_fields import wishes_in
 from server.protocol.marks import is_marked
-from server.protocol.redaction import Secrets
-from server.protocol.requests import job_body
+from server.protocol.requests import job_body, parse_object
 from server.protocol.snapshot import Identity
 from server.protocol.sse import EventTooLong, SseParser
 from server.upstream.affinity import Affinity, Marker
@@ -37,7 +36,6 @@ log = logging.getLogger("pollux.jobs")
 
 
 FIRST_POLL_S, LONGEST_POLL_S = 1.0, 5.0
-UNFINISHED = ("queued", "in_progress")
 
 
 @dataclass(slots=True)
@@ -145,14 +143,15 @@ class Producer:
         return await self._ask_once(run, lease, journal, stream=False)
 
     async def _ask_once(self, run: _Run, lease: Lease, journal: Journal, *, stream: bool) -> Ending | None:
-        model = run.deployment.model_for(self.deployments.canonical(lease.model))
-        previous = lease.previous or None
-        request = run.who.request
-        if is_marked(lease.request):
-            request = self.affinity.unmarked(request, run.deployment, lease.owner)
-        sent = job_body(request, model, previous, background=run.survivable, stream=stream)
+        def make_body() -> bytes:
+            request = parse_object(lease.request)
+            if is_marked(lease.request):
+                request = self.affinity.unmarked(request, run.deployment, lease.owner)
+            model = run.deployment.model_for(self.deployments.canonical(lease.model))
+            return job_body(request, model, lease.previous or None, background=run.survivable, stream=stream)
+
         wishes = wishes_in(run.who.request)
-        call = Call("POST", body=sent, headers=_client_headers(lease), stream=stream, wishes=wishes)
+        call = Call("POST", make_body=make_body, headers=_client_headers(lease), stream=stream, wishes=wishes)
         async with self.upstream.open(run.deployment, call) as answer:
             run.upstream_request_id = answer.request_id
             if stream and await answer.is_stream():
@@ -219,7 +218,7 @@ class Producer:
                         journal.note(upstream_last=str(run.upstream_last))
                     if intake.base is not None and not noted:
                         noted = True
-                        await self._note_beginning(run, intake.base, intake.secrets, journal)
+                        await self._note_beginning(run, intake.base, journal)
                     for frame in frames:
                         journal.add(frame, urgent=first)
                     if intake.ending is not None:
@@ -230,14 +229,14 @@ class Producer:
             return failure("server_error", f"The provider broke the protocol: {error}.")
         return intake.end() if intake.failed else None
 
-    async def _note_beginning(self, run: _Run, base: dict[str, object], secrets: Secrets, journal: Journal) -> None:
+    async def _note_beginning(self, run: _Run, base: dict[str, object], journal: Journal) -> None:
         """Store whose run this is, at once: from here on it can be resumed, continued and cancelled."""
         provider_id = base.get("id")
         run.provider_id = provider_id if isinstance(provider_id, str) else ""
         fields: dict[str, str | bytes] = {
             "deployment": run.deployment.id,
             "provider_id": run.provider_id,
-            "base": secrets.hidden_in(jsontext.dumps(base)),
+            "base": run.who.secrets.hidden_in(jsontext.dumps(base)),
         }
         if not run.resumable:
             journal.set(**fields)

@@ -13,17 +13,16 @@ from server.jobs.committer import Committer
 from server.jobs.journal import Journal, Lost, StoreGone, Unservable
 from server.jobs.produce import Producer
 from server.jobs.view import fold_log
-from server.protocol import jsontext
 from server.protocol.events import splice_lifecycle
 from server.protocol.fold import dumps
 from server.protocol.inplace import SHORTEST_DISTINCT
-from server.protocol.intake import Ending, failure
+from server.protocol.intake import Ending, failure, parse_answer
 from server.protocol.lifecycle import LAST_OPENING, Status, terminal_event
 from server.protocol.reasons import without_secrets
 from server.protocol.redaction import Secrets
-from server.protocol.requests import parse_object
+from server.protocol.requests import stored_request, without_input
 from server.protocol.snapshot import Identity, response_object
-from storage import Lease, Outcome, Reading, Store, StoreFull, Verdict
+from storage import Lease, Outcome, Reading, Store, StoreError, StoreFull, StoreUnavailable, Verdict
 
 log = logging.getLogger("pollux.jobs")
 
@@ -31,6 +30,9 @@ _VERDICTS = {
     Verdict.LOST: failure("worker_lost", "The worker died, and the response could not be produced again."),
     Verdict.EXPIRED: failure("timeout", "The response waited longer than max_age_s for a worker."),
 }
+
+
+_UNREADABLE = failure("server_error", "The request, as it was stored, can't be read any more.")
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,16 @@ class Runner:
             Lost, StoreGone
         """
         journal = self.committer.open(lease, on_lost)
-        who = Identity(lease.id, lease.created_at, parse_object(lease.request))
-        ending = _VERDICTS.get(lease.verdict)
-        if ending is None:
-            ending = await self._produce(lease, who, journal)
-        await self._finish(journal, who, ending)
+        request = stored_request(lease.request)
+        who = Identity(lease.id, lease.created_at, without_input(request), Secrets(request))
+        ending = _VERDICTS.get(lease.verdict, None if request else _UNREADABLE)
+        del request  # it may be long, and the run too
+        try:
+            if ending is None:
+                ending = await self._produce(lease, who, journal)
+            await self._finish(journal, who, ending)
+        finally:
+            journal.close()
         return ending.status
 
     async def _produce(self, lease: Lease, who: Identity, journal: Journal) -> Ending:
@@ -67,11 +74,15 @@ class Runner:
         except TimeoutError:
             return failure("timeout", f"The run took longer than max_run_s ({self.max_run_s:g} s).")
         except StoreGone as gone:
-            if not isinstance(gone.cause, StoreFull):
+            if isinstance(gone.cause, StoreUnavailable):
                 raise
-            # A full store takes no more events, but it takes the end. What was pending is lost, and said so.
+            # It takes no more events, but it takes the end. What was pending is lost, and said so.
             journal.abandon()
-            return failure("server_error", "The store of this service is full.")
+            full = isinstance(gone.cause, StoreFull)
+            text = (
+                "The store of this service is full." if full else "The log of this response can't be written any more."
+            )
+            return failure("server_error", text)
         except (Lost, Unservable):
             raise
         except Exception:
@@ -88,14 +99,14 @@ class Runner:
         if upstream is None or (not output and journal.next_number > LAST_OPENING + 1):
             # There was no terminal event, or a weak upstream left it out: it is what had arrived.
             await journal.flush()
-            reading, arrived = await self.committer.patiently(lambda: self._arrived(who.id))
+            reading, arrived = await self._arrived(who.id)
             output = output or arrived
             if upstream is None and reading is not None:
                 upstream, raw_id = _json(reading.base), reading.record.provider_id
         final = response_object(
             who, ending.status, upstream, output=output, error=ending.error, ended_at=int(time.time())
         )
-        secrets = Secrets(who.request)
+        secrets = who.secrets
         if final["error"] is not None:
             known = ((raw_id, who.id), (journal.lease.previous, who.request.get("previous_response_id")))
             message = _without_raw_ids(final["error"]["message"], known)
@@ -110,9 +121,23 @@ class Runner:
             _log_failure(journal.lease, final["error"], ending)
 
     async def _arrived(self, response_id: str) -> tuple[Reading | None, list[dict[str, object]]]:
-        """The record with what the upstream began with, and the output that its events came to."""
-        fold = await fold_log(self.store, response_id)
-        return await self.store.responses.read(response_id, fold.cursor, request=False), fold.output
+        """The record with what the upstream began with, and the output that its events came to.
+
+        Nothing of a log that can't be read: the response must end all the same.
+
+        Raises:
+            StoreGone
+        """
+
+        async def look() -> tuple[Reading | None, list[dict[str, object]]]:
+            fold = await fold_log(self.store, response_id)
+            return await self.store.responses.read(response_id, fold.cursor, request=False), fold.output
+
+        try:
+            return await self.committer.patiently(look)
+        except StoreError as error:
+            log.warning("what had arrived can't be read: %s", error, extra={"response_id": response_id})
+            return None, []
 
 
 def _log_failure(lease: Lease, error: dict[str, str], ending: Ending) -> None:
@@ -131,7 +156,7 @@ def _log_failure(lease: Lease, error: dict[str, str], ending: Ending) -> None:
 
 
 def _json(base: bytes) -> dict[str, object] | None:
-    found = jsontext.loads(base) if base else None
+    found = parse_answer(base) if base else None
     # Its error, if any, was no final word.
     return {**found, "error": None} if isinstance(found, dict) else None
 

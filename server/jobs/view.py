@@ -13,7 +13,7 @@ from server.jobs.shared import Shared
 from server.protocol import jsontext
 from server.protocol.fold import Fold, dumps
 from server.protocol.lifecycle import OPENING, Status
-from server.protocol.requests import parse_object
+from server.protocol.requests import stored_request, without_input
 from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import frame_data, split_frames
 from storage import START, Batch, Cursor, Reading, Record, Store
@@ -163,7 +163,7 @@ class Views:
 
 def _identity(reading: Reading) -> Identity:
     """Without the input, which may be long and is not echoed."""
-    request = {name: value for name, value in parse_object(reading.request).items() if name != "input"}
+    request = without_input(stored_request(reading.request))
     return Identity(reading.record.id, reading.record.created_at, request)
 
 

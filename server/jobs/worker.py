@@ -20,7 +20,9 @@ from storage import Lease, Outcome, Shard, Store, StoreError
 log = logging.getLogger("pollux.jobs")
 
 UNSERVABLE_PAUSE_S = 2.0
-"""How long a replica leaves the queue to others after a job that its config does not know."""
+"""For so long a worker leaves the jobs of a model that its config does not know to others."""
+MOST_PAUSED = 64
+"""Models at once; beyond it the one that was paused first is asked for again."""
 IDLE_S = 1.0
 """How often an idle worker looks, should a wake notification get lost."""
 
@@ -75,7 +77,8 @@ class Worker:
         """One for each run that may be, taken before its lease. Who waits longest gets the next: no shard starves."""
         self._active: dict[str, _Active] = {}
         self._draining = False
-        self._pause_until = 0.0
+        self._paused: dict[str, float] = {}
+        """Models of which jobs came that nothing here serves, and until when they are left to others."""
 
     @property
     def active(self) -> int:
@@ -101,7 +104,7 @@ class Worker:
         while not self._draining:
             leaser.look.clear()
             await self._places.acquire()
-            lease = await leaser.take() if self._may_lease() else None
+            lease = await self._lease_from(leaser)
             if lease is not None:
                 await self._take_on(lease, leaser)
                 continue
@@ -109,6 +112,20 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_S):
                     await leaser.look.wait()
+
+    async def _lease_from(self, leaser: Leaser) -> Lease | None:
+        # The drain may have begun while we waited for a place.
+        return None if self._draining else await leaser.take(self._paused_models())
+
+    def _paused_models(self) -> list[str]:
+        now = asyncio.get_running_loop().time()
+        self._paused = {model: until for model, until in self._paused.items() if until > now}
+        return list(self._paused)
+
+    def _pause(self, model: str) -> None:
+        if len(self._paused) >= MOST_PAUSED:
+            del self._paused[next(iter(self._paused))]
+        self._paused[model] = asyncio.get_running_loop().time() + UNSERVABLE_PAUSE_S
 
     async def renew(self) -> None:
         """Keep the leases of all runs alive, until cancelled. Each shard by itself: one may be silent for seconds."""
@@ -158,9 +175,6 @@ class Worker:
         finally:
             hurried.cancel()
 
-    def _may_lease(self) -> bool:
-        return not self._draining and asyncio.get_running_loop().time() >= self._pause_until
-
     def _grant_a_round(self, lease: Lease) -> bool:
         """Whether a run whose response is over gets until the next renewal to find out by itself."""
         active = self._active.get(lease.id)
@@ -209,8 +223,8 @@ class Worker:
             log.info("run stopped", extra={**fields, "why": str(lost)})
         except Unservable:
             log.warning("no deployment serves this job here, handing it back", extra=fields)
+            self._pause(lease.model)
             await self._release(lease, attempted=True)
-            self._pause_until = asyncio.get_running_loop().time() + UNSERVABLE_PAUSE_S
         except StoreGone as gone:
             log.warning("run given up, the store is away: %s", gone, extra=fields)
         except Exception:

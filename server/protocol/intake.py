@@ -20,7 +20,6 @@ from server.protocol.events import Event, MalformedEvent, is_transport, parse_ev
 from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS, Status
 from server.protocol.nesting import is_too_deep
 from server.protocol.reasons import reason_in, reason_of
-from server.protocol.redaction import Secrets
 from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import ServerEvent, encode_frame
 
@@ -68,8 +67,6 @@ class Intake:
         self.upstream_last = -1 if upstream_last is None else upstream_last
         """The provider's own number of the last event taken."""
         self._resumed = upstream_last is not None
-        self.secrets = Secrets(who.request)
-        """What the client entrusted to its tools: the provider may say it again, the log must not."""
         self.begun = self._resumed
         """Whether output has begun."""
         self._early: list[Event] = []
@@ -119,7 +116,7 @@ class Intake:
 
     def _logged(self, event: Event) -> bytes:
         frame = self._numbered(event)
-        return self.secrets.hidden_in(frame) if self.secrets else frame
+        return self._who.secrets.hidden_in(frame) if self._who.secrets else frame
 
     def _numbered(self, event: Event) -> bytes:
         number = self.number

@@ -24,6 +24,8 @@ class Status(StrEnum):
         return self not in (Status.QUEUED, Status.IN_PROGRESS)
 
 
+UNFINISHED = tuple(status for status in Status if not status.terminal)
+
 OPENING = ("response.created", "response.queued", "response.in_progress")
 """Events 0, 1 and 2 of every log. An upstream's own are never logged."""
 

@@ -53,6 +53,18 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return body
 
 
+def stored_request(raw: bytes) -> dict[str, Any]:
+    """The request of a record: empty where it is gone, or was broken by hand. Nothing can be run then, but all ends."""
+    try:
+        return parse_object(raw)
+    except InvalidJson:
+        return {}
+
+
+def without_input(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "input"}
+
+
 def parse_create(raw: bytes, model_in_path: str | None = None) -> CreateRequest:
     """Read a body. A model in the path, where Azure's clients name it, goes before the body's.
 

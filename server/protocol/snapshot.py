@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.protocol.lifecycle import Status
-from server.protocol.redaction import shown_tools
+from server.protocol.redaction import NO_SECRETS, Secrets, shown_tools
 
 DEFAULTS: dict[str, Any] = {
     "output": [],
@@ -50,7 +50,9 @@ class Identity:
     id: str
     created_at: int
     request: dict[str, Any]
-    """The body that the client sent."""
+    """The body that the client sent. Of a run without its input, which may be long and is not echoed."""
+    secrets: Secrets = NO_SECRETS
+    """Those of its tools, which nothing may show."""
 
 
 def response_object(

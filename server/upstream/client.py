@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,7 +37,8 @@ class Call(NamedTuple):
     method: str
     path: tuple[str, ...] = ()
     query: str = ""
-    body: bytes | None = None
+    make_body: Callable[[], bytes] | None = None
+    """Called for each try. Nobody holds what it makes while the answer comes: it may be long, and the answer slow."""
     headers: Mapping[str, str] | None = None
     stream: bool = False
     wishes: Wishes = NOTHING
@@ -99,11 +100,12 @@ class Upstream:
             raise self._noted(deployment, call, _broken(deployment, error, begun=begun)) from error
 
     def _request(self, deployment: Deployment, call: Call) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        body = call.make_body() if call.make_body is not None else None
         return self._session.request(
             call.method,
             URL(deployment.url(*call.path, query=call.query), encoded=True),
-            data=_pieces(call.body) if call.body and len(call.body) > PIECE_BYTES else call.body,
-            headers=_headers(deployment, call),
+            data=_pieces(body) if body is not None and len(body) > PIECE_BYTES else body,
+            headers=_headers(deployment, call, None if body is None else len(body)),
             timeout=_client_timeout(
                 self._timeouts, call.wishes.timeout_s or deployment.timeout_s, deployment.stream_timeout_s, call.stream
             ),
@@ -160,12 +162,12 @@ def new_session() -> aiohttp.ClientSession:
     )
 
 
-def _headers(deployment: Deployment, call: Call) -> dict[str, str]:
+def _headers(deployment: Deployment, call: Call, length: int | None) -> dict[str, str]:
     accept = "text/event-stream" if call.stream else "application/json"
     made = {"Accept": accept, **(call.headers or {}), **deployment.headers}
-    if call.body is not None:
+    if length is not None:
         made["Content-Type"] = "application/json"
-        made["Content-Length"] = str(len(call.body))
+        made["Content-Length"] = str(length)
     return made
 
 

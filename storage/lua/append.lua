@@ -2,29 +2,31 @@
 -- Append batches to logs of one shard, set fields, renew the leases. No allow-oom: `finish` has it, so that a run can end.
 -- KEYS: leases; on a cluster also each record and log, so that none of it runs while some of them are on their way
 --       to another node
--- ARGV: lease ms, the prefixes: record, log, moved; then for each batch: id, token, epoch, first, last, frames,
---       how many words of fields, and these: field, value …
+-- ARGV: lease ms, the prefixes: record, log, moved; then for each batch: id, token, epoch, its number, first, last,
+--       frames, how many words of fields, and these: field, value …
+-- Batches of one lease are numbered: one that comes again, after a later one, must not set its fields back.
 -- Returns for each batch its outcome and the last number in its log; or 'error' and the message.
 local leases, deadline = KEYS[1], now_ms() + tonumber(ARGV[1])
 local record_prefix, log_prefix, moved_prefix = ARGV[2], ARGV[3], ARGV[4]
 
 local function append(at, words)
-  local id, token, epoch, first, last, frames = unpack(ARGV, at, at + 5)
+  local id, token, epoch, batch, first, last, frames = unpack(ARGV, at, at + 6)
   local record = record_prefix .. id
-  local r = redis.call('HMGET', record, 'status', 'token', 'epoch', 'last')
+  local r = redis.call('HMGET', record, 'status', 'token', 'epoch', 'last', 'batch')
   if not r[1] then return 'gone', -1 end
   local current = tonumber(r[4]) or -1
   if TERMINAL[r[1]] then return 'over', current end
   if r[2] ~= token or r[3] ~= epoch then return 'stale', current end
 
-  local fresh = frames ~= '' and tonumber(last) > current -- else this call ran before, or only sets fields
+  local repeated = tonumber(batch) <= (tonumber(r[5]) or 0)
+  local fresh = not repeated and frames ~= '' and tonumber(last) > current -- else it only sets fields, if that
   if fresh and tonumber(first) ~= current + 1 then return 'gap', current end
   local position = epoch .. '-' .. last
   if fresh then
     redis.call('XADD', log_prefix .. id, position, 'f', frames)
-    redis.call('HSET', record, 'last', last, unpack(ARGV, at + 7, at + 6 + words))
-  elseif words > 0 then
-    redis.call('HSET', record, unpack(ARGV, at + 7, at + 6 + words))
+    redis.call('HSET', record, 'last', last, 'batch', batch, unpack(ARGV, at + 8, at + 7 + words))
+  elseif words > 0 and not repeated then
+    redis.call('HSET', record, 'batch', batch, unpack(ARGV, at + 8, at + 7 + words))
   end
   redis.call('ZADD', leases, deadline, id)
   if fresh then redis.call('PUBLISH', moved_prefix .. id, position) end
@@ -33,7 +35,7 @@ end
 
 local outcomes, at = {}, 5
 while at <= #ARGV do
-  local words = tonumber(ARGV[at + 6])
+  local words = tonumber(ARGV[at + 7])
   -- A record that was broken by hand must not hide what became of the others.
   local done, outcome, detail = pcall(append, at, words)
   if not done then
@@ -41,6 +43,6 @@ while at <= #ARGV do
   end
   outcomes[#outcomes + 1] = outcome
   outcomes[#outcomes + 1] = detail
-  at = at + 7 + words
+  at = at + 8 + words
 end
 return outcomes

@@ -4,6 +4,8 @@
 -- ARGV: fields
 local found = {}
 for i, record in ipairs(KEYS) do
-  found[i] = redis.call('HMGET', record, unpack(ARGV))
+  local row = redis.pcall('HMGET', record, unpack(ARGV))
+  -- What is no record (broken by hand) must not hide the others: it is as good as none.
+  found[i] = row.err and {} or row
 end
 return found

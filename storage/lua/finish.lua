@@ -14,7 +14,12 @@ end
 if r[2] ~= token or r[3] ~= epoch then return {'stale', current} end
 if tonumber(first) ~= current + 1 then return {'gap', current} end
 
-redis.call('XADD', keys.log, epoch .. '-' .. last, 'f', frames)
+local added = redis.pcall('XADD', keys.log, epoch .. '-' .. last, 'f', frames)
+if type(added) == 'table' and added.err then
+  -- A log that was broken by hand must not keep its response from ending.
+  redis.call('DEL', keys.log)
+  redis.call('XADD', keys.log, epoch .. '-' .. last, 'f', frames)
+end
 redis.call('HSET', keys.record, 'status', status, 'last', last, 'snapshot', snapshot, unpack(ARGV, 12))
 redis.call('HDEL', keys.record, 'base', 'verdict')
 redis.call('ZREM', keys.leases, id)

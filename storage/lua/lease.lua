@@ -1,18 +1,38 @@
 #!lua flags=allow-oom
 -- Take one job: first one whose lease ran out, then the next of the owner whose turn it is.
+-- Jobs of models that this worker can't serve are passed over; other workers may.
 -- KEYS: leases, rotation, grant
--- ARGV: token, lease ms, max attempts, max age ms, until when to reclaim (ms), prefixes: record, log, queue, moved
--- Returns the time (ms), and 'none' (nothing to do), 'again' (looked at many that were over), or 'job' and the job.
+-- ARGV: token, lease ms, max attempts, max age ms, until when this call may reclaim (ms; 0: not at all),
+--       prefixes: record, log, queue, moved, owned; then the models to pass over
+-- Returns the time (ms), a word, the ids of records that were set aside, and with the word 'job' the job.
+--       'none': nothing to do; 'again': looked at many that were over; 'stale': there is something to reclaim, and it is
+--       later than the call may do so: whoever works on it may have had no chance to say so, because the server stood
+--       still, or the caller
 local leases, rotation, grant = unpack(KEYS)
-local token, lease_ms, max_attempts, max_age_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local record_prefix, log_prefix, queue_prefix, moved_prefix = unpack(ARGV, 6, 9)
+local token, lease_ms, max_attempts, max_age_ms, reclaim_until = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]),
+  tonumber(ARGV[4]), tonumber(ARGV[5])
+local record_prefix, log_prefix, queue_prefix, moved_prefix, owned_prefix = unpack(ARGV, 6, 10)
+local SPARE_ATTEMPTS = 3 -- beyond the most, in which the end of a lost job must be written
+local SET_ASIDE_MS = 86400000
 local now = now_ms()
-local reclaim = now <= tonumber(ARGV[5])
+local PASSED_OVER = 256 -- that many jobs of one owner are looked at for one that can be served
+local aside, passed_models = {}, {}
+for i = 11, #ARGV do passed_models[ARGV[i]] = true end
 
 local function job(id)
   local fields = redis.call('HMGET', record_prefix .. id, 'token', 'owner', 'verdict', 'epoch', 'attempt', 'last',
-    'stream', 'created_at', 'model', 'pinned', 'previous', 'deployment', 'provider_id', 'upstream_last', 'request_id', 'headers', 'request')
-  return {now, 'job', id, unpack(fields)}
+    'stream', 'created_at', 'model', 'pinned', 'previous', 'deployment', 'provider_id', 'upstream_last', 'request_id',
+    'headers', 'request')
+  return {now, 'job', aside, id, unpack(fields)}
+end
+
+-- Nobody can work it, and nobody shall try for ever. It is kept for a day, for whoever wants to see what happened.
+local function set_aside(id, owner)
+  aside[#aside + 1] = id
+  redis.call('ZREM', leases, id)
+  redis.pcall('PEXPIRE', record_prefix .. id, SET_ASIDE_MS)
+  redis.pcall('PEXPIRE', log_prefix .. id, SET_ASIDE_MS)
+  if owner then redis.pcall('ZREM', owned_prefix .. owner, id) end
 end
 
 -- A rerun starts the log again: the lifecycle events once more, under a new epoch.
@@ -29,11 +49,20 @@ end
 local function start(id)
   local record = record_prefix .. id
   local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started',
-    'survivable', 'provider_id', 'created_at', 'owner')
-  if not (r[1] and r[2] and r[3] and r[4] and r[6] and r[10] and r[11]) or TERMINAL[r[1]] then
-    -- Gone, over, or not a whole record (broken by hand): it must not stop the others.
+    'survivable', 'provider_id', 'created_at', 'owner', 'upstream_last')
+  if not r[1] and not r[11] then
     redis.call('ZREM', leases, id)
-    if not r[1] then redis.call('DEL', log_prefix .. id) end
+    redis.call('DEL', log_prefix .. id)
+    return nil
+  end
+  if TERMINAL[r[1]] then
+    redis.call('ZREM', leases, id)
+    return nil
+  end
+  local whole = r[1] and r[11] and is_count(r[2]) and is_count(r[3]) and is_count(r[4]) and is_count(r[6])
+    and is_count(r[10]) and (not r[12] or string.match(r[12], '^-?%d+$'))
+  if not whole or tonumber(r[3]) >= max_attempts + SPARE_ATTEMPTS then
+    set_aside(id, r[11])
     return nil
   end
   local epoch, attempt, last = tonumber(r[2]), tonumber(r[3]) + 1, tonumber(r[4])
@@ -56,37 +85,62 @@ local function start(id)
     last = 2
   end
   redis.call('HSET', record, 'status', 'in_progress', 'token', token, 'verdict', verdict,
-    'epoch', epoch, 'attempt', attempt, 'last', last)
+    'epoch', epoch, 'attempt', attempt, 'last', last, 'batch', 0)
   redis.call('ZADD', leases, now + lease_ms, id)
   redis.call('SET', grant, id, 'PX', lease_ms)
   redis.call('PUBLISH', moved_prefix .. id, epoch .. '-' .. last)
   return job(id)
 end
 
+-- What breaks here must not stop the others.
+local function started(id)
+  local done, taken = pcall(start, id)
+  if done then return taken end
+  set_aside(id)
+  return nil
+end
+
 local granted = redis.call('GET', grant)
 if granted then -- this call ran before: the same job again, or none if it has been lost since
   local r = redis.call('HMGET', record_prefix .. granted, 'status', 'token')
-  return r[2] == token and not TERMINAL[r[1]] and job(granted) or {now, 'none'}
+  return r[2] == token and not TERMINAL[r[1]] and job(granted) or {now, 'none', aside}
 end
 
-if reclaim then
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 16)) do
-    local taken = start(id)
+if reclaim_until > 0 then
+  local ran_out = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 16)
+  if #ran_out > 0 and now > reclaim_until then return {now, 'stale', aside} end
+  for _, id in ipairs(ran_out) do
+    local taken = started(id)
     if taken then return taken end
   end
 end
 
+-- Take the next job of an owner out of the queue.
+local function take_from(queue)
+  if not next(passed_models) then return redis.call('ZPOPMIN', queue)[1] end
+  for _, id in ipairs(redis.call('ZRANGE', queue, 0, PASSED_OVER - 1)) do
+    local model = redis.pcall('HGET', record_prefix .. id, 'model')
+    if type(model) ~= 'string' or not passed_models[model] then
+      redis.call('ZREM', queue, id)
+      return id
+    end
+  end
+  return nil
+end
+
+local passed = {} -- owners who have nothing for this worker
 for _ = 1, 64 do
   local owner = redis.call('ZRANGE', rotation, 0, 0)[1]
-  if not owner then return {now, 'none'} end
+  if not owner or passed[owner] then return {now, 'none', aside} end
   local queue = queue_prefix .. owner
-  local popped = redis.call('ZPOPMIN', queue)
+  local id = take_from(queue)
   if redis.call('EXISTS', queue) == 1 then
     redis.call('ZADD', rotation, last_turn(rotation), owner)
+    if not id then passed[owner] = true end
   else
     redis.call('ZREM', rotation, owner)
   end
-  local taken = popped[1] and start(popped[1])
+  local taken = id and started(id)
   if taken then return taken end
 end
-return {now, 'again'}
+return {now, next(passed) and 'none' or 'again', aside}

@@ -1,6 +1,11 @@
 -- Put behind the first line of every script.
 local TERMINAL = {completed = true, failed = true, incomplete = true, cancelled = true}
 
+-- Whether a field holds a whole number, as we write them. Records are broken by hand now and then.
+local function is_count(text)
+  return text and string.match(text, '^%d+$') ~= nil
+end
+
 local function now_ms()
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Hand a job back: it keeps its place in the queue, and this counts as no attempt.
+-- Hand a job back: it keeps its place in the queue.
 -- KEYS: record, leases, queue, rotation
 -- ARGV: id, token, wake channel, how many attempts it takes back
 local record, leases, queue, rotation = unpack(KEYS)

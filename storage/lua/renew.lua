@@ -6,8 +6,8 @@ local deadline = now_ms() + tonumber(ARGV[1])
 local outcomes = {}
 for i = 2, #KEYS do
   local id, token = ARGV[2 * i - 2], ARGV[2 * i - 1]
-  local r = redis.call('HMGET', KEYS[i], 'status', 'token')
-  if not r[1] then
+  local r = redis.pcall('HMGET', KEYS[i], 'status', 'token')
+  if r.err or not r[1] then
     outcomes[i - 1] = 'gone'
   elseif TERMINAL[r[1]] then
     outcomes[i - 1] = 'over'

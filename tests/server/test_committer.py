@@ -13,24 +13,27 @@ import pytest
 from server.jobs.committer import COMMIT_APPENDS, INTERVAL_S, LONGEST_REST_S, PER_APPEND_S, Committer
 from server.jobs.journal import Journal
 from storage import Append, Lease, Outcome, Shard, Step, Store, StoreError, StoreUnavailable, Verdict
+from storage.keys import Shards
 from tests.support.waiting import wait_until
+
+
+class TwoShards(Shards):
+    def of(self, text: str) -> Shard:
+        return self[int(text[0])]
 
 
 class Logs:
     """The writing side of a store with two shards, one of which may be away."""
 
     def __init__(self) -> None:
-        self.shards = [Shard(0), Shard(1)]
+        self.shards = TwoShards(2)
         self.calls: list[list[str]] = []
         self.away: set[Shard] = set()
-
-    def shard_of(self, response_id: str) -> Shard:
-        return self.shards[int(response_id[0])]
 
     async def append_many(self, appends: Sequence[Append], _lease_s: float) -> list[Step | StoreError]:
         await asyncio.sleep(0)
         self.calls.append([append.lease.id for append in appends])
-        if self.shard_of(appends[0].lease.id) in self.away:
+        if self.shards.of(appends[0].lease.id) in self.away:
             return [StoreUnavailable("away")] * len(appends)
         return [Step(Outcome.OK, append.last) for append in appends]
 

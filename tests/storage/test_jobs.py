@@ -145,7 +145,7 @@ async def test_who_queues_more_keeps_his_turn(store: Store) -> None:
 
 
 async def test_the_rotation_forgets_who_has_no_jobs_left(store: Store, admin: redis.Redis) -> None:
-    shard = store.jobs.shard_of(ALICE)
+    shard = store.jobs.shards.of(ALICE)
     await create(store, ALICE)
     await cancel(store, await create(store, BOB))
     assert await try_lease(store) is not None
@@ -219,7 +219,7 @@ async def test_many_appends_in_one_round_trip_are_answered_each_for_itself(store
     await store.responses.delete(await record_of(store, third.id), "t")
     batches = [(first, 3), (second, 3), (third, 3), (fourth, 4), (first, 4)]
     steps = await store.jobs.append_many(
-        [Append(taken, number, number, frames(number, number)) for taken, number in batches], LEASE_S
+        [Append(taken, number, number, frames(number, number), number=number) for taken, number in batches], LEASE_S
     )
     assert steps == [
         Step(Outcome.OK, 3),

@@ -256,7 +256,7 @@ async def test_a_whole_pipeline_is_sent_again_in_order_to_a_server_that_forgot_t
     batches = [(one, 3), (other, 3), (one, 4), (one, 5), (other, 4)]
     admin.script_flush()
     steps = await store.jobs.append_many(
-        [Append(taken, number, number, frames(number, number)) for taken, number in batches], LEASE_S
+        [Append(taken, number, number, frames(number, number), number=number) for taken, number in batches], LEASE_S
     )
     assert steps == [Step(Outcome.OK, number) for _, number in batches]
     assert await log_of(store, one.id) == numbered(5)

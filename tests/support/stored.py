@@ -72,14 +72,15 @@ async def try_lease(
     max_age_s: float = 86400.0,
     reclaim: bool = True,
 ) -> Lease | None:
-    return await store.jobs.lease(
+    answer = await store.jobs.lease(
         store.jobs.shards[shard_of(ALICE, store.shards) if shard is None else shard],
         token or uuid4().hex,
         lease_s=LEASE_S,
         max_attempts=max_attempts,
         max_age_s=max_age_s,
-        reclaim=reclaim,
+        reclaim_until_ms=2**53 if reclaim else 0,
     )
+    return answer.lease
 
 
 async def lease(store: Store, **options: Any) -> Lease:
@@ -99,7 +100,7 @@ async def run(store: Store, owner: str = ALICE, **changes: Any) -> Lease:
 
 async def append(store: Store, taken: Lease, first: int, last: int, **fields: str | bytes) -> Step | StoreError:
     """The batch of frames first … last."""
-    batch = Append(taken, first, last, frames(first, last), dict(fields))
+    batch = Append(taken, first, last, frames(first, last), dict(fields), number=last)
     (step,) = await store.jobs.append_many([batch], LEASE_S)
     return step
 
