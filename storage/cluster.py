@@ -20,6 +20,8 @@ from redis.asyncio.cluster import ClusterNode, PipelineCommand
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisClusterException, RedisError
 
+from storage.patience import Patience
+
 log = logging.getLogger("pollux.store")
 
 PLACES = 8
@@ -85,7 +87,7 @@ class Cluster(RedisCluster):
         failure: Exception | None = None
         async with self._place(key):
             try:
-                async with asyncio.timeout(SILENT_S):
+                async with Patience(SILENT_S):
                     for _ in range(MOST_CLOSED):
                         try:
                             return await attempt()

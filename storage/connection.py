@@ -7,10 +7,9 @@ has the listener. redis-py's own retries stay on, because every script may run t
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
@@ -40,6 +39,7 @@ from redis.exceptions import (
 
 from storage.cluster import Cluster, Command
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
+from storage.patience import Patience, Turns
 
 POOL_SIZE = 32
 """Commands take well under a millisecond: more connections than this only add context switches."""
@@ -70,19 +70,34 @@ def translated() -> Iterator[None]:
         raise _meaning(error) from error
 
 
-@asynccontextmanager
-async def answered() -> AsyncIterator[None]:
-    """The errors of this package around one exchange with the server, and the deadline for its answer.
+class Single(Redis):
+    """A client of one server. Callers take turns, so that their waiting for each other is not the server's time."""
 
-    The deadline stands here and not in redis-py's `socket_timeout`: that one sends each command by way of
-    `asyncio.wait_for`, which on Python 3.11 can swallow the cancellation of the caller's task (it then runs on for
-    ever), and costs a task a command.
+    turns: Turns
+    """As many as there are connections."""
+
+
+Client = Single | Cluster
+"""Of one server, or of a cluster of them: the same commands."""
+
+
+@asynccontextmanager
+async def answered(client: Client) -> AsyncIterator[None]:
+    """A turn for one exchange with the server, the deadline for its answer, and the errors of this package around it.
+
+    The deadline is for the server alone: waiting for a turn means waiting for others of this process. (A cluster's
+    client gives turns and deadlines by itself, for each shard.) It stands here and not in redis-py's `socket_timeout`:
+    that one sends each command by way of `asyncio.wait_for`, which on Python 3.11 can swallow the cancellation of the
+    caller's task (it then runs on for ever), and costs a task a command.
 
     Raises:
         StoreUnavailable, StoreFull, StoreMisfit, StoreError
     """
     with translated():
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        if isinstance(client, Cluster):
+            yield
+            return
+        async with client.turns, Patience(ANSWER_TIMEOUT_S):
             yield
 
 
@@ -111,10 +126,6 @@ def _within(error: BaseException) -> BaseException | None:
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Waits for a connection as the other pool does, and asks the sentinels where the primary is."""
-
-
-Client = Redis | Cluster
-"""Of one server, or of a cluster of them: the same commands."""
 
 
 class Connections:
@@ -178,7 +189,9 @@ async def exchange(client: Client, commands: Sequence[Command]) -> list[Any]:
 def _client(url: str, size: int) -> Client:
     parts = urlsplit(url)
     if parts.scheme not in ("cluster", "clusters"):
-        return Redis.from_pool(_pool(url, size))
+        single = cast("Single", Single.from_pool(_pool(url, size)))
+        single.turns = Turns(size)
+        return single
     credentials, at, places = parts.netloc.rpartition("@")
     nodes = _places(places, 6379)
     alike = parts._replace(scheme="redis" if parts.scheme == "cluster" else "rediss", netloc=f"{credentials}{at}node")

@@ -171,13 +171,13 @@ class Jobs:
 
     async def settle_cancel(self, shard: Shard, cancel: UpstreamCancel) -> None:
         """The provider knows, or never will."""
-        async with answered():
+        async with answered(self._client):
             await self._client.zrem(shard.upstream_cancels, _member(cancel))
 
     async def cancel_upstream(self, lease: Lease, deployment: str, provider_id: str) -> None:
         """Have a provider's run cancelled that was never noted on its record."""
         cancel = UpstreamCancel(int(time.time() * 1000), deployment, provider_id)
-        async with answered():
+        async with answered(self._client):
             await self._client.zadd(self.shards.of(lease.id).upstream_cancels, {_member(cancel): 0})
 
     async def release(self, lease: Lease, *, attempted: bool = False) -> Outcome:

@@ -152,7 +152,7 @@ async def _settled(connections: Connections, shards: int | None, durability: Dur
 
 async def _ping(connections: Connections) -> None:
     # Not PING, which a cluster answers wherever it is asked.
-    async with answered():
+    async with answered(connections.commands):
         await connections.commands.exists(SETTINGS)
 
 
@@ -168,12 +168,12 @@ async def _servers(connections: Connections) -> list[dict[str, Any]]:
     wanted = ("INFO", "server", "cluster", "memory", "persistence")
     client = connections.commands
     if not isinstance(client, Cluster):
-        async with answered():
+        async with answered(client):
             return [await ask(client, *wanted)]
     found = []
     for node in client.get_primaries():
         try:
-            async with answered():
+            async with answered(client):
                 found.append(await ask(client, *wanted, target_nodes=node))
         except StoreUnavailable as error:
             log.warning("a node of the cluster does not answer: %s", error)
@@ -200,7 +200,7 @@ def _check_server(about: Mapping[str, Any], durability: Durability, *, clustered
 async def _check_keyspace_notifications(connections: Connections) -> None:
     """They only make a wait on a record that is deleted by hand end sooner: nothing depends on them."""
     try:
-        async with answered():
+        async with answered(connections.commands):
             answer: Any = await connections.commands.config_get("notify-keyspace-events")
     except StoreError:
         return  # CONFIG is often forbidden; then nobody can follow our advice either
@@ -215,7 +215,7 @@ async def _check_keyspace_notifications(connections: Connections) -> None:
 async def _settle(connections: Connections, shards: int | None) -> tuple[int, bytes]:
     """Agree with all other processes on the number of shards and on the secret."""
     client: Any = connections.commands
-    async with answered():
+    async with answered(client):
         kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
         if kept is None or secret is None:  # else nothing is written: a process may start on a store that is full
             await client.hsetnx(SETTINGS, "shards", shards or (SHARDS_OF_CLUSTER if connections.clustered else 1))

@@ -89,7 +89,7 @@ class Responses:
 
     async def started_by(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
         """The response that this key started, and the digest of its body; None where there is none (any more)."""
-        async with answered():
+        async with answered(self._client):
             asked: Any = self._client.hmget(self._shards.of(owner).idempotency(owner, idempotency_key), "id", "body")
             response_id, digest = await asked
         if response_id is None or await self.find(response_id.decode()) is None:
@@ -168,7 +168,7 @@ class Responses:
         index = shard.owned(owner)
         rank: int | None = -1 if after is None else await self._rank(index, after)
         while rank is not None:
-            async with answered():
+            async with answered(self._client):
                 page: Any = await self._client.zrange(index, rank + 1, rank + PAGE, desc=True)
             ids = [member.decode() for member in page]
             for record in await self.find_many(ids):
@@ -181,7 +181,7 @@ class Responses:
             rank = rank + PAGE if here is None else here
 
     async def _rank(self, index: str, response_id: str) -> int | None:
-        async with answered():
+        async with answered(self._client):
             rank: int | None = await self._client.zrevrank(index, response_id)  # type: ignore[assignment]
         return rank
 

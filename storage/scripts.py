@@ -41,7 +41,7 @@ class Script:
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, client: Client, keys: Sequence[str], args: Sequence[Argument]) -> Any:
-        async with answered():
+        async with answered(client):
             try:
                 return await ask(client, "EVALSHA", self.sha, len(keys), *keys, *args)
             except NoScriptError:
@@ -59,7 +59,7 @@ class Script:
             return await self.run(client, keys, args)
         called = (len(keys), *keys, *args)
         # On one connection, because WAIT and WAITAOF speak of the writes of their own.
-        async with answered():
+        async with answered(client):
             answer, reached = await exchange(client, [("EVALSHA", self.sha, *called), _WAITS[durability]])
             if isinstance(answer, NoScriptError):
                 answer, reached = await exchange(client, [("EVAL", self.text, *called), _WAITS[durability]])

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("storage.records", "storage.errors", "storage.keys", "storage.packing"),
+    ("storage.records", "storage.errors", "storage.keys", "storage.packing", "storage.patience"),
     ("storage.cluster",),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
     ("storage.responses", "storage.jobs", "storage.notify", "storage.embedded"),
@@ -24,7 +24,7 @@ FLOORS = (
     ("server.errors", "server.protocol"),
     ("server.sections",),
     ("server.config", "server.logs", "server.sockets", "server.files"),
-    ("server.upstream", "server.hub", "server.keyring"),
+    ("server.upstream", "server.hub", "server.keyring", "server.admission"),
     ("server.jobs", "server.check"),
     ("server.api",),
     ("server.app", "server.simulator", "server.supervise"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from server.admission import Admission
 from server.config import Config
 from server.hub import Hub
 from server.jobs.submit import Submitter
@@ -37,6 +38,7 @@ class Context:
     pollers: Pollers
     id_secrets: list[bytes] = field(repr=False)
     """The first signs, all verify."""
+    admission: Admission = field(default_factory=Admission)
     draining: bool = False
     broken: asyncio.Event = field(default_factory=asyncio.Event)
     """A service of the process broke: it has to end."""

@@ -57,7 +57,8 @@ async def _create_cached(
     request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment]
 ) -> web.StreamResponse:
     wait = wait_of(request)
-    submitted = await _submit(request, create, raw, serving)
+    async with context_of(request).admission.turn():
+        submitted = await _submit(request, create, raw, serving)
     if create.stream:
         return await stream_record(request, submitted.id, after=-1)
     if submitted.view is not None and not wait.seconds:

@@ -281,6 +281,21 @@ async def too_many_in_flight(stage: Stage) -> AsyncIterator[Refusal]:
         yield await post(alice, background())
 
 
+async def overloaded(stage: Stage) -> AsyncIterator[Refusal]:
+    stage.monkeypatch.setattr("server.admission.ALWAYS_ADMITTED", 5)
+    stage.monkeypatch.setattr("server.admission.LONGEST_TURN_S", 0.5)
+    async with stage.pollux() as pollux, pollux.http() as http:
+        assert pollux.context is not None
+        held = [pollux.context.admission.turn() for _ in range(8)]
+        for turn in held:
+            await turn.__aenter__()
+        await asyncio.sleep(1.1)  # the rate is taken over a second at least
+        yield await post(http, background())
+        for turn in held:
+            await turn.__aexit__(None, None, None)
+        assert (await http.post("responses", json=background())).status == 200
+
+
 async def too_many_queued(stage: Stage) -> AsyncIterator[Refusal]:
     async with stage.alice(max_queued=1, worker_concurrency=0) as alice:
         assert (await alice.post("responses", json=background())).status == 200
@@ -624,6 +639,12 @@ ROWS: dict[str, Row] = {
         (429, "requests", "rate_limit_exceeded", None),
         r"This key has 1 responses under way, its limit\. Wait for some to end\.",
         too_many_in_flight,
+        retry_after=True,
+    ),
+    "More creates at once than this instance can store within ten seconds": Row(
+        (429, "requests", "rate_limit_exceeded", None),
+        r"This instance has \d+ requests to store before this one\. Try again later\.",
+        overloaded,
         retry_after=True,
     ),
     "Too many queued responses": Row(

@@ -232,3 +232,16 @@ async def test_events_that_a_failover_lost_are_sent_again(pollux: Replica, admin
     text = "".join(event["delta"] for event in events if event["type"] == "response.output_text.delta")
     assert text == response["output"][0]["content"][0]["text"]
     assert admin.hget(record, "provider_id"), "what was noted with them is noted again"
+
+
+async def test_a_crowd_that_waits_for_itself_is_no_absence_of_the_store(
+    simulator: str, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand creates at one instant take far longer than the store's deadline, and each is answered."""
+    monkeypatch.setattr("storage.connection.ANSWER_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("storage.connection.POOL_SIZE", 2)
+    config = make_config(simulator, worker_concurrency=0)
+    async with running_replica(config, store_url) as pollux, pollux.http() as http:
+        body = {"model": CACHED, "input": "x", "background": True}
+        answers = await asyncio.gather(*(http.post("responses", json=body) for _ in range(1000)))
+        assert {answer.status for answer in answers} == {200}
