@@ -61,5 +61,5 @@ class Admission:
         if len(self._stored) == MEASURED_OVER:
             return self._waiting * (now - self._stored[0]) / MEASURED_OVER
         elapsed_s = now - self._busy_since
-        # Within the first second nothing can be said.
-        return self._waiting * elapsed_s / max(1, len(self._stored)) if elapsed_s > 1.0 else 0.0
+        # A crowd is read before any of it is stored: what the first seconds say is not true.
+        return self._waiting * elapsed_s / max(1, len(self._stored)) if elapsed_s > LONGEST_TURN_S / 2 else 0.0
