@@ -53,6 +53,7 @@ class Cluster(RedisCluster):
         )
         self.commands_parser: Any = _FirstKey()
         self._places: dict[str, asyncio.Semaphore] = {}
+        self._patience = Patience(SILENT_S)
         self._looking: asyncio.Task[None] | None = None
         self._silent: str | None = None
         """The node that did not answer lately: the others are asked before it where the slots are."""
@@ -87,7 +88,7 @@ class Cluster(RedisCluster):
         failure: Exception | None = None
         async with self._place(key):
             try:
-                async with Patience(SILENT_S):
+                async with self._patience.limit():
                     for _ in range(MOST_CLOSED):
                         try:
                             return await attempt()

@@ -7,8 +7,10 @@ has the listener. redis-py's own retries stay on, because every script may run t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -75,14 +77,14 @@ class Single(Redis):
 
     turns: Turns
     """As many as there are connections."""
+    patience: Patience
 
 
 Client = Single | Cluster
 """Of one server, or of a cluster of them: the same commands."""
 
 
-@asynccontextmanager
-async def answered(client: Client) -> AsyncIterator[None]:
+class answered:  # noqa: N801 - used as a function; as a generator it costs a store call a tenth more
     """A turn for one exchange with the server, the deadline for its answer, and the errors of this package around it.
 
     The deadline is for the server alone: waiting for a turn means waiting for others of this process. (A cluster's
@@ -93,12 +95,32 @@ async def answered(client: Client) -> AsyncIterator[None]:
     Raises:
         StoreUnavailable, StoreFull, StoreMisfit, StoreError
     """
-    with translated():
-        if isinstance(client, Cluster):
-            yield
-            return
-        async with client.turns, Patience(ANSWER_TIMEOUT_S):
-            yield
+
+    __slots__ = ("_client", "_timeout")
+
+    def __init__(self, client: Client) -> None:
+        self._client = None if isinstance(client, Cluster) else client
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        if self._client is not None:
+            with translated():
+                await self._client.turns.take()
+            await self._timeout.__aenter__()
+            self._client.patience.watch(self._timeout)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            self._client.patience.forget(self._timeout)
+            try:
+                await self._timeout.__aexit__(kind, error, trace)
+            except TimeoutError as silence:
+                error = silence
+            self._client.turns.give_back(silent=isinstance(error, TimeoutError))
+        if isinstance(error, RedisError | RedisClusterException | OSError):
+            raise _meaning(error) from error
 
 
 def _meaning(error: BaseException) -> StoreError:
@@ -190,7 +212,7 @@ def _client(url: str, size: int) -> Client:
     parts = urlsplit(url)
     if parts.scheme not in ("cluster", "clusters"):
         single = cast("Single", Single.from_pool(_pool(url, size)))
-        single.turns = Turns(size)
+        single.turns, single.patience = Turns(size), Patience(ANSWER_TIMEOUT_S)
         return single
     credentials, at, places = parts.netloc.rpartition("@")
     nodes = _places(places, 6379)

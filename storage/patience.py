@@ -9,42 +9,53 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from types import TracebackType
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 TICKS = 10
 
 
 class Patience:
-    """An async context manager: raises TimeoutError when its body takes longer than `seconds` of our listening.
+    """Deadlines for many exchanges: each may take `seconds` of our listening, in ticks that all of them share.
 
-    They are counted in ticks, each of which takes one turn of the event loop at least.
+    A tick takes one turn of the event loop at least, however late that comes round.
     """
-
-    __slots__ = ("_handle", "_left", "_loop", "_tick_s", "_timeout")
 
     def __init__(self, seconds: float) -> None:
         self._tick_s = seconds / TICKS
-        self._left = TICKS
-        self._timeout = asyncio.timeout(None)
+        self._now = 0
+        """Ticks so far."""
+        self._begun: dict[asyncio.Timeout, int] = {}
+        self._ticking: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-        self._loop = asyncio.get_running_loop()
-        self._handle = self._loop.call_later(self._tick_s, self._tick)
+    def watch(self, timeout: asyncio.Timeout) -> None:
+        """Let this one expire when its time is over, unless it is forgotten before."""
+        self._begun[timeout] = self._now
+        if self._ticking is None:
+            self._ticking = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._handle.cancel()
-        # It raises by itself, where its deadline has come.
-        await self._timeout.__aexit__(kind, error, trace)
+    def forget(self, timeout: asyncio.Timeout) -> None:
+        self._begun.pop(timeout, None)
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """Raises TimeoutError when the body takes longer."""
+        async with asyncio.timeout(None) as timeout:
+            self.watch(timeout)
+            try:
+                yield
+            finally:
+                self.forget(timeout)
 
     def _tick(self) -> None:
-        self._left -= 1
-        if self._left > 0:
-            self._handle = self._loop.call_later(self._tick_s, self._tick)
-        else:
-            self._timeout.reschedule(self._loop.time())
+        loop = asyncio.get_running_loop()
+        self._now += 1
+        for timeout, begun in list(self._begun.items()):
+            # The first tick may have come right behind the beginning.
+            if self._now - begun > TICKS:
+                self.forget(timeout)
+                timeout.reschedule(loop.time())
+        self._ticking = loop.call_later(self._tick_s, self._tick) if self._begun else None
 
 
 class Turns:
@@ -54,7 +65,13 @@ class Turns:
         self._free = count
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def __aenter__(self) -> None:
+    async def take(self) -> None:
+        """Wait for a turn.
+
+        Raises:
+            TimeoutError: the server was silent meanwhile
+
+        """
         if self._free:
             self._free -= 1
             return
@@ -67,13 +84,17 @@ class Turns:
                 self._pass_on()  # the turn came, and was given up, in the same moment
             raise
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def give_back(self, *, silent: bool) -> None:
+        """The turn is over. Where the server was `silent`, it was so for all who waited meanwhile: they are told.
+
+        One after the other they would wait for minutes to learn it.
+        """
         self._pass_on()
-        if isinstance(error, TimeoutError):
-            # It was silent while they waited too. One after the other they would wait for minutes to learn that.
-            self._give_up()
+        if silent:
+            waiting, self._waiting = self._waiting, deque()
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_exception(TimeoutError("the store does not answer"))
 
     def _pass_on(self) -> None:
         while self._waiting:
@@ -82,9 +103,3 @@ class Turns:
                 waiter.set_result(None)
                 return
         self._free += 1
-
-    def _give_up(self) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_exception(TimeoutError("the store does not answer"))

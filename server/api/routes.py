@@ -40,7 +40,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses/compact", not_served),
     ("POST", "/responses/input_tokens", not_served),
     ("GET", "/models", list_models),
-    ("GET", r"/models/{id:[\s\S]+}", retrieve_model),
+    ("GET", r"/models/{id:[\s\S]*[^/]}", retrieve_model),
 )
 
 OPERATIONS: tuple[tuple[str, str, Handler], ...] = (
@@ -71,16 +71,19 @@ def add_worker_routes(app: web.Application) -> None:
 
 def add_table(app: web.Application, table: Iterable[tuple[str, str, Handler]]) -> None:
     """Serve a table of routes, each with and without a slash at its end, and OPTIONS and HEAD beside GET."""
-    methods: dict[str, list[str]] = {}
+    methods: dict[str, dict[str, Handler]] = {}
     for method, path, handler in table:
-        for name in ("GET", "HEAD") if method == "GET" else (method,):
-            methods.setdefault(path, []).append(name)
-            # With the slash first: a model's name may hold slashes, and would take it.
-            for spelled in (f"{path}/", path):
-                app.router.add_route(name, spelled, handler, expect_handler=expect)
-    for path, allowed in methods.items():
-        for spelled in (f"{path}/", path):
-            app.router.add_route("OPTIONS", spelled, _options([*allowed, "OPTIONS"]), expect_handler=expect)
+        served = methods.setdefault(path, {})
+        served[method] = handler
+        if method == "GET":
+            served["HEAD"] = handler
+    for served in methods.values():
+        served["OPTIONS"] = _options([*served, "OPTIONS"])
+    # First those without: patterns are tried in order, and hardly anybody sends the other ones.
+    for slash in ("", "/"):
+        for path, served in methods.items():
+            for method, handler in served.items():
+                app.router.add_route(method, path + slash, handler, expect_handler=expect)
 
 
 def _options(allowed: Sequence[str]) -> Handler:

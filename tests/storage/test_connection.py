@@ -14,7 +14,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from storage import Outcome, Record, Store, StoreError, StoreFull, StoreMisfit, StoreUnavailable, connection, open_store
-from storage.connection import POOL_SIZE, Connections, translated
+from storage.connection import POOL_SIZE, Connections, Single, translated
+from storage.patience import Patience
 from tests.support.stored import create, lease, renew, run, shard_of_id
 from tests.support.waiting import wait_until
 
@@ -168,7 +169,9 @@ async def test_a_server_that_answers_too_late_is_away_and_no_answer_goes_to_anot
 ) -> None:
     ids = [await create(store) for _ in range(20)]
     taken = await lease(store)
-    monkeypatch.setattr(connection, "ANSWER_TIMEOUT_S", 0.1)
+    for client in (store.connections.commands, store.connections.renewals):
+        assert isinstance(client, Single)
+        monkeypatch.setattr(client, "patience", Patience(0.1))
     admin.client_pause(500, all=True)  # milliseconds; then the server answers what it was asked
     questions = [*map(store.responses.find, ids), store.ping(), store.responses.find_many(ids), renew(store, taken)]
     answers = await asyncio.gather(*questions, return_exceptions=True)
