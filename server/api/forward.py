@@ -23,6 +23,9 @@ from server.upstream.rewrite import Rewriter
 OPENING_PATIENCE_S = 1.0
 """How long a client's headers wait for the first event: a provider that refuses in its first words does so at once."""
 
+MOST_ORDINARY = 256
+"""Types that are remembered; some sixty exist."""
+
 _DONE = b"[DONE]"
 _FAILURES = ("error", "response.failed")
 _LAST_EVENTS = frozenset(TERMINAL_EVENTS) | {"error"}
@@ -70,6 +73,8 @@ class _Source:
         self.rewriter = rewriter
         self._answer = answer
         self._parser = SseParser()
+        self._ordinary: set[str] = set()
+        """Types of events that came before, and that are only passed on."""
         self.last: str | None = None
         """The type of the newest event."""
         self.begun = False
@@ -104,9 +109,15 @@ class _Source:
         return [event for event in self._parser.feed(piece) if self._says_something(event)]
 
     def _says_something(self, event: ServerEvent) -> bool:
-        if event.data == _DONE:
+        kind = event.name or ("" if event.data == _DONE else self.rewriter.type_of(event.data))
+        if kind in self._ordinary:  # as nearly all are, and this runs for each
+            self.last = kind
             return True
-        kind = event.name or self.rewriter.type_of(event.data)
+        return self._is_passed_on(event, kind)
+
+    def _is_passed_on(self, event: ServerEvent, kind: str) -> bool:
+        if not kind:
+            return True  # [DONE]
         if is_transport(kind):
             return False
         self.last = kind
@@ -114,6 +125,8 @@ class _Source:
             self.failure = _failure_in([event])
         elif kind not in OPENING:
             self.begun = True
+            if len(self._ordinary) < MOST_ORDINARY:
+                self._ordinary.add(kind)
         return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 import aiohttp
 
@@ -47,7 +48,7 @@ class Answer:
     @property
     def passed_on(self) -> dict[str, str]:
         """What a client gets of these headers."""
-        found = {name: value for name, value in self.headers.items() if _PASSED_ON.fullmatch(name)}
+        found = {name: value for name, value in self.headers.items() if _is_passed_on(name)}
         if request_id := self.request_id:
             found["x-upstream-request-id"] = request_id
         return found
@@ -114,6 +115,11 @@ class Answer:
             await asyncio.sleep(seconds)
         finally:
             protocol.resume_reading()
+
+
+@lru_cache(1024)
+def _is_passed_on(name: str) -> bool:
+    return _PASSED_ON.fullmatch(name) is not None
 
 
 def _looks_like_events(opening: bytes, *, labelled: bool) -> bool | None:

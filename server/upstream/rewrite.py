@@ -96,12 +96,13 @@ class Rewriter:
             UpstreamUnavailable: it names a response by an id that no URL could carry
 
         """
-        made = self._event(self.marker.event(event))
+        if self.marker.needed:
+            event = self.marker.event(event)
+        named = b'"response' in event.data or b'"error"' in event.data
+        made = self._event(event) if named else event.raw
         return self.secrets.hidden_in(made) if self.secrets else made
 
     def _event(self, event: ServerEvent) -> bytes:
-        if b'"response' not in event.data and b'"error"' not in event.data:
-            return event.raw
         found = parsed(event.data)
         if found is None:
             return self._unparsed(event.raw)
