@@ -213,7 +213,7 @@ def _lease(answer: list[Any]) -> Lease:
         stream=texts[7] == "1",
         created_at=int(texts[8]),
         model=texts[9],
-        deployment=texts[10],
+        pinned=texts[10],
         previous=texts[11],
         ran_on=texts[12],
         provider_id=texts[13],

@@ -36,7 +36,7 @@ class NewResponse:
     """The frame of event 2, which the first lease appends."""
     ttl_s: float
     """How long it is kept after its end."""
-    deployment: str = ""
+    pinned: str = ""
     """The deployment it must run on (it continues a response that lives there), or empty."""
     previous: str = ""
     """The provider's own id of the response it continues, or empty."""
@@ -134,8 +134,8 @@ class Lease:
     stream: bool
     created_at: int
     model: str
-    deployment: str
-    """The one that it must run on, or empty."""
+    pinned: str
+    """The deployment that it must run on, or empty."""
     previous: str
     ran_on: str
     """The deployment whose run is to be resumed, or empty."""
@@ -206,7 +206,8 @@ class Record:
     created_at: int
     stream: bool
     cursor: Cursor
-    deployment: str = ""
+    ran_on: str = ""
+    """The deployment that answered, once one did."""
     provider_id: str = ""
 
     @property
@@ -236,8 +237,8 @@ class Reading:
     """A page of the batches behind the given cursor, oldest first; empty where the snapshot says it all."""
 
     @property
-    def complete(self) -> bool:
-        """Whether nothing lies behind this page."""
+    def reaches_end(self) -> bool:
+        """Whether this page reaches the end of the log: nothing lies behind it."""
         return not self.batches or self.batches[-1].cursor == self.record.cursor
 
 

@@ -77,7 +77,7 @@ class Responses:
                 *(shard.queue(""), shard.ended(""), new.most_queued, new.most_in_flight, int(new.ttl_s * 1000)),
                 *("model", new.model, "created_at", new.created_at, "stream", int(new.stream)),
                 *("request", new.request, "started", self._pack(new.started)),
-                *("pinned", new.deployment, "previous", new.previous),
+                *("pinned", new.pinned, "previous", new.previous),
                 *("request_id", new.request_id, *(("headers", new.headers) if new.headers else ())),
             ],
             self._durability,
@@ -104,7 +104,7 @@ class Responses:
     async def read(self, response_id: str, after: Cursor = START, *, request: bool = True) -> Reading | None:
         """Everything that its object is made of: the final snapshot, or else the events behind `after`.
 
-        A page of them: `Reading.complete` tells whether it was the last. Events of a later epoch than the cursor's come
+        A page of them: `Reading.reaches_end` tells whether it was the last. Events of a later epoch than the cursor's come
         from that epoch's start. The request may be long: who has it already leaves it out.
         """
         names = (*_FIELDS, *(_CONTENT if request else _CONTENT[1:]))
@@ -216,7 +216,7 @@ def _record(response_id: str, fields: dict[str, bytes | None]) -> Record | None:
         created_at=created_at,
         stream=texts["stream"] == "1",
         cursor=Cursor(epoch, last),
-        deployment=texts["deployment"],
+        ran_on=texts["deployment"],
         provider_id=texts["provider_id"],
     )
 

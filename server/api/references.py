@@ -16,8 +16,8 @@ from server.protocol.ids import (
     decode_composite,
     encode_composite,
     foreign_form,
+    has_polling_form,
     is_owned,
-    is_polling_id,
 )
 from server.protocol.requests import CreateRequest
 from server.upstream.deployments import Deployment
@@ -72,7 +72,7 @@ def _hint(response_id: str) -> str:
 
 
 async def find_record(context: Context, principal: Principal, response_id: str) -> Record | None:
-    if not is_polling_id(response_id, context.config.pollux.id_prefix):
+    if not has_polling_form(response_id, context.config.pollux.id_prefix):
         return None
     record = await context.store.responses.find(response_id)
     if record is None or not principal.may_see(record.owner) or not may_use(context, principal, record.model):
@@ -165,7 +165,7 @@ def _by_content(request: web.Request, create: CreateRequest, serving: list[Deplo
 
 async def _previous(request: web.Request, given: str) -> Previous:
     context, principal = context_of(request), principal_of(request)
-    if is_polling_id(given, context.config.pollux.id_prefix):
+    if has_polling_form(given, context.config.pollux.id_prefix):
         return continued(await find_record(context, principal, given), given)
     if foreign := find_foreign(context, principal, given):
         return Previous(foreign.deployment.id, foreign.provider_id)

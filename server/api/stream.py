@@ -72,7 +72,7 @@ class _Follower:
         """Send what was read and all that lies behind it; whether that was the end."""
         while reading is not None:
             await self._send_all(reading.batches)
-            if reading.complete:
+            if reading.reaches_end:
                 break
             reading = await self.read()
         await self.stream.heartbeat()

@@ -117,8 +117,8 @@ class Producer:
                 _forget_run(journal)
 
     def _candidates(self, lease: Lease) -> Sequence[Deployment]:
-        if lease.deployment:
-            pinned = self.deployments.get(lease.deployment)
+        if lease.pinned:
+            pinned = self.deployments.get(lease.pinned)
             return [pinned] if pinned else []
         return [deployment for deployment in self.deployments.serving(lease.model) if deployment.unusable is None]
 

@@ -150,7 +150,7 @@ class Submitter:
             opening=frames[0] + frames[1],
             started=frames[2],
             ttl_s=self.ttl_s if request.store else min(self.ttl_s, UNSTORED_TTL_S),
-            deployment=previous.deployment,
+            pinned=previous.deployment,
             previous=previous.provider_id,
             request_id=submission.request_id,
             headers=jsontext.dumps(submission.headers) if submission.headers else b"",
@@ -212,4 +212,4 @@ def continued(record: Record | None, response_id: str) -> Previous:
         )
     if not record.provider_id:
         raise PreviousNotFound(response_id, f"can't be continued: it {record.status} before the provider began it")
-    return Previous(record.deployment, record.provider_id)
+    return Previous(record.ran_on, record.provider_id)

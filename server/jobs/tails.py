@@ -58,7 +58,7 @@ class Tails:
         tail = self._tails.get(response_id)
         if tail is None or not tail.covers(cursor):
             reading = await self._store.responses.read_log(response_id, cursor)
-            if reading is not None and reading.complete:
+            if reading is not None and reading.reaches_end:
                 self._keep(response_id, cursor, reading)
             return reading
         reading = await self._shared.ask(tail, lambda: self._read_on(response_id, tail))

@@ -101,7 +101,7 @@ async def fold_log(store: Store, response_id: str) -> LogFold:
     fold = LogFold()
     while reading := await store.responses.read_log(response_id, fold.cursor):
         fold.take_all(reading)
-        if reading.complete:
+        if reading.reaches_end:
             break
     return fold
 
@@ -136,7 +136,7 @@ class Views:
                 return None if reading is None else View(reading.record, reading.snapshot)
             fold.who = fold.who or _identity(reading)
             self._take(fold, reading)
-            if not reading.complete:
+            if not reading.reaches_end:
                 continue
             looks += 1
             if fold.cursor == reading.record.cursor or looks == MOST_LOOKS:

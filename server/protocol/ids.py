@@ -146,7 +146,7 @@ def is_owned(composite: CompositeId, owner: str, secrets: Sequence[bytes]) -> bo
     )
 
 
-def is_polling_id(text: str, prefix: str) -> bool:
+def has_polling_form(text: str, prefix: str) -> bool:
     """Whether the text has the form of a cached response's id: the prefix and a UUID."""
     return text.startswith(prefix) and _UUID.fullmatch(text, len(prefix)) is not None
 

@@ -71,12 +71,17 @@ async def test_a_replica_killed_under_two_hundred_jobs_loses_none_that_is_not_st
     async with AsyncExitStack() as stack:
         victim = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        texts = (f"job-{n} [[words=90]] [[delay_ms=50]]" for n in range(200))
+        texts = (f"job-{n} [[words=140]] [[delay_ms=50]]" for n in range(200))
         ids = await asyncio.gather(*(create(victim, text) for text in texts))
-        streamed = await create(victim, "streamed [[words=60]] [[delay_ms=50]]", stream=True)
+        streamed = await create(victim, "streamed [[words=140]] [[delay_ms=50]]", stream=True)
         untouched = await create(victim, "silent [[first_delay_ms=3000]]", stream=True)
-        for one in (*ids, streamed):
-            await with_output(victim, one)
+        await asyncio.gather(*(with_output(victim, one) for one in (*ids, streamed)))
+
+        async def has_text() -> bool:
+            answer = await http.get(f"{victim.url}/v1/responses/{streamed}", headers=KEY)
+            return bool(text_of(await answer.json()))
+
+        await wait_until(has_text, what="the streamed one has text")
         await victim.kill()
         survivor = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
 

@@ -70,7 +70,7 @@ async def test_a_follower_is_never_told_that_nothing_has_come_by_a_look_at_anoth
     readings = [await early, await late, await tails.read_log(ID, Cursor(1, 5))]
     for reading in readings:
         assert reading is not None
-        assert reading.complete
+        assert reading.reaches_end
         assert reading.batches[-1].cursor == Cursor(1, 8)
 
 

@@ -55,7 +55,7 @@ async def test_a_lease_says_all_that_a_run_needs(store: Store) -> None:
         model="claude",
         created_at=1_700_000_000,
         request=b"\xff\x00{}",
-        deployment="d1",
+        pinned="d1",
         previous="r0",
     )
     await store.responses.create(new)
@@ -70,7 +70,7 @@ async def test_a_lease_says_all_that_a_run_needs(store: Store) -> None:
         stream=True,
         created_at=1_700_000_000,
         model="claude",
-        deployment="d1",
+        pinned="d1",
         previous="r0",
         ran_on="",
         provider_id="",
@@ -182,7 +182,7 @@ async def test_an_append_writes_a_batch_and_its_fields_and_renews_the_lease(stor
     expire_lease(admin, store, taken.id)
     assert await append(store, taken, 3, 5, provider_id="resp_1", deployment="d2") == Step(Outcome.OK, 5)
     record = await record_of(store, taken.id)
-    assert (record.cursor, record.provider_id, record.deployment) == (Cursor(1, 5), "resp_1", "d2")
+    assert (record.cursor, record.provider_id, record.ran_on) == (Cursor(1, 5), "resp_1", "d2")
     assert await log_of(store, taken.id) == numbered(5)
     assert await try_lease(store, reclaim=True) is None
 
@@ -425,7 +425,7 @@ async def test_an_unstreamed_response_with_output_is_run_again_in_a_new_epoch(st
     reading = await store.responses.read(second.id)
     assert reading is not None
     assert (reading.record.status, reading.record.cursor) == ("in_progress", Cursor(2, 2))
-    assert (reading.base, reading.record.provider_id, reading.record.deployment) == (b"", "", "")
+    assert (reading.base, reading.record.provider_id, reading.record.ran_on) == (b"", "", "")
     assert [batch.cursor for batch in reading.batches] == [Cursor(2, 1), Cursor(2, 2)]
     assert await log_of(store, second.id) == numbered(2)
     assert await append(store, second, 3, 3) == Step(Outcome.OK, 3)
@@ -480,11 +480,11 @@ async def test_a_job_that_waited_too_long_is_expired_also_in_its_first_lease(sto
 
 
 async def test_a_pinned_deployment_survives_a_rerun(store: Store, admin: redis.Redis) -> None:
-    first = await run(store, deployment="d1", previous="resp_0")
+    first = await run(store, pinned="d1", previous="resp_0")
     await append(store, first, 3, 3, deployment="d1", provider_id="resp_1")
     expire_lease(admin, store, first.id)
     second = await lease(store)
-    assert (second.epoch, second.deployment, second.previous) == (2, "d1", "resp_0")
+    assert (second.epoch, second.pinned, second.previous) == (2, "d1", "resp_0")
 
 
 # ---- Handing back
