@@ -104,8 +104,8 @@ class Responses:
     async def read(self, response_id: str, after: Cursor = START, *, request: bool = True) -> Reading | None:
         """Everything that its object is made of: the final snapshot, or else the events behind `after`.
 
-        A page of them: `Reading.reaches_end` tells whether it was the last. Events of a later epoch than the cursor's come
-        from that epoch's start. The request may be long: who has it already leaves it out.
+        It is one page of them: `Reading.reaches_end` tells whether it is the last. Events of a later epoch than the
+        cursor's come from that epoch's start. The request may be long: a caller that has it leaves it out.
         """
         names = (*_FIELDS, *(_CONTENT if request else _CONTENT[1:]))
         return await self._read(response_id, after, names, unless_final=True)
