@@ -292,3 +292,35 @@ async def test_what_hangs_is_killed_soon_after_it_was_told_to_hurry(monkeypatch:
     parent.on_signal()
     parent.on_signal()
     assert await asyncio.wait_for(running, 5) == 0
+
+
+BREAKING = """
+import asyncio, sys
+from server.cli import main
+from server.hub import Hub
+
+async def breaks(self):
+    await asyncio.sleep(0.3)
+    raise RuntimeError("a defect")
+
+Hub.sweep = breaks
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+async def test_a_service_that_breaks_ends_the_process_soon_with_a_status_that_supervisors_restart(
+    simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    config = make_config(simulator, drain_s=60)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({**config, "pollux": {**config["pollux"], "store": store_url}}))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", BREAKING, "serve", "--config", str(file), "--port", "0"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(15):
+        _, said = await process.communicate()
+    assert process.returncode == 1
+    assert b"the sweep broke, shutting down" in said
+    assert b"RuntimeError: a defect" in said

@@ -247,3 +247,34 @@ async def test_a_job_that_this_replica_does_not_know_how_to_run_waits_for_one_th
             async with running_replica(new, store_url), pollux.http() as http:
                 response = await (await http.get(f"responses/{response_id}?wait=20")).json()
                 assert response["status"] == "completed"
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_proxied_request_that_timed_out_is_not_repeated(streamed: bool, store_url: str) -> None:
+    """The provider may be at work on it, and would be paid twice."""
+
+    async def slow(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    async with running_script(slow) as upstream:
+        config = make_config(upstream.base_url, first_byte_timeout_s=0.3)
+        config["litellm_settings"] |= {"num_retries": 3, "request_timeout": 0.3}
+        async with running_replica(config, store_url) as pollux, pollux.http() as http:
+            answer = await http.post("responses", json={"model": CACHED, "input": "x", "stream": streamed})
+            assert answer.status == 504
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("status", [408, 409])
+async def test_a_proxied_request_that_may_be_under_way_is_not_repeated(status: int, store_url: str) -> None:
+    async def refuse(_request: web.Request) -> web.StreamResponse:
+        return web.json_response({"error": {"message": "later"}}, status=status)
+
+    async with (
+        running_script(refuse) as upstream,
+        running_replica(make_config(upstream.base_url), store_url) as pollux,
+        pollux.http() as http,
+    ):
+        assert (await http.post("responses", json={"model": CACHED, "input": "x"})).status == status
+        assert len(upstream.requests) == 1

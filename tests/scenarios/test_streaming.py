@@ -8,10 +8,12 @@ from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
+import redis
 from aiohttp import web
 from openai import AsyncOpenAI
 
 from server.api import outflow
+from storage.keys import Shard
 from tests.support.replica import CACHED, NATIVE, Replica, create, make_config, running_replica
 from tests.support.sse import events_of, read_stream
 from tests.support.upstreams import running_script
@@ -216,3 +218,24 @@ async def test_waits_of_a_stream_request_do_nothing(pollux: Replica) -> None:
         answer = await http.get(f"responses/{response_id}?stream=true&wait=20", headers={"Prefer": "wait=20"})
         assert (await read_stream(answer))[-1]["type"] == "response.completed"
         assert "Preference-Applied" not in answer.headers
+
+
+async def test_a_stream_whose_end_a_failover_has_lost_is_aborted_and_not_ended_cleanly(
+    pollux: Replica, admin: redis.Redis
+) -> None:
+    """The client has events that the new primary never got, and there the response ended otherwise."""
+    async with pollux.http() as http:
+        body = {"model": CACHED, "input": "x [[words=400]] [[delay_ms=20]]", "background": True, "stream": True}
+        events = events_of(await http.post("responses", json=body))
+        seen = [await anext(events) for _ in range(12)]
+        response_id = seen[0]["response"]["id"]
+        shard = Shard(0)
+        # As a replica that lagged behind would have it: shorter, and cancelled since.
+        admin.hset(shard.record(response_id), mapping={"status": "cancelled", "last": 5, "token": ""})
+        admin.zrem(shard.leases, response_id)
+        admin.publish(shard.over(response_id), "1-5")
+        with pytest.raises(aiohttp.ClientPayloadError):
+            async with asyncio.timeout(10):
+                seen += [event async for event in events]
+        assert not seen[-1]["type"].endswith((".failed", ".completed"))
+        admin.delete(shard.record(response_id), shard.log(response_id))

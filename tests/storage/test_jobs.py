@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from uuid import uuid4
 
 import pytest
 import redis
@@ -15,6 +16,7 @@ from storage import (
     Cursor,
     Finish,
     Lease,
+    Leased,
     Outcome,
     Step,
     Store,
@@ -540,3 +542,60 @@ async def test_a_cancelled_job_that_was_released_is_not_leased_again(store: Stor
     assert await cancel(store, taken.id) is CancelOutcome.CANCELLED
     assert admin.exists(shard_of_id(store, taken.id).queue(ALICE)) == 0
     assert await try_lease(store) is None
+
+
+async def test_a_batch_that_comes_again_after_a_later_one_sets_no_field_back(store: Store) -> None:
+    """A call that timed out may be run by the server when others have been since."""
+    taken = await run(store)
+    early = Append(taken, 3, 2, b"", {"upstream_last": "5", "provider_id": "first"}, number=1)
+    later = Append(taken, 3, 2, b"", {"upstream_last": "6", "provider_id": "second"}, number=2)
+    for batch in (early, later, early):
+        (step,) = await store.jobs.append_many([batch], LEASE_S)
+        assert step == Step(Outcome.OK, 2)
+    assert (await record_of(store, taken.id)).provider_id == "second"
+
+
+async def test_the_batches_of_another_lease_are_counted_anew(store: Store, admin: redis.Redis) -> None:
+    first = await run(store)
+    (step,) = await store.jobs.append_many([Append(first, 3, 2, b"", {"provider_id": "a"}, number=9)], LEASE_S)
+    expire_lease(admin, store, first.id)
+    second = await lease(store)
+    (step,) = await store.jobs.append_many([Append(second, 3, 2, b"", {"provider_id": "b"}, number=1)], LEASE_S)
+    assert step == Step(Outcome.OK, 2)
+    assert (await record_of(store, first.id)).provider_id == "b"
+
+
+async def test_what_may_not_be_reclaimed_any_more_is_told_and_left_alone(store: Store, admin: redis.Redis) -> None:
+    taken = await run(store)
+    queued = await create(store)
+    expire_lease(admin, store, taken.id)
+    shard = shard_of_id(store, taken.id)
+
+    async def ask(until_ms: int, token: str) -> Leased:
+        limits = {"lease_s": LEASE_S, "max_attempts": 3, "max_age_s": 60.0}
+        return await store.jobs.lease(shard, token, **limits, reclaim_until_ms=until_ms)  # type: ignore[arg-type]
+
+    late = await ask(1, "t1")
+    assert (late.lease, late.stale) == (None, True)
+    assert await renew(store, taken) is Outcome.OK, "its worker lives, and says so now"
+    expire_lease(admin, store, taken.id)
+    fresh = await ask(late.at_ms + 60_000, "t2")
+    assert fresh.lease is not None
+    assert (fresh.lease.id, fresh.stale) == (taken.id, False)
+    assert (await record_of(store, queued)).status == "queued", "what ran out comes first"
+
+
+async def test_jobs_of_models_that_are_passed_over_are_left_to_others(store: Store) -> None:
+    for _ in range(3):
+        await create(store, model="unknown")
+    known = await create(store, model="known")
+    shard = shard_of_id(store, known)
+
+    async def take(*passing_over: str) -> str | None:
+        answer = await store.jobs.lease(
+            shard, uuid4().hex, lease_s=LEASE_S, max_attempts=3, max_age_s=60.0, passing_over=passing_over
+        )
+        return answer.lease.model if answer.lease else None
+
+    assert [await take("unknown", "other") for _ in range(2)] == ["known", None]
+    assert [await take() for _ in range(4)] == ["unknown"] * 3 + [None]

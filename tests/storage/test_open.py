@@ -20,6 +20,7 @@ from storage import CreateOutcome, Durability, Store, StoreMisfit, StoreUnavaila
 from storage import open as opening
 from storage.connection import Connections
 from tests.conftest import plain_url
+from tests.support.ears import Notes
 from tests.support.replica import free_port
 from tests.support.servers import configured, follows, running_redis
 from tests.support.stored import create, finish, lease, log_of, new_response, numbered
@@ -311,3 +312,19 @@ async def test_with_a_replica_a_create_waits_for_it() -> None:
             new = new_response()
             assert (await store.responses.create(new)).outcome is CreateOutcome.CREATED
             assert follower.exists(f"pollux:{{0}}:record:{new.id}")
+
+
+@pytest.mark.one_server
+async def test_without_the_right_to_a_channel_the_listener_says_so_a_few_times_and_not_for_ever(
+    store_url: str, admin: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    with user(admin, "deaf", "hunter2", "+@all"):
+        admin.execute_command("ACL", "SETUSER", "deaf", "resetchannels")  # type: ignore[no-untyped-call]
+        async with open_store(signed_in(store_url, "deaf:hunter2")) as store:
+            listener = store.new_listener(Notes())
+            task = asyncio.create_task(listener.run())
+            await asyncio.sleep(2)  # as often as it likes, in this time
+            task.cancel()
+            await asyncio.wait([task])
+    warnings = [record for record in caplog.records if "listener lost its connection" in record.getMessage()]
+    assert 1 <= len(warnings) <= 4

@@ -554,3 +554,20 @@ async def test_no_more_are_queued_than_allowed_of_all_owners_together(store: Sto
     assert (await store.responses.create(limited(ALICE))).outcome is CreateOutcome.FULL
     await lease(store)
     assert (await store.responses.create(limited(ALICE))).outcome is CreateOutcome.CREATED
+
+
+async def test_opening_events_are_packed_as_all_others_are(store: Store, admin: redis.Redis) -> None:
+    long = b'event: response.created\ndata: {"instructions":"' + b"be kind and brief " * 50_000 + b'"}\n\n'
+    new = new_response(shards=store.shards, opening=long + long, started=long)
+    await store.responses.create(new)
+    shard = shard_of_id(store, new.id)
+    kept = sum(int(admin.memory_usage(key) or 0) for key in (shard.record(new.id), shard.log(new.id)))
+    assert kept < len(long) / 2
+    reading = await store.responses.read_log(new.id, START)
+    assert reading is not None
+    assert b"".join(batch.frames for batch in reading.batches) == long + long
+    taken = await lease(store, shard=shard.n)
+    reading = await store.responses.read_log(new.id, START)
+    assert reading is not None
+    assert reading.batches[-1].frames == long
+    assert taken.last == 2
