@@ -43,6 +43,18 @@ MUTANTS = {
         "            pass\n        return was_away",
         "tests/server/test_leaser.py while_the_store_is_away",
     ),
+    "reclaim however late the call is run": Mutant(
+        "server/jobs/leaser.py",
+        "return self._answered_ms + min(FRESH_MS, int(self._lease_s * 1000))",
+        "return 2**53",
+        "tests/server/test_leaser.py",
+    ),
+    "reclaim while the store is away, or right after our start": Mutant(
+        "server/jobs/leaser.py",
+        "if self._away or now < self._from:",
+        "if False:",
+        "tests/server/test_leaser.py",
+    ),
     "no second call when the first was stale": Mutant(
         "server/jobs/leaser.py",
         "            if not answer.stale:\n                return answer.lease",
@@ -97,6 +109,24 @@ MUTANTS = {
         "while False:",
         "tests/server/test_bounds.py folds",
     ),
+    "no bound to the number of folds": Mutant(
+        "server/jobs/view.py",
+        "while len(self._folds) > CACHED_FOLDS or (self._size",
+        "while (self._size",
+        "tests/server/test_bounds.py folds",
+    ),
+    "no bound to the bytes of folds": Mutant(
+        "server/jobs/view.py",
+        " or (self._size > CACHED_BYTES and len(self._folds) > 1):",
+        ":",
+        "tests/server/test_bounds.py folds",
+    ),
+    "no bound to the number of tails": Mutant(
+        "server/jobs/tails.py",
+        "        while len(self._tails) > TAILS:",
+        "        while False:",
+        "tests/server/test_bounds.py tails",
+    ),
     "no bound to a tail": Mutant(
         "server/jobs/tails.py",
         "        while self._size > TAIL_BYTES:",
@@ -108,6 +138,18 @@ MUTANTS = {
         "local repeated = tonumber(batch) <= (tonumber(r[5]) or 0)",
         "local repeated = false",
         "tests/storage/test_jobs.py sets_no_field_back",
+    ),
+    "a listener without rights fills the log": Mutant(
+        "storage/notify.py",
+        "if failures & (failures - 1) <= 0:",
+        "if True:",
+        "tests/storage/test_notify.py may_not_hear",
+    ),
+    "a listener without rights asks for ever as often": Mutant(
+        "storage/notify.py",
+        "longest_pause_s = LONGEST_PAUSE_OF_REFUSED_S if refused else LONGEST_PAUSE_S",
+        "longest_pause_s = LONGEST_PAUSE_S",
+        "tests/storage/test_notify.py may_not_hear",
     ),
     "log what is no output at once": Mutant(
         "server/protocol/intake.py",

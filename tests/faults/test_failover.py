@@ -194,3 +194,13 @@ async def test_one_that_does_not_begin_to_answer_is_given_up_and_another_one_ask
             await wait_until(asked, what="the silent one was asked")
             await wait_until(lambda: gate.held == 0, what="its connection is closed")
             assert len(silent.requests) == 1
+
+
+async def test_a_proxied_request_that_was_not_answered_in_time_is_asked_nowhere_again(store_url: str) -> None:
+    """The provider may be at work on it, and a second one would be paid for as well."""
+    async with gates(2) as [(_, one), (_, other)]:
+        config = config_for(one, other, router={"num_retries": 3}, first_byte_timeout_s=1)
+        limited(config, timeout=1)
+        async with running_replica(config, store_url) as pollux, pollux.http() as http:
+            assert (await http.post("responses", json={"model": CACHED, "input": "hi"})).status == 504
+            assert len(one.requests) + len(other.requests) == 1

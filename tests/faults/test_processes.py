@@ -138,6 +138,41 @@ async def test_a_killed_process_is_replaced_at_once_and_its_jobs_complete(
         await pollux.serve(4)
 
 
+BREAKS_ONCE = """
+import os
+import server.hub
+from server.hub import Hub
+
+async def sweep(_hub):
+    while True:
+        await server.hub.asyncio.sleep(0.05)
+        try:
+            os.unlink({flag!r})
+        except FileNotFoundError:
+            continue
+        raise RuntimeError("a defect")
+
+Hub.sweep = sweep
+"""
+"""What Python runs at the start of each process: the first one that finds the file breaks."""
+
+
+async def test_a_process_whose_service_breaks_is_replaced_by_its_parent(
+    simulator: str, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "break"
+    (tmp_path / "sitecustomize.py").write_text(BREAKS_ONCE.format(flag=str(flag)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    async with command(tmp_path, make_config(simulator), store_url, "--workers", "2") as pollux:
+        await pollux.serve(2)
+        flag.touch()
+        await pollux.serve(3)
+        assert pollux.process.returncode is None
+        (line,) = pollux.logged("the sweep broke, shutting down")
+        assert line["pid"] in pollux.serving[:2]
+        await wait_until(lambda: not lives(line["pid"]), what="the broken one has ended")
+
+
 async def test_ctrl_c_drains_all_and_nothing_is_left_not_even_the_store(simulator: str, tmp_path: Path) -> None:
     store = tmp_path / "store"
     async with command(tmp_path, make_config(simulator), f"embedded://{store}", "--workers", "2") as pollux:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from redis.exceptions import NoPermissionError
 
 from storage import Cursor, Store, notify, open_store
 from tests.support.ears import Notes, listening
@@ -343,3 +344,30 @@ async def test_when_the_server_dies_the_listener_and_every_subscription_come_bac
         assert (await record_of(store, taken.id)).cursor == Cursor(1, 3)
         await finish(store, taken, 4)
         await notes.hear((taken.id, Cursor(1, 4), True))
+
+
+async def test_a_listener_that_may_not_hear_a_channel_asks_ever_more_seldom_and_says_so_in_a_few_lines(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    longest_pauses: list[float] = []
+    enough = asyncio.Event()
+
+    async def refused() -> None:
+        raise NoPermissionError("No permissions to access a channel")
+
+    def pause(_least_s: float, most_s: float) -> float:
+        longest_pauses.append(most_s)
+        if len(longest_pauses) == 100:
+            enough.set()
+        return 0.0
+
+    listener = store.new_listener(Notes())
+    monkeypatch.setattr(listener, "_listen", refused)
+    monkeypatch.setattr("storage.notify.random.uniform", pause)
+    running = asyncio.create_task(listener.run())
+    await asyncio.wait_for(enough.wait(), 5)
+    running.cancel()
+    await asyncio.wait([running])
+    assert longest_pauses[99] == notify.LONGEST_PAUSE_OF_REFUSED_S
+    said = [record for record in caplog.records if "listener lost its connection" in record.getMessage()]
+    assert 1 <= len(said) <= 8
