@@ -162,7 +162,8 @@ async def test_a_process_whose_service_breaks_is_replaced_by_its_parent(
 ) -> None:
     flag = tmp_path / "break"
     (tmp_path / "sitecustomize.py").write_text(BREAKS_ONCE.format(flag=str(flag)))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    # With the tree that is tested, which need not be the one that is installed.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])]))
     async with command(tmp_path, make_config(simulator), store_url, "--workers", "2") as pollux:
         await pollux.serve(2)
         flag.touch()
