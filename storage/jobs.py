@@ -23,7 +23,7 @@ from storage.records import (
     UpstreamCancel,
     Verdict,
 )
-from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Argument
+from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -64,12 +64,20 @@ class Jobs:
         while True:
             at_ms, word, some, *job = await LEASE.run(
                 self._client,
-                [shard.leases, shard.rotation, shard.grant(token)],
-                [
-                    *(token, int(lease_s * 1000), max_attempts, int(max_age_s * 1000), reclaim_until_ms),
-                    *(shard.record(""), shard.log(""), shard.queue(""), shard.moved(""), shard.owned("")),
-                    *passing_over,
-                ],
+                leases=shard.leases,
+                rotation=shard.rotation,
+                grant=shard.grant(token),
+                token=token,
+                lease_ms=int(lease_s * 1000),
+                max_attempts=max_attempts,
+                max_age_ms=int(max_age_s * 1000),
+                reclaim_until=reclaim_until_ms,
+                record_prefix=shard.record(""),
+                log_prefix=shard.log(""),
+                queue_prefix=shard.queue(""),
+                moved_prefix=shard.moved(""),
+                owned_prefix=shard.owned(""),
+                passed_over=list(passing_over),
             )
             aside += some
             if word != b"again":
@@ -87,8 +95,10 @@ class Jobs:
     async def _renew(self, lease_s: float, shard: Shard, leases: Sequence[Lease]) -> list[Outcome | StoreError]:
         answer = await RENEW.run(
             self._renewals,
-            [shard.leases, *(shard.record(lease.id) for lease in leases)],
-            [int(lease_s * 1000), *(word for lease in leases for word in (lease.id, lease.token))],
+            leases=shard.leases,
+            records=[shard.record(lease.id) for lease in leases],
+            lease_ms=int(lease_s * 1000),
+            held=[word for lease in leases for word in (lease.id, lease.token)],
         )
         return [Outcome(word.decode()) for word in answer]
 
@@ -101,17 +111,24 @@ class Jobs:
         return await self._by_shard(appends, lambda append: append.lease.id, partial(self._append, lease_s))
 
     async def _append(self, lease_s: float, shard: Shard, appends: Sequence[Append]) -> list[Step | StoreError]:
-        args: list[Argument] = [int(lease_s * 1000), shard.record(""), shard.log(""), shard.moved("")]
+        batches: list[Word] = []
         for append in appends:
             lease, fields = append.lease, append.fields
-            args += (lease.id, lease.token, lease.epoch, append.number, append.first, append.last)
-            args += (self._pack(append.frames), 2 * len(fields))
+            batches += (lease.id, lease.token, lease.epoch, append.number, append.first, append.last)
+            batches += (self._pack(append.frames), 2 * len(fields))
             for field in fields.items():
-                args += field
-        keys = [shard.leases]
-        if self._clustered:
-            keys += [name(append.lease.id) for append in appends for name in (shard.record, shard.log)]
-        answer = await APPEND.run(self._client, keys, args)
+                batches += field
+        moving = (name(append.lease.id) for append in appends for name in (shard.record, shard.log))
+        answer = await APPEND.run(
+            self._client,
+            leases=shard.leases,
+            moving=list(moving) if self._clustered else (),
+            lease_ms=int(lease_s * 1000),
+            record_prefix=shard.record(""),
+            log_prefix=shard.log(""),
+            moved_prefix=shard.moved(""),
+            batches=batches,
+        )
         return [
             StoreError(detail.decode()) if word == b"error" else Step(_OUTCOMES[word], detail)
             for word, detail in zip(answer[::2], answer[1::2], strict=True)
@@ -142,27 +159,35 @@ class Jobs:
         """End the response: its last batch, its status and its final object in one step."""
         append = finish.append
         lease, shard = append.lease, self.shards.of(append.lease.id)
-        fields = (word for item in append.fields.items() for word in item)
-        frames = self._pack(append.frames)
         answer = await FINISH.run_durably(
             self._client,
-            [
-                *(shard.record(lease.id), shard.log(lease.id), shard.leases),
-                *(shard.owned(lease.owner), shard.ended(lease.owner), shard.upstream_cancels),
-            ],
-            [
-                *(lease.id, lease.token, lease.epoch, append.first, append.last),
-                *(shard.over(lease.id), INDEX_TTL_MS, frames, finish.status, finish.snapshot),
-                int(finish.abandon),
-                *fields,
-            ],
             self._durability,
+            record=shard.record(lease.id),
+            log=shard.log(lease.id),
+            leases=shard.leases,
+            owned=shard.owned(lease.owner),
+            ended=shard.ended(lease.owner),
+            upstream_cancels=shard.upstream_cancels,
+            id=lease.id,
+            token=lease.token,
+            epoch=lease.epoch,
+            first=append.first,
+            last=append.last,
+            over=shard.over(lease.id),
+            index_ttl_ms=INDEX_TTL_MS,
+            frames=self._pack(append.frames),
+            status=finish.status,
+            snapshot=finish.snapshot,
+            abandon=int(finish.abandon),
+            fields=[word for item in append.fields.items() for word in item],
         )
         return _step(answer)
 
     async def claim_cancels(self, shard: Shard, limit: int, for_s: float) -> list[UpstreamCancel]:
         """Some of the provider's runs that are to be cancelled; they are due again after `for_s`, unless settled."""
-        members = await CLAIM_CANCELS.run(self._client, [shard.upstream_cancels], [limit, int(for_s * 1000)])
+        members = await CLAIM_CANCELS.run(
+            self._client, upstream_cancels=shard.upstream_cancels, most=limit, for_ms=int(for_s * 1000)
+        )
         found = []
         for member in members:
             since, deployment, provider_id = member.decode().split(" ", 2)
@@ -185,8 +210,14 @@ class Jobs:
         shard = self.shards.of(lease.id)
         answer = await RELEASE.run(
             self._client,
-            [shard.record(lease.id), shard.leases, shard.queue(lease.owner), shard.rotation],
-            [lease.id, lease.token, shard.wake, 0 if attempted else 1],
+            record=shard.record(lease.id),
+            leases=shard.leases,
+            queue=shard.queue(lease.owner),
+            rotation=shard.rotation,
+            id=lease.id,
+            token=lease.token,
+            wake=shard.wake,
+            taken_back=0 if attempted else 1,
         )
         return Outcome(answer.decode())
 

@@ -57,30 +57,37 @@ class Responses:
         `new.id` must lie in its owner's shard (`draw_id`). Repeating it with the same id changes nothing.
         """
         shard = self._shards.of(new.owner)
-        keys = [
-            shard.record(new.id),
-            shard.log(new.id),
-            shard.queue(new.owner),
-            shard.rotation,
-            shard.owned(new.owner),
-            shard.ended(new.owner),
-            shard.tombstone(new.id),
-        ]
-        if new.idempotency_key:
-            keys.append(shard.idempotency(new.owner, new.idempotency_key))
+        key = new.idempotency_key
         word, detail = await CREATE.run_durably(
             self._client,
-            keys,
-            [
-                *(new.id, new.owner, new.body_digest, self._pack(new.opening)),
-                *(IDEMPOTENCY_TTL_MS, INDEX_TTL_MS, shard.wake, shard.record("")),
-                *(shard.queue(""), shard.ended(""), new.most_queued, new.most_in_flight, int(new.ttl_s * 1000)),
+            self._durability,
+            record=shard.record(new.id),
+            log=shard.log(new.id),
+            queue=shard.queue(new.owner),
+            rotation=shard.rotation,
+            owned=shard.owned(new.owner),
+            ended=shard.ended(new.owner),
+            tombstone=shard.tombstone(new.id),
+            idempotency=shard.idempotency(new.owner, key) if key else None,
+            id=new.id,
+            owner=new.owner,
+            digest=new.body_digest,
+            opening=self._pack(new.opening),
+            idempotency_ttl_ms=IDEMPOTENCY_TTL_MS,
+            index_ttl_ms=INDEX_TTL_MS,
+            wake=shard.wake,
+            record_prefix=shard.record(""),
+            queue_prefix=shard.queue(""),
+            ended_prefix=shard.ended(""),
+            most_queued=new.most_queued,
+            most_in_flight=new.most_in_flight,
+            ttl_ms=int(new.ttl_s * 1000),
+            fields=[
                 *("model", new.model, "created_at", new.created_at, "stream", int(new.stream)),
                 *("request", new.request, "started", self._pack(new.started)),
                 *("pinned", new.pinned, "previous", new.previous),
                 *("request_id", new.request_id, *(("headers", new.headers) if new.headers else ())),
             ],
-            self._durability,
         )
         outcome = CreateOutcome(word.decode())
         if outcome in (CreateOutcome.BUSY, CreateOutcome.FULL):
@@ -129,9 +136,16 @@ class Responses:
         unless_final: bool = False,
     ) -> Reading | None:
         shard = self._shards.of(response_id)
-        keys = [shard.record(response_id), shard.log(response_id)]
-        start = f"{after.epoch}-{max(after.last, 0)}"
-        fields, entries = await READ.run(self._client, keys, [start, limit, PAGE_BYTES, int(unless_final), *names])
+        fields, entries = await READ.run(
+            self._client,
+            record=shard.record(response_id),
+            log=shard.log(response_id),
+            start=f"{after.epoch}-{max(after.last, 0)}",
+            most=limit,
+            most_bytes=PAGE_BYTES,
+            unless_final=int(unless_final),
+            names=names,
+        )
         return _reading(response_id, dict(zip(names, fields, strict=True)), entries)
 
     async def cancel(self, record: Record, head: bytes, tail: bytes) -> CancelOutcome:
@@ -139,12 +153,19 @@ class Responses:
         shard = self._shards.of(record.id)
         outcome = await CANCEL.run(
             self._client,
-            [
-                *(shard.record(record.id), shard.log(record.id), shard.leases),
-                *(shard.owned(record.owner), shard.ended(record.owner), shard.queue(record.owner)),
-                shard.upstream_cancels,
-            ],
-            [record.id, shard.over(record.id), shard.revoked, INDEX_TTL_MS, head, tail],
+            record=shard.record(record.id),
+            log=shard.log(record.id),
+            leases=shard.leases,
+            owned=shard.owned(record.owner),
+            ended=shard.ended(record.owner),
+            queue=shard.queue(record.owner),
+            upstream_cancels=shard.upstream_cancels,
+            id=record.id,
+            over=shard.over(record.id),
+            revoked=shard.revoked,
+            index_ttl_ms=INDEX_TTL_MS,
+            head=head,
+            tail=tail,
         )
         return CancelOutcome(outcome.decode())
 
@@ -153,12 +174,19 @@ class Responses:
         shard = self._shards.of(record.id)
         outcome = await DELETE.run(
             self._client,
-            [
-                *(shard.record(record.id), shard.log(record.id), shard.leases),
-                *(shard.owned(record.owner), shard.ended(record.owner), shard.queue(record.owner)),
-                *(shard.tombstone(record.id), shard.upstream_cancels),
-            ],
-            [record.id, token, shard.over(record.id), shard.revoked, TOMBSTONE_TTL_MS],
+            record=shard.record(record.id),
+            log=shard.log(record.id),
+            leases=shard.leases,
+            owned=shard.owned(record.owner),
+            ended=shard.ended(record.owner),
+            queue=shard.queue(record.owner),
+            tombstone=shard.tombstone(record.id),
+            upstream_cancels=shard.upstream_cancels,
+            id=record.id,
+            token=token,
+            over=shard.over(record.id),
+            revoked=shard.revoked,
+            tombstone_ttl_ms=TOMBSTONE_TTL_MS,
         )
         return bool(outcome == b"ok")
 
@@ -194,7 +222,8 @@ class Responses:
         return [found[response_id] for response_id in ids]
 
     async def _find_many(self, shard: Shard, ids: Sequence[str]) -> dict[str, Record | None]:
-        rows = await FIND.run(self._client, [shard.record(response_id) for response_id in ids], _FIELDS)
+        records = [shard.record(response_id) for response_id in ids]
+        rows = await FIND.run(self._client, records=records, fields=_FIELDS)
         return {
             response_id: _record(response_id, dict(zip(_FIELDS, row, strict=True))) if row else None
             for response_id, row in zip(ids, rows, strict=True)

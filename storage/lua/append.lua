@@ -1,16 +1,20 @@
 #!lua
 -- Append batches to logs of one shard, set fields, renew the leases. No allow-oom: `finish` has it, so that a run can end.
--- KEYS: leases; on a cluster also each record and log, so that none of it runs while some of them are on their way
---       to another node
--- ARGV: lease ms, the prefixes: record, log, moved; then for each batch: id, token, epoch, its number, first, last,
---       frames, how many words of fields, and these: field, value …
 -- Batches of one lease are numbered: one that comes again, after a later one, must not set its fields back.
+-- KEYS
+--   leases
+--   moving...                      on a cluster each record and log, so that none of it runs while some of them are on
+--                                  their way to another node
+-- ARGV
+--   lease_ms:number
+--   record_prefix, log_prefix, moved_prefix
+--   batches...                     of each: id, token, epoch, its number, first, last, frames, how many words of fields,
+--                                  and these: field, value …
 -- Returns for each batch its outcome and the last number in its log; or 'error' and the message.
-local leases, deadline = KEYS[1], now_ms() + tonumber(ARGV[1])
-local record_prefix, log_prefix, moved_prefix = ARGV[2], ARGV[3], ARGV[4]
+local deadline = now_ms() + lease_ms
 
 local function append(at, words)
-  local id, token, epoch, batch, first, last, frames = unpack(ARGV, at, at + 6)
+  local id, token, epoch, batch, first, last, frames = unpack(batches, at, at + 6)
   local record = record_prefix .. id
   local r = redis.call('HMGET', record, 'status', 'token', 'epoch', 'last', 'batch')
   if not r[1] then return 'gone', -1 end
@@ -24,18 +28,18 @@ local function append(at, words)
   local position = epoch .. '-' .. last
   if fresh then
     redis.call('XADD', log_prefix .. id, position, 'f', frames)
-    redis.call('HSET', record, 'last', last, 'batch', batch, unpack(ARGV, at + 8, at + 7 + words))
+    redis.call('HSET', record, 'last', last, 'batch', batch, unpack(batches, at + 8, at + 7 + words))
   elseif words > 0 and not repeated then
-    redis.call('HSET', record, 'batch', batch, unpack(ARGV, at + 8, at + 7 + words))
+    redis.call('HSET', record, 'batch', batch, unpack(batches, at + 8, at + 7 + words))
   end
   redis.call('ZADD', leases, deadline, id)
   if fresh then redis.call('PUBLISH', moved_prefix .. id, position) end
   return 'ok', math.max(current, tonumber(last))
 end
 
-local outcomes, at = {}, 5
-while at <= #ARGV do
-  local words = tonumber(ARGV[at + 7])
+local outcomes, at = {}, 1
+while at <= #batches do
+  local words = tonumber(batches[at + 7])
   -- A record that was broken by hand must not hide what became of the others.
   local done, outcome, detail = pcall(append, at, words)
   if not done then

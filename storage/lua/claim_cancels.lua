@@ -1,10 +1,12 @@
 #!lua flags=allow-oom
--- Take some of the due upstream cancels, for a while: whoever dies with them leaves them to the next.
--- KEYS: upstream cancels
--- ARGV: how many, for how long (ms)
+-- Take some of the due upstream cancels, for a while: if their taker dies, they are due again after it.
+-- KEYS
+--   upstream_cancels
+-- ARGV
+--   most, for_ms:number
 local now = now_ms()
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+local due = redis.call('ZRANGEBYSCORE', upstream_cancels, '-inf', now, 'LIMIT', 0, most)
 for _, member in ipairs(due) do
-  redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), member)
+  redis.call('ZADD', upstream_cancels, now + for_ms, member)
 end
 return due

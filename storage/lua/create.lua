@@ -1,13 +1,18 @@
 #!lua
 -- Record, events 0 and 1, and the job, in one step. No allow-oom: a full server takes no new work.
--- KEYS: record, log, queue, rotation, owned, ended, tombstone [, idempotency]
--- ARGV: id, owner, body digest, opening frames, idempotency ttl, index ttl, wake channel, record prefix,
---       queue prefix, ended prefix, most queued, most in flight of this owner (0: no limit), ttl of the record (ms),
---       then field, value … of the record
-local record, log, queue, rotation, owned, ended, tombstone, idempotency = unpack(KEYS)
-local id, owner, digest, opening, idempotency_ttl, index_ttl, wake, record_prefix = unpack(ARGV, 1, 8)
-local queue_prefix, ended_prefix, most_queued, most_in_flight, ttl = unpack(ARGV, 9, 13)
-most_queued, most_in_flight, ttl = tonumber(most_queued), tonumber(most_in_flight), tonumber(ttl)
+-- KEYS
+--   record, log, queue, rotation, owned, ended, tombstone
+--   idempotency?
+-- ARGV
+--   id, owner
+--   digest                         of the body
+--   opening                        frames
+--   idempotency_ttl_ms, index_ttl_ms
+--   wake                           channel
+--   record_prefix, queue_prefix, ended_prefix
+--   most_queued:number, most_in_flight:number    of all, of this owner; 0: no limit
+--   ttl_ms:number                  of the record, from its end on
+--   fields...                      field, value … of the record
 local now = now_ms()
 
 if redis.call('EXISTS', record, tombstone) > 0 then
@@ -27,7 +32,7 @@ prune(owned, ended, now)
 local function retry_after_s(owners)
   local ended_lately = 0
   for _, one in ipairs(owners) do
-    ended_lately = ended_lately + redis.call('ZCOUNT', ended_prefix .. one, now + ttl - 60000, '+inf')
+    ended_lately = ended_lately + redis.call('ZCOUNT', ended_prefix .. one, now + ttl_ms - 60000, '+inf')
   end
   return ended_lately > 0 and math.ceil(60 / ended_lately) or 60
 end
@@ -62,19 +67,18 @@ if most_queued > 0 then
   end
 end
 
-redis.call('HSET', record, 'owner', owner, 'status', 'queued', 'queued_ms', now,
-  'epoch', 1, 'attempt', 0, 'last', 1,
-  'ttl_ms', ttl, unpack(ARGV, 14))
 redis.call('XADD', log, '1-1', 'f', opening)
 enqueue(queue, rotation, owner, id, now)
 redis.call('ZADD', owned, now, id)
-redis.call('PEXPIRE', owned, index_ttl)
-redis.call('PEXPIRE', ended, index_ttl)
+redis.call('PEXPIRE', owned, index_ttl_ms)
+redis.call('PEXPIRE', ended, index_ttl_ms)
 if idempotency then
   redis.call('DEL', idempotency)
   redis.call('HSET', idempotency, 'id', id, 'body', digest)
-  redis.call('PEXPIRE', idempotency, idempotency_ttl)
+  redis.call('PEXPIRE', idempotency, idempotency_ttl_ms)
   redis.call('HSET', record, 'idempotency', idempotency)
 end
+transition({id = id, record = record}, 'queued', 'owner', owner, 'queued_ms', now, 'epoch', 1, 'attempt', 0, 'last', 1,
+  'ttl_ms', ttl_ms, unpack(fields))
 redis.call('PUBLISH', wake, id)
 return {'created', id}

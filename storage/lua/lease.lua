@@ -1,23 +1,24 @@
 #!lua flags=allow-oom
 -- Take one job: first one whose lease ran out, then the next of the owner whose turn it is.
 -- Jobs of models that this worker can't serve are passed over; other workers may.
--- KEYS: leases, rotation, grant
--- ARGV: token, lease ms, max attempts, max age ms, until when this call may reclaim (ms; 0: not at all),
---       prefixes: record, log, queue, moved, owned; then the models to pass over
+-- KEYS
+--   leases, rotation, grant
+-- ARGV
+--   token
+--   lease_ms:number, max_attempts:number, max_age_ms:number
+--   reclaim_until:number           the time (ms) until which this call may reclaim; 0: not at all
+--   record_prefix, log_prefix, queue_prefix, moved_prefix, owned_prefix
+--   passed_over...                 models
 -- Returns the time (ms), a word, the ids of records that were set aside, and with the word 'job' the job.
 --       'none': nothing to do; 'again': looked at many that were over; 'stale': there is something to reclaim, and it is
 --       later than the call may do so: whoever works on it may have had no chance to say so, because the server stood
 --       still, or the caller
-local leases, rotation, grant = unpack(KEYS)
-local token, lease_ms, max_attempts, max_age_ms, reclaim_until = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]),
-  tonumber(ARGV[4]), tonumber(ARGV[5])
-local record_prefix, log_prefix, queue_prefix, moved_prefix, owned_prefix = unpack(ARGV, 6, 10)
 local SPARE_ATTEMPTS = 3 -- beyond the most, in which the end of a lost job must be written
 local SET_ASIDE_MS = 86400000
 local now = now_ms()
 local PASSED_OVER = 256 -- that many jobs of one owner are looked at for one that can be served
 local aside, passed_models = {}, {}
-for i = 11, #ARGV do passed_models[ARGV[i]] = true end
+for _, model in ipairs(passed_over) do passed_models[model] = true end
 
 local function job(id)
   local fields = redis.call('HMGET', record_prefix .. id, 'token', 'owner', 'verdict', 'epoch', 'attempt', 'last',
@@ -84,8 +85,8 @@ local function start(id)
     redis.call('HDEL', record, 'started')
     last = 2
   end
-  redis.call('HSET', record, 'status', 'in_progress', 'token', token, 'verdict', verdict,
-    'epoch', epoch, 'attempt', attempt, 'last', last, 'batch', 0)
+  transition({id = id, record = record}, 'in_progress', 'token', token, 'verdict', verdict, 'epoch', epoch,
+    'attempt', attempt, 'last', last, 'batch', 0)
   redis.call('ZADD', leases, now + lease_ms, id)
   redis.call('SET', grant, id, 'PX', lease_ms)
   redis.call('PUBLISH', moved_prefix .. id, epoch .. '-' .. last)

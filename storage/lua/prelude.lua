@@ -1,6 +1,13 @@
 -- Put behind the first line of every script.
 local TERMINAL = {completed = true, failed = true, incomplete = true, cancelled = true}
 
+-- What a list holds from a place on.
+local function from(list, place)
+  local rest = {}
+  for i = place, #list do rest[#rest + 1] = list[i] end
+  return rest
+end
+
 -- Whether a field holds a whole number, as we write them. Records are broken by hand now and then.
 local function is_count(text)
   return text and string.match(text, '^%d+$') ~= nil
@@ -46,16 +53,36 @@ local function idempotency_of(key, id)
 end
 
 -- Only what has ended has a time to live, the same on all its keys.
--- keys: record, log, owned, ended, and idempotency where there is one.
-local function expire(keys, id, ttl_ms, index_ttl_ms)
-  local now = now_ms()
-  redis.call('PEXPIRE', keys.record, ttl_ms)
-  redis.call('PEXPIRE', keys.log, ttl_ms)
-  if keys.idempotency then
-    redis.call('PEXPIRE', keys.idempotency, ttl_ms, 'LT')
+-- of: as for `transition`
+local function expire(of)
+  local now, ttl_ms = now_ms(), tonumber(of.ttl_ms)
+  redis.call('PEXPIRE', of.record, ttl_ms)
+  redis.call('PEXPIRE', of.log, ttl_ms)
+  if of.idempotency then
+    redis.call('PEXPIRE', of.idempotency, ttl_ms, 'LT')
   end
-  redis.call('ZADD', keys.ended, now + ttl_ms, id)
-  prune(keys.owned, keys.ended, now)
-  redis.call('PEXPIRE', keys.owned, math.max(index_ttl_ms, ttl_ms))
-  redis.call('PEXPIRE', keys.ended, math.max(index_ttl_ms, ttl_ms))
+  redis.call('ZADD', of.ended, now + ttl_ms, of.id)
+  prune(of.owned, of.ended, now)
+  redis.call('PEXPIRE', of.owned, math.max(of.index_ttl_ms, ttl_ms))
+  redis.call('PEXPIRE', of.ended, math.max(of.index_ttl_ms, ttl_ms))
+end
+
+-- What is deleted leaves nothing behind.
+local function remove(of)
+  redis.call('DEL', of.record, of.log)
+  if of.idempotency then redis.call('DEL', of.idempotency) end
+  redis.call('ZREM', of.owned, of.id)
+  redis.call('ZREM', of.ended, of.id)
+end
+
+-- A response takes a status, or is `deleted`: the one place where that is written, with what follows from it.
+-- of: the response: id, record; where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if it has one
+-- …: field, value … of the record, which change in the same breath
+local function transition(of, status, ...)
+  if status == 'deleted' then
+    remove(of)
+  else
+    redis.call('HSET', of.record, 'status', status, ...)
+  end
+  if TERMINAL[status] then expire(of) end
 end

@@ -1,9 +1,11 @@
 #!lua flags=allow-oom
 -- Hand a job back: it keeps its place in the queue.
--- KEYS: record, leases, queue, rotation
--- ARGV: id, token, wake channel, how many attempts it takes back
-local record, leases, queue, rotation = unpack(KEYS)
-local id, token, wake, taken_back = unpack(ARGV)
+-- KEYS
+--   record, leases, queue, rotation
+-- ARGV
+--   id, token
+--   wake                           channel
+--   taken_back                     how many attempts
 local r = redis.call('HMGET', record, 'status', 'token', 'owner', 'queued_ms', 'attempt', 'released')
 if not r[1] then return 'gone' end
 if TERMINAL[r[1]] then return 'over' end

@@ -1,21 +1,25 @@
 #!lua flags=allow-oom
 -- Renew leases. One that ran out but was not reclaimed lives again.
--- KEYS: leases, record …
--- ARGV: lease ms, then id, token for each record
-local deadline = now_ms() + tonumber(ARGV[1])
+-- KEYS
+--   leases
+--   records...
+-- ARGV
+--   lease_ms:number
+--   held...                        id, token of each record
+local deadline = now_ms() + lease_ms
 local outcomes = {}
-for i = 2, #KEYS do
-  local id, token = ARGV[2 * i - 2], ARGV[2 * i - 1]
-  local r = redis.pcall('HMGET', KEYS[i], 'status', 'token')
+for i, record in ipairs(records) do
+  local id, token = held[2 * i - 1], held[2 * i]
+  local r = redis.pcall('HMGET', record, 'status', 'token')
   if r.err or not r[1] then
-    outcomes[i - 1] = 'gone'
+    outcomes[i] = 'gone'
   elseif TERMINAL[r[1]] then
-    outcomes[i - 1] = 'over'
+    outcomes[i] = 'over'
   elseif r[2] ~= token then
-    outcomes[i - 1] = 'stale'
+    outcomes[i] = 'stale'
   else
-    redis.call('ZADD', KEYS[1], deadline, id)
-    outcomes[i - 1] = 'ok'
+    redis.call('ZADD', leases, deadline, id)
+    outcomes[i] = 'ok'
   end
 end
 return outcomes
