@@ -1,7 +1,7 @@
-"""The store: what survives a process.
+"""The store: everything that must survive a process, in Redis or Valkey.
 
-Nothing here knows of HTTP. Everything that must be atomic is one Lua script (`lua/`), and every script may run
-twice with the same outcome. The rest of Pollux imports from this package only, never from its modules.
+Nothing here knows of HTTP. Every change that must be atomic is one Lua script (`lua/`), and a script that runs twice
+has the same outcome as if it ran once. The rest of Pollux imports from this package, never from its modules.
 """
 
 from storage.embedded import default_directory

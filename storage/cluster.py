@@ -1,8 +1,8 @@
-"""Redis Cluster: one client that knows where each slot lives, bounded and patient as the pools of one server are.
+"""Redis Cluster: one client that knows which node has which slot.
 
-redis-py follows the redirections and learns the map of slots anew when a node refuses a connection. What it lacks is
-here: callers that wait for their turn instead of an error, a node that is silent instead of gone, and commands that
-must follow each other on one connection.
+redis-py follows redirections, and asks for the map of slots again when a node refuses a connection. This module adds
+what it lacks: a caller waits for a free place instead of getting an error, a node that stays silent without closing its
+connections is noticed, and several commands can be sent one after the other on one connection.
 """
 
 from __future__ import annotations
@@ -25,28 +25,29 @@ from storage.patience import Patience
 log = logging.getLogger("pollux.store")
 
 PLACES = 8
-"""Commands at once for one shard: the others' must not wait because one node is silent."""
+"""How many commands of one shard run at once. Each shard has its own limit, so that a silent node delays no other."""
 MOST_CONNECTIONS = 1024
-"""Per node; redis-py raises beyond it. Never reached: `PLACES` bounds what is in use."""
+"""Connections to one node; redis-py raises beyond it. `PLACES` keeps the number far below."""
 SILENT_S = 4.0
-"""Before the deadline of every exchange, which would not tell which node it was."""
+"""How long one command, or one exchange, may take before its node counts as silent."""
 LOOK_S = 3.0
+"""How long the other nodes may take to tell where the slots are."""
 MOST_CLOSED = 4
-"""How often a command is sent again because its connection was closed under it."""
+"""How many times a command is tried while its connections are closed by the other side."""
 MOST_MOVES = 5
-"""How often a slot is looked for anew in one exchange."""
+"""How many times one exchange follows a slot that has moved to another node."""
 
 Command = tuple[Any, ...]
 T = TypeVar("T")
 
 
 class Cluster(RedisCluster):
-    """A client of all nodes. Every command names its key first, or its target nodes."""
+    """A client of all nodes. A command must have its key as first argument, or name its target nodes."""
 
     def __init__(self, nodes: Sequence[tuple[str, int]], **options: Any) -> None:
         super().__init__(
             startup_nodes=[ClusterNode(host, port) for host, port in nodes],
-            # What lies on the nodes that are there is served while another one is not.
+            # While one node is down, the slots of the others are still served.
             require_full_coverage=False,
             max_connections=MOST_CONNECTIONS,
             **options,
@@ -56,34 +57,34 @@ class Cluster(RedisCluster):
         self._patience = Patience(SILENT_S)
         self._looking: asyncio.Task[None] | None = None
         self._silent: str | None = None
-        """The node that did not answer lately: the others are asked before it where the slots are."""
+        """The node that failed to answer last. It is the last one to be asked where the slots are."""
 
     async def initialize(
         self,
         additional_startup_nodes_info: list[tuple[str, int]] | None = None,
         last_failed_node_name: str | None = None,
     ) -> RedisCluster:
-        """Learn where the slots are, if that is not known (any more)."""
-        # One whose connections broke answers, or refuses, at once: only the silent one must not be asked first.
+        """Learn where the slots are, unless that is known."""
+        # A node that refuses connections costs no time, but a silent one costs the whole timeout: it is asked last.
         return await super().initialize(additional_startup_nodes_info, self._silent or last_failed_node_name)
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
-        """The answer to one command. (Where a node refuses a connection, redis-py itself tries again.)"""
+        """Return the answer to one command. If a node refuses the connection, redis-py itself tries again."""
         return await self._bounded(_key_of(args), partial(super().execute_command, *args, **kwargs), RuntimeError)
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """The answers to commands that follow each other on one connection, to the node of the first one's key.
+        """Send commands one after the other on one connection, to the node of the first one's key.
 
-        An error is the answer to its own command.
+        Returns one answer for each command; where a command failed, its answer is the error.
         """
         key = _key_of(commands[0])
         return await self._bounded(key, partial(self._exchange, key, commands), RuntimeError, RedisConnectionError)
 
     async def _bounded(self, key: str, attempt: Callable[[], Awaitable[T]], *closed: type[Exception]) -> T:
-        """What `attempt` returns, in its turn and in time. It is made again where it ends with one of `closed`.
+        """Run `attempt` in a place of its shard and under a deadline, and again if it raises one of `closed`.
 
-        RuntimeError is uvloop's word for a connection that another command has found broken, and closed, in this very
-        instant.
+        `closed` contains RuntimeError because uvloop raises that on a connection which another command has just found
+        broken and closed.
         """
         failure: Exception | None = None
         async with self._place(key):
@@ -120,12 +121,12 @@ class Cluster(RedisCluster):
         return answers
 
     def new_connection(self, **options: Any) -> Connection:
-        """A connection to any node, outside every pool; the caller disconnects it."""
+        """Make a connection to any node, outside every pool; the caller disconnects it."""
         node = random.choice(self.get_nodes() or list(self.nodes_manager.startup_nodes.values()))  # noqa: S311
         return node.connection_class(**{**node.connection_kwargs, **options})
 
     async def aclose(self) -> None:
-        """End all connections, also those of nodes that could not be reached lately."""
+        """Close all connections, including those to nodes that are no longer in the map of slots."""
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
@@ -134,15 +135,15 @@ class Cluster(RedisCluster):
         await self.nodes_manager.aclose("startup_nodes")
 
     def _place(self, key: str) -> asyncio.Semaphore:
-        """All keys of a shard have one hash tag."""
+        """The semaphore of a key's shard: all keys of a shard have the same hash tag."""
         tag = key.partition("}")[0]
         return self._places.get(tag) or self._places.setdefault(tag, asyncio.Semaphore(PLACES))
 
     def _suspect(self, key: str) -> None:
-        """Ask the other nodes where the slots are now: this one may have been replaced, and can't tell."""
+        """Ask the other nodes where the slots are: a replica may have taken over from this silent node."""
         if self._looking is not None and not self._looking.done():
             return
-        with contextlib.suppress(RedisClusterException):  # the slot has no node now
+        with contextlib.suppress(RedisClusterException):  # raised while the slot has no node
             node = self.get_node_from_key(key)
             if node is not None:
                 self._silent = node.name
@@ -157,7 +158,7 @@ class Cluster(RedisCluster):
 
 
 class _FirstKey:
-    """In place of what redis-py learns from a node about every command there is, the silent one perhaps."""
+    """Tells redis-py which argument is the key. Its own parser would ask a node, which may be the silent one."""
 
     async def initialize(self, _node: Any) -> None:
         pass
@@ -167,6 +168,6 @@ class _FirstKey:
 
 
 def _key_of(command: Command) -> str:
-    """The first key; empty where there is none."""
+    """The first key of a command; empty where it has none."""
     at = 3 if command[0] in ("EVALSHA", "EVAL") else 1
     return str(command[at]) if len(command) > at else ""

@@ -1,7 +1,7 @@
 """What can go wrong in the store, as an outline.
 
 StoreError
-├── StoreUnavailable   nobody answered in time, or the connection broke: the outcome is unknown
+├── StoreUnavailable   the server did not answer in time, or the connection broke: the outcome is unknown
 ├── StoreFull          the server refused to take more (maxmemory): nothing was written
 └── StoreMisfit        this server can't be used as configured: say so at start, and stop
 """
@@ -20,4 +20,4 @@ class StoreFull(StoreError):
 
 
 class StoreMisfit(StoreError):
-    """The store can't be used as it is (too old, other `shards`, no binary …). The message says what to do."""
+    """The store can't be used as configured (too old, other `shards`, no binary …). The message says what to do."""

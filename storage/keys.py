@@ -10,7 +10,7 @@
 | `pollux:{n}:grant:<token>` | string | the job that a lease token got: a repeated `lease` gets it again | a lease |
 | `pollux:{n}:upstream_cancels` | zset | `<since> <deployment> <provider's id>`, by next try | none; empty is gone |
 | `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
-| `pollux:{n}:ended:<owner>` | zset | those that ended, by time of expiry (ms): prunes `owned` | `INDEX_TTL_MS` |
+| `pollux:{n}:ended:<owner>` | zset | those of `owned` that ended, by time of expiry (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |
 | `pollux:{n}:tombstone:<id>` | string | token of its `delete`, for repeats of it and of `create` | a minute |
 | `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once | none |
@@ -18,11 +18,11 @@
 | channel | says |
 |---|---|
 | `pollux:{n}:moved:<id>` | the response moved to `<epoch>-<last>`, which is not the end |
-| `pollux:{n}:over:<id>` | it ended, at `<epoch>-<last>`; or `gone`. Most who wait listen to nothing else |
+| `pollux:{n}:over:<id>` | it ended, at `<epoch>-<last>`, or is `gone`. Most waiters subscribe to this one only |
 | `pollux:{n}:wake` | a job was queued: an idle worker may lease |
-| `pollux:{n}:revoked` | this id was cancelled or deleted: whoever runs it stops |
+| `pollux:{n}:revoked` | this id was cancelled or deleted: the worker that runs it stops |
 
-`{n}` is a hash tag: all keys of one owner lie in one slot, so that each step is one script, also on Cluster.
+`{n}` is a hash tag: Redis Cluster puts all keys with one tag into one slot, so that one script can use them together.
 n = crc32(owner) mod shards; an id is drawn until its own crc32 gives the same n.
 """
 
@@ -38,8 +38,8 @@ from zlib import crc32
 T = TypeVar("T")
 
 IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
-# The index of an owner is refreshed by each create and each end: it outlives any response that it names,
-# unless nothing at all happens for a month.
+# Each create and each end of a response sets this time again, so an index expires only before the responses that it
+# names if one of them runs for a month while its owner does nothing else.
 INDEX_TTL_MS = 30 * 24 * 3600 * 1000
 TOMBSTONE_TTL_MS = 60_000
 
@@ -47,12 +47,12 @@ SETTINGS = "pollux:{0}:settings"
 
 
 def shard_of(text: str, shards: int) -> int:
-    """The shard of an owner, and of a response id."""
+    """The number of the shard of an owner, or of a response id."""
     return crc32(text.encode()) % shards
 
 
 def draw_id(new_id: Callable[[], str], owner: str, shards: int) -> str:
-    """A new id that lies in its owner's shard; takes `shards` draws on average."""
+    """Draw ids until one lies in its owner's shard; that takes `shards` draws on average."""
     wanted = shard_of(owner, shards)
     while shard_of(drawn := new_id(), shards) != wanted:
         pass
@@ -61,7 +61,7 @@ def draw_id(new_id: Callable[[], str], owner: str, shards: int) -> str:
 
 @dataclass(frozen=True)
 class Shard:
-    """The names in shard `n`."""
+    """The names of all keys and channels in shard `n`."""
 
     n: int
 
@@ -100,7 +100,7 @@ class Shard:
         return f"{self.prefix}ended:{owner}"
 
     def idempotency(self, owner: str, key: str) -> str:
-        # Hashed, because the client's key has any length and any bytes.
+        # Hashed, because a client's key may have any length and contain any bytes.
         return f"{self.prefix}idempotency:{owner}:{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()}"
 
     def tombstone(self, response_id: str) -> str:
@@ -122,7 +122,7 @@ class Shard:
 
 
 class Shards(tuple[Shard, ...]):
-    """All of a store, in order."""
+    """All shards of a store, in order."""
 
     __slots__ = ()
 
@@ -130,12 +130,12 @@ class Shards(tuple[Shard, ...]):
         return super().__new__(cls, map(Shard, range(count)))
 
     def of(self, text: str) -> Shard:
-        """Where an owner, or a response by its id, lies: what one shard can't do, another one still may."""
+        """The shard of an owner, or of a response id."""
         return self[shard_of(text, len(self))]
 
 
 def by_shard(items: Iterable[T], shard_of: Callable[[T], Shard]) -> dict[Shard, list[T]]:
-    """The items of each shard, in order: what is asked of several shards is asked of each by itself."""
+    """Group items by their shard, keeping their order: a script can only use the keys of one shard."""
     found: dict[Shard, list[T]] = {}
     for item in items:
         found.setdefault(shard_of(item), []).append(item)

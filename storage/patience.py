@@ -1,8 +1,8 @@
-"""Patience with a server: turns for who wants to ask it, and a deadline for its answer.
+"""Patience with a server: callers take turns, and each exchange has a deadline for the server's answer.
 
-Both keep apart what is the server's fault and what is ours. Under load many callers wait for each other, and the event
-loop may come round once in seconds, while an answer lies unread in a socket. A plain timer around all of that would
-blame the server.
+A plain timer would blame the server for delays of our own. Under load callers wait for each other, and the event loop
+may take seconds for one round while the answer already lies unread in a socket. So waiting for a turn does not count
+towards the deadline, and the deadline passes only while the event loop goes round.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ TICKS = 10
 
 
 class Patience:
-    """Deadlines for many exchanges: each may take `seconds` of our listening, in ticks that all of them share.
+    """Deadlines for many exchanges, each `seconds` long and measured in ticks of one shared timer.
 
-    A tick takes one turn of the event loop at least, however late that comes round.
+    At most one tick passes in each round of the event loop. A loop that was blocked for a minute has therefore used up
+    one tick of the deadline, not all of it, and reads the answers that arrived meanwhile.
     """
 
     def __init__(self, seconds: float) -> None:
         self._tick_s = seconds / TICKS
         self._now = 0
-        """Ticks so far."""
+        """The number of ticks so far."""
         self._begun: dict[asyncio.Timeout, int] = {}
         self._ticking: asyncio.TimerHandle | None = None
 
     def watch(self, timeout: asyncio.Timeout) -> None:
-        """Let this one expire when its time is over, unless it is forgotten before."""
+        """Let this timeout expire when its time is over, unless `forget` is called before."""
         self._begun[timeout] = self._now
         if self._ticking is None:
             self._ticking = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
@@ -39,7 +40,7 @@ class Patience:
 
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Raises TimeoutError when the body takes longer."""
+        """Raise TimeoutError if the body takes longer than the deadline."""
         async with asyncio.timeout(None) as timeout:
             self.watch(timeout)
             try:
@@ -51,7 +52,7 @@ class Patience:
         loop = asyncio.get_running_loop()
         self._now += 1
         for timeout, begun in list(self._begun.items()):
-            # The first tick may have come right behind the beginning.
+            # `>`, not `>=`: the first tick may have come right after the exchange began.
             if self._now - begun > TICKS:
                 self.forget(timeout)
                 timeout.reschedule(loop.time())
@@ -59,7 +60,7 @@ class Patience:
 
 
 class Turns:
-    """Some may ask at once; the others wait, first come first served, and as long as the server answers."""
+    """At most `count` callers have a turn at once; the others wait in order, as long as the server answers."""
 
     def __init__(self, count: int) -> None:
         self._free = count
@@ -69,7 +70,7 @@ class Turns:
         """Wait for a turn.
 
         Raises:
-            TimeoutError: the server was silent meanwhile
+            TimeoutError: the server left another caller without an answer while this one waited
 
         """
         if self._free:
@@ -81,13 +82,13 @@ class Turns:
             await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._pass_on()  # the turn came, and was given up, in the same moment
+                self._pass_on()  # the turn was given to this caller just as it was cancelled: the next one gets it
             raise
 
     def give_back(self, *, silent: bool) -> None:
-        """The turn is over. Where the server was `silent`, it was so for all who waited meanwhile: they are told.
+        """End a turn. If the server was `silent`, all callers that wait for a turn fail now.
 
-        One after the other they would wait for minutes to learn it.
+        Otherwise each would take its turn and wait for the whole deadline, one after the other, for minutes.
         """
         self._pass_on()
         if silent:

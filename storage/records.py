@@ -8,14 +8,19 @@ from typing import NamedTuple
 
 
 class Cursor(NamedTuple):
-    """A place in an event log: the last event that somebody has. Only equal or different, across epochs."""
+    """A place in an event log: the last event that a reader has.
+
+    A rerun writes the log again under the next epoch, and its event 7 is another one than the first run's event 7.
+    So numbers compare within one epoch only. A reader at `Cursor(1, 7)` has nothing of epoch 2, and reads it from its
+    start. `Cursor(2, 3)` is the later place, although its number is smaller.
+    """
 
     epoch: int
     last: int
 
 
 START = Cursor(0, -1)
-"""Before everything."""
+"""The cursor of a reader that has no event yet."""
 
 TERMINAL = frozenset({"completed", "failed", "incomplete", "cancelled"})
 
@@ -35,32 +40,32 @@ class NewResponse:
     started: bytes
     """The frame of event 2, which the first lease appends."""
     ttl_s: float
-    """How long it is kept after its end."""
+    """How long the response is kept after its end."""
     pinned: str = ""
     """The deployment it must run on (it continues a response that lives there), or empty."""
     previous: str = ""
-    """The provider's own id of the response it continues, or empty."""
+    """The provider's own id of the response that it continues, or empty."""
     headers: bytes = b""
     """Headers of the client that go to the provider, JSON, or empty."""
     request_id: str = ""
-    """Of the request that creates it, for the log."""
+    """The id of the HTTP request that creates the response, for the log."""
     idempotency_key: str = ""
     body_digest: str = ""
     most_queued: int = 0
-    """How many jobs may be queued, of all owners in its shard; 0: any number."""
+    """How many jobs of all owners together may be queued in its shard; 0: any number."""
     most_in_flight: int = 0
     """How many responses of this owner may be unfinished; 0: any number."""
 
 
 class Durability(StrEnum):
-    """Where a create and an end must have arrived before they are acknowledged."""
+    """Where the writes of `create` and `finish` must have arrived before the store's answer counts as success."""
 
     NONE = "none"
-    """In the memory of the server; on its disk as `appendfsync` says."""
+    """In the memory of the server. When they reach its disk is decided by its `appendfsync`."""
     REPLICA = "replica"
-    """In the memory of one replica as well: survives a failover to it."""
+    """In the memory of one replica as well: they survive a failover to that replica."""
     FSYNC = "fsync"
-    """On the server's disk: survives a loss of power. Needs Redis 7.2 or Valkey, with appendonly."""
+    """On the server's disk: they survive a loss of power. Needs Redis 7.2 or Valkey, with appendonly."""
 
 
 class CreateOutcome(StrEnum):
@@ -83,21 +88,21 @@ class Created:
     id: str = ""
     """The new response, or the one that the idempotency key started."""
     retry_after_s: int = 0
-    """When a place is likely to be free, where there is none."""
+    """For `BUSY` and `FULL`: after how many seconds a place is likely to be free."""
 
 
 class Outcome(StrEnum):
-    """What a fenced step of a leased job came to."""
+    """The result of a step that only the holder of a job's lease may take."""
 
     OK = "ok"
     STALE = "stale"
-    """The token is no longer the lease's: somebody else has the job, or it was cancelled. Stop quietly."""
+    """The token is no longer valid: another worker has the job, or it went back to the queue. The run stops quietly."""
     OVER = "over"
-    """The status is terminal already: first one wins. Stop quietly."""
+    """The response already has a terminal status, and the first one wins. The run stops quietly."""
     GONE = "gone"
-    """There is no such record: deleted, expired or evicted."""
+    """The record does not exist any more: it was deleted, expired or evicted."""
     GAP = "gap"
-    """The log ends earlier than the step supposes: `last` tells where. Send again from there."""
+    """The batch does not start behind the end of the log. `Step.last` is that end: the run sends again from there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,20 +114,21 @@ class Step:
 
 
 class Verdict(StrEnum):
-    """What is to be done with a leased job."""
+    """What the worker that leased a job has to do with it."""
 
     RUN = "run"
     RESUME = "resume"
-    """The provider runs it in its own background: go on with its stream where the last worker stopped."""
+    """The provider still runs it in its own background: follow its stream from where the last worker stopped."""
     LOST = "lost"
-    """Its worker died when a second run could not follow, or too often: fail it with `worker_lost`."""
+    """Its worker died after a stream had begun, which a second run can't continue, or `max_attempts` are used up:
+    fail it with `worker_lost`."""
     EXPIRED = "expired"
     """It waited longer than `max_age_s`: fail it with `timeout`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to work one job, until the deadline unless renewed."""
+    """The right to work one job. It ends at a deadline unless it is renewed before."""
 
     id: str
     token: str
@@ -141,12 +147,12 @@ class Lease:
     """The deployment whose run is to be resumed, or empty."""
     provider_id: str
     upstream_last: int
-    """The provider's own number of the last event that was logged; -1: none."""
+    """The provider's own sequence number of the last event that was logged; -1: none was."""
     request: bytes
     headers: bytes = b""
     """Headers of the client that go to the provider, JSON, or empty."""
     request_id: str = ""
-    """Of the request that created it, for the log."""
+    """The id of the HTTP request that created the response, for the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +160,12 @@ class Leased:
     """The answer to `lease`."""
 
     at_ms: int
-    """When, by the server's clock."""
+    """When the server ran the call, by its own clock."""
     lease: Lease | None = None
     stale: bool = False
-    """There is something to reclaim, but the server ran the call later than `reclaim_until_ms`: ask again."""
+    """A lease has run out, but the server ran the call later than `reclaim_until_ms` and took nothing: ask again."""
     set_aside: tuple[str, ...] = ()
-    """Responses whose records can't be read, or whose end could not be written: nobody tries them again."""
+    """Responses whose records can't be read, or whose end could not be written: no worker leases them again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +178,7 @@ class Append:
     frames: bytes
     fields: dict[str, str | bytes] = field(default_factory=dict)
     number: int = 1
-    """Of the batches of its lease, from 1: a repeat has the same number, and what comes later a higher one."""
+    """Batches of one lease are counted from 1. A batch that is repeated keeps its number, so the store can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +189,12 @@ class Finish:
     status: str
     snapshot: bytes
     abandon: bool = False
-    """The provider's own background run, if there is one, may still go on: it is to be cancelled."""
+    """Whether to cancel the provider's own background run, if there is one, because it may still go on."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCancel:
-    """A provider's background run that nobody wants any more, until the provider knows."""
+    """A provider's background run that is no longer wanted. It is kept until the provider has been told."""
 
     since_ms: int
     deployment: str
@@ -230,20 +236,20 @@ class Reading:
     record: Record
     request: bytes = b""
     base: bytes = b""
-    """The response object that the upstream began with, JSON, or empty."""
+    """The response object of the upstream's first event, JSON, or empty."""
     snapshot: bytes = b""
-    """The final object, JSON, where one was stored."""
+    """The final object, JSON; empty until the response has ended, and after a cancel."""
     batches: tuple[Batch, ...] = ()
-    """A page of the batches behind the given cursor, oldest first; empty where the snapshot says it all."""
+    """A page of the batches behind the given cursor, oldest first. `read` leaves it empty where there is a snapshot."""
 
     @property
     def reaches_end(self) -> bool:
-        """Whether this page reaches the end of the log: nothing lies behind it."""
+        """Whether this page reaches the end of the log."""
         return not self.batches or self.batches[-1].cursor == self.record.cursor
 
 
 class CancelOutcome(StrEnum):
     CANCELLED = "cancelled"
     OVER = "over"
-    """It had ended already: nothing changed."""
+    """The response had ended before: nothing changed."""
     GONE = "gone"

@@ -1,17 +1,17 @@
-"""The Lua scripts: each an atomic step that may run twice.
+"""The Lua scripts: each is one atomic step, and running it twice has the outcome of running it once.
 
-A script names its keys and arguments in its header, and finds them as Lua locals of these names; who calls it passes
-them by the same names. A header is read like this:
+A script names its keys and arguments in its header and finds them as Lua locals of these names; its caller passes them
+by the same names. A header is read like this:
 
-    -- KEYS                         what follows, up to the next line of another kind, are names of keys
-    --   record, log                names, and behind two spaces what they mean
+    -- KEYS                         the lines that follow, up to one of another kind, hold names of keys
+    --   record, log                names, and after two spaces what they mean
     --   idempotency?               may be None: only the last key may
     --                              (goes on)
     -- ARGV
     --   lease_ms:number            the local is a number, not a text
-    --   fields...                  all that remain, as a table: only the last argument (or key) may
+    --   fields...                  all that remain, as a table: only the last argument (or key) may be such a list
 
-A server that lost its script cache (restart, failover) is given the script again.
+A server that lost its script cache (by a restart or a failover) is sent the whole script again.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _NAME = re.compile(r"(\w+)(:number|\?|\.\.\.)?")
 
 
 def _has_reached(answer: Any) -> bool:
-    """WAIT tells how many replicas have it; WAITAOF how many disks of its own, and of replicas."""
+    """Whether the write arrived: WAIT answers with a number of replicas, WAITAOF with [own disk, replicas' disks]."""
     return bool((answer[0] if isinstance(answer, list) else answer) >= 1)
 
 
 @dataclass(frozen=True)
 class _List:
-    """The names in KEYS or ARGV, in order."""
+    """The names of a script's KEYS or ARGV, in order."""
 
     table: str
     names: tuple[str, ...]
@@ -66,7 +66,7 @@ class _List:
         return cls(table, tuple(name for name, _ in found), tuple(kind for _, kind in found))
 
     def locals(self) -> Iterator[str]:
-        """A Lua line for each."""
+        """Lua lines that bind each name to its value."""
         for place, (name, kind) in enumerate(zip(self.names, self.kinds, strict=True), 1):
             value = f"{self.table}[{place}]"
             if kind == ":number":
@@ -76,7 +76,7 @@ class _List:
             yield f"local {name} = {value}\n"
 
     def words(self, given: dict[str, Any]) -> list[Word]:
-        """What is given, in order."""
+        """Put the given values into the order of the names."""
         words: list[Word] = []
         for name, kind in zip(self.names, self.kinds, strict=True):
             value = given[name]
@@ -88,7 +88,7 @@ class _List:
 
 
 class Script:
-    """One Lua file: the prelude, and its keys and arguments as locals, put in front of its body."""
+    """One Lua file, with the prelude and locals for its keys and arguments put in front of its body."""
 
     def __init__(self, name: str) -> None:
         folder = files("storage") / "lua"
@@ -99,14 +99,14 @@ class Script:
         self._named = {*self.keys.names, *self.args.names}
         bound = "".join((*self.keys.locals(), *self.args.locals()))
         self.text = f"{shebang}\n{(folder / 'prelude.lua').read_text()}{bound}{body}"
-        # SHA-1 is how the server names scripts; nothing rests on it.
+        # The server names scripts by their SHA-1; no security depends on it.
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, client: Client, /, **given: Word | Sequence[Word] | None) -> Any:
-        """Call it with its keys and arguments by name.
+        """Run the script with its keys and arguments by name.
 
         Raises:
-            TypeError: a name is missing, or is none of this script's
+            TypeError: a name is missing, or the script does not know it
             StoreError
         """
         called = self._called(given)
@@ -119,15 +119,15 @@ class Script:
     async def run_durably(
         self, client: Client, durability: Durability, /, **given: Word | Sequence[Word] | None
     ) -> Any:
-        """The answer of `run`, once what it wrote is where `durability` wants it.
+        """Return the answer of `run` once its writes have arrived where `durability` wants them.
 
         Raises:
-            StoreUnavailable: it is not there in time. It was written all the same; repeating it is safe.
+            StoreUnavailable: they did not arrive in time. The script has run all the same; repeating it is safe.
         """
         if durability is Durability.NONE:
             return await self.run(client, **given)
         called = self._called(given)
-        # On one connection, because WAIT and WAITAOF speak of the writes of their own.
+        # On one connection, because WAIT and WAITAOF count only the writes of the connection that they come on.
         async with answered(client):
             answer, reached = await exchange(client, [("EVALSHA", self.sha, *called), _WAITS[durability]])
             if isinstance(answer, NoScriptError):
