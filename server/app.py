@@ -28,11 +28,11 @@ from server.jobs.cancels import UpstreamCancels
 from server.jobs.committer import Committer
 from server.jobs.produce import Producer
 from server.jobs.run import Runner
-from server.jobs.submit import Submitter
-from server.jobs.tails import Tails
-from server.jobs.view import Views
 from server.jobs.worker import Worker
 from server.keyring import Keyring
+from server.responses.submit import Submitter
+from server.responses.tails import Tails
+from server.responses.view import Views
 from server.sections import ConfigError
 from server.sockets import bound
 from server.supervise import Link, say_that_nothing_is_reloaded

@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-from storage import Cursor, Shard, Store, StoreError, StoreUnavailable, by_shard
+from storage import Cursor, End, Shard, Steps, Store, StoreError, StoreUnavailable, Topic, Wake, by_shard
 
 log = logging.getLogger("pollux.hub")
 
@@ -32,16 +32,6 @@ CROWD = 20
 T = TypeVar("T")
 
 
-class _Watch:
-    """One waiter or subscriber."""
-
-    __slots__ = ("changed", "end_only")
-
-    def __init__(self, end_only: bool) -> None:  # noqa: FBT001
-        self.changed = asyncio.Event()
-        self.end_only = end_only
-
-
 class Hub:
     """Who waits for what, in this process."""
 
@@ -50,56 +40,56 @@ class Hub:
         self._on_wake = wake
         self._on_revoked = revoked
         self._listener = store.new_listener(self)
-        self._watches: dict[str, set[_Watch]] = {}
+        self._watches: dict[Topic, set[asyncio.Event]] = {}
+        """Each waiter's and subscriber's event, under everything that it waits for."""
         self._positions: dict[str, Cursor | None] = {}
-        self._resting: dict[str, asyncio.TimerHandle] = {}
+        """The places at which watched responses were heard to be."""
+        self._resting: dict[Topic, asyncio.TimerHandle] = {}
         self.draining = False
         self.closed = False
 
     # What the listener tells.
 
-    def moved(self, response_id: str, to: Cursor | None, *, over: bool) -> None:
-        watches = self._watches.get(response_id)
+    def heard(self, topic: Topic, to: Cursor | None) -> None:
+        if isinstance(topic, Wake):
+            self._on_wake(topic.shard)
+        watches = self._watches.get(topic)
         if watches is None:
             return
-        self._positions[response_id] = to
-        if over or len(watches) <= CROWD:
-            self._wake_all(response_id, over=over)
-        elif response_id not in self._resting:
+        if isinstance(topic, Steps | End):
+            self._positions[topic.response_id] = to
+        if not isinstance(topic, Steps) or len(watches) <= CROWD:
+            self._wake_all(topic)
+        elif topic not in self._resting:
             rest_s = min(LONGEST_REST_S, PER_WATCH_S * len(watches))
-            self._resting[response_id] = asyncio.get_running_loop().call_later(rest_s, self._rested, response_id)
-
-    def wake(self, shard: Shard) -> None:
-        self._on_wake(shard)
+            self._resting[topic] = asyncio.get_running_loop().call_later(rest_s, self._rested, topic)
 
     def revoked(self, response_id: str) -> None:
         self._on_revoked(response_id)
 
-    def _rested(self, response_id: str) -> None:
-        self._resting.pop(response_id, None)
-        self._wake_all(response_id, over=False)
+    def _rested(self, topic: Topic) -> None:
+        self._resting.pop(topic, None)
+        self._wake_all(topic)
 
-    def _wake_all(self, response_id: str, *, over: bool) -> None:
-        for watch in self._watches.get(response_id, ()):
-            if over or not watch.end_only:
-                watch.changed.set()
+    def _wake_all(self, topic: Topic) -> None:
+        for changed in self._watches.get(topic, ()):
+            changed.set()
 
     # What waiters and subscribers do.
 
     async def observe(
         self,
-        response_id: str,
+        topics: Collection[Topic],
         read: Callable[[], Awaitable[T]],
         *,
         tick_s: float | None = None,
         deadline: float | None = None,
-        end_only: bool = False,
     ) -> AsyncGenerator[T, None]:
         """Register, then read, then sleep: the one correct order, in this one place.
 
-        Yields what `read` returns: at once, after each notification (with `end_only`, of the end alone), after a sweep
-        that found it moved unheard, and every `tick_s`; for the last time when the deadline (on the loop's clock) has
-        come, or when the process drains; without a deadline, when it closes. While the store is away it holds on
+        Yields what `read` returns: at once, after each notification on one of the topics, after a sweep that found one
+        of the responses moved unheard, and every `tick_s`; for the last time when the deadline (on the loop's clock)
+        has come, or when the process drains; without a deadline, when it closes. While the store is away it holds on
         until the deadline.
 
         Raises:
@@ -108,7 +98,7 @@ class Hub:
         """
         loop = asyncio.get_running_loop()
         away_since: float | None = None
-        async with self._watch(response_id, end_only=end_only) as changed:
+        async with self._watch(topics) as changed:
             while True:
                 changed.clear()
                 over = self.closed or (deadline is not None and (self.draining or loop.time() >= deadline))
@@ -129,21 +119,30 @@ class Hub:
                         await changed.wait()
 
     @asynccontextmanager
-    async def _watch(self, response_id: str, *, end_only: bool) -> AsyncIterator[asyncio.Event]:
-        watch = _Watch(end_only)
-        self._watches.setdefault(response_id, set()).add(watch)
+    async def _watch(self, topics: Collection[Topic]) -> AsyncIterator[asyncio.Event]:
+        changed = asyncio.Event()
+        topics = dict.fromkeys(topics)
+        for topic in topics:
+            self._watches.setdefault(topic, set()).add(changed)
         try:
-            await self._listener.subscribe(response_id, steps=not end_only)
-            yield watch.changed
+            await self._listener.subscribe(topics)
+            yield changed
         finally:
-            watches = self._watches[response_id]
-            watches.discard(watch)
-            if not watches:
-                del self._watches[response_id]
-                self._positions.pop(response_id, None)
-                if resting := self._resting.pop(response_id, None):
-                    resting.cancel()
-                await self._listener.unsubscribe(response_id)
+            if left := [topic for topic in topics if self._leave(topic, changed)]:
+                await self._listener.unsubscribe(left)
+
+    def _leave(self, topic: Topic, changed: asyncio.Event) -> bool:
+        """Whether nobody is left there."""
+        watches = self._watches[topic]
+        watches.discard(changed)
+        if watches:
+            return False
+        del self._watches[topic]
+        if isinstance(topic, End):
+            self._positions.pop(topic.response_id, None)
+        if resting := self._resting.pop(topic, None):
+            resting.cancel()
+        return True
 
     # What runs for as long as the process.
 
@@ -155,7 +154,8 @@ class Hub:
         """Wake, every `SWEEP_S`, whoever waits for something that has moved unheard. Until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            shards = by_shard(self._watches, self._store.jobs.shards.of)
+            waited_for = [topic.response_id for topic in self._watches if isinstance(topic, End)]
+            shards = by_shard(waited_for, self._store.jobs.shards.of)
             await asyncio.gather(*map(self._sweep_shard, shards.values()))
 
     async def _sweep_shard(self, waited_for: list[str]) -> None:
@@ -168,9 +168,12 @@ class Hub:
     async def _sweep(self, ids: list[str]) -> None:
         for response_id, record in zip(ids, await self._store.responses.find_many(ids), strict=True):
             position = None if record is None else record.cursor
-            if response_id in self._watches and (position is None or self._positions.get(response_id) != position):
+            if End(response_id) not in self._watches:
+                continue  # nobody waits any more
+            if position is None or self._positions.get(response_id) != position:
                 self._positions[response_id] = position
-                self._wake_all(response_id, over=record is None or record.terminal)
+                over = record is None or record.terminal
+                self._wake_all(End(response_id) if over else Steps(response_id))
 
     def drain(self) -> None:
         """Let every wait answer with the current state, now. Streams go on."""
@@ -183,8 +186,8 @@ class Hub:
         self._wake_everybody()
 
     def _wake_everybody(self) -> None:
-        for response_id in self._watches:
-            self._wake_all(response_id, over=True)
+        for topic in self._watches:
+            self._wake_all(topic)
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

@@ -30,6 +30,7 @@ from storage.records import (
     UpstreamCancel,
     Verdict,
 )
+from storage.topics import End, Revoked, Steps, Topic, Wake, steps_and_end
 
 __all__ = [
     "START",
@@ -42,6 +43,7 @@ __all__ = [
     "Cursor",
     "Durability",
     "Ear",
+    "End",
     "Finish",
     "Lease",
     "Leased",
@@ -50,17 +52,22 @@ __all__ = [
     "Outcome",
     "Reading",
     "Record",
+    "Revoked",
     "Shard",
     "Step",
+    "Steps",
     "Store",
     "StoreError",
     "StoreFull",
     "StoreMisfit",
     "StoreUnavailable",
+    "Topic",
     "UpstreamCancel",
     "Verdict",
+    "Wake",
     "by_shard",
     "default_directory",
     "draw_id",
     "open_store",
+    "steps_and_end",
 ]

@@ -13,15 +13,16 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from typing import Any, Protocol, cast
 
 from redis.asyncio import Connection
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from storage.connection import Connections
-from storage.keys import Shard, Shards
+from storage.keys import Shards
 from storage.records import Cursor
+from storage.topics import Revoked, Topic, Wake, channels_of
 
 log = logging.getLogger("pollux.store")
 
@@ -42,13 +43,10 @@ ACKNOWLEDGED_WITHIN_S = 1.0
 
 
 class Ear(Protocol):
-    """Who is told. All three are called on the event loop and must neither block nor raise."""
+    """Who is told. Both are called on the event loop and must neither block nor raise."""
 
-    def moved(self, response_id: str, to: Cursor | None, *, over: bool) -> None:
-        """The response moved to this place, and perhaps it ended there; None: look for yourself."""
-
-    def wake(self, shard: Shard) -> None:
-        """There may be a job to lease in this shard."""
+    def heard(self, topic: Topic, to: Cursor | None) -> None:
+        """Something happened. `to` is the place that a response moved to; None: look for yourself."""
 
     def revoked(self, response_id: str) -> None:
         """This response was cancelled or deleted."""
@@ -62,41 +60,50 @@ class Listener:
         self._shards = Shards(shards)
         self._ear = ear
         self._connection: Connection | None = None
-        self._wanted: dict[str, bool] = {}
-        """What is listened for, and whether for every step of it."""
-        self._awaited: dict[str, asyncio.Future[None]] = {}
         self._keyspace = f"__keyspace@{connections.db}__:"
-        self._wakes = {shard.wake: shard for shard in self._shards}
-        self._revokes = {shard.revoked for shard in self._shards}
+        self._wanted: dict[Topic, list[str]] = {}
+        """What is listened to, and on which channels."""
+        self._topics: dict[str, Topic] = {}
+        """By channel."""
+        self._awaited: dict[Topic, asyncio.Future[None]] = {}
+        """Subscriptions that the server has not acknowledged yet."""
+        for shard in self._shards:
+            self._want(Wake(shard))
+            self._want(Revoked(shard))
 
-    def _channels(self, response_id: str, *, steps: bool) -> list[str]:
-        shard = self._shards.of(response_id)
-        of_steps = [shard.moved(response_id)] if steps else []
-        return [self._keyspace + shard.record(response_id), *of_steps, shard.over(response_id)]
+    def _want(self, topic: Topic) -> None:
+        channels = self._wanted[topic] = channels_of(topic, self._shards, self._keyspace)
+        self._topics.update(dict.fromkeys(channels, topic))
 
-    async def subscribe(self, response_id: str, *, steps: bool = True) -> None:
-        """From the return on, the end of this response is heard, and before it its `steps`, if wanted.
+    async def subscribe(self, topics: Collection[Topic]) -> None:
+        """From the return on, these are heard; or the connection is down, and they are heard later.
 
-        Or the connection is down, and it is heard later. Idempotent; a second call while the first one waits shares
-        its acknowledgement. (Where it is the first that wants the steps, their own acknowledgement wakes it again.)
+        Idempotent; a second call while the first one waits shares its acknowledgement.
         """
-        heard = self._wanted.get(response_id)
-        enough = heard is not None and (heard or not steps)
-        self._wanted[response_id] = steps or bool(heard)
-        waiting = self._awaited.get(response_id)
-        if self._connection is None or (enough and waiting is None):
+        new = [topic for topic in topics if topic not in self._wanted]
+        for topic in new:
+            self._want(topic)
+        if self._connection is None:
             return
-        if waiting is None:
-            waiting = self._awaited[response_id] = asyncio.get_running_loop().create_future()
-        if not enough:
-            await self._send("SUBSCRIBE", self._channels(response_id, steps=steps))
-        await asyncio.wait([waiting], timeout=ACKNOWLEDGED_WITHIN_S)
+        for topic in new:
+            self._awaited[topic] = asyncio.get_running_loop().create_future()
+        waiting = [self._awaited[topic] for topic in topics if topic in self._awaited]
+        if new:
+            await self._send("SUBSCRIBE", [channel for topic in new for channel in self._wanted[topic]])
+        if waiting:
+            await asyncio.wait(waiting, timeout=ACKNOWLEDGED_WITHIN_S)
 
-    async def unsubscribe(self, response_id: str) -> None:
-        steps = self._wanted.pop(response_id, False)
-        if waiting := self._awaited.pop(response_id, None):
-            waiting.cancel()
-        await self._send("UNSUBSCRIBE", self._channels(response_id, steps=steps))
+    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+        """Nobody listens to these any more."""
+        channels: list[str] = []
+        for topic in topics:
+            channels += self._wanted.pop(topic, ())
+            if waiting := self._awaited.pop(topic, None):
+                waiting.cancel()
+        for channel in channels:
+            self._topics.pop(channel, None)
+        if channels:
+            await self._send("UNSUBSCRIBE", channels)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -134,9 +141,8 @@ class Listener:
             await connection.disconnect(nowait=True)
             raise
         self._connection = connection
-        await self._send("SUBSCRIBE", [*self._wakes, *self._revokes])
-        for response_id, steps in list(self._wanted.items()):
-            await self._send("SUBSCRIBE", self._channels(response_id, steps=steps))
+        for channels in list(self._wanted.values()):
+            await self._send("SUBSCRIBE", channels)
         pinging = asyncio.create_task(self._ping(connection))
         try:
             while True:
@@ -165,33 +171,32 @@ class Listener:
         if not isinstance(message, list) or len(message) != 3:
             return  # a pong
         kind, channel, data = message
-        if kind not in (b"message", b"subscribe"):
-            return
         name = channel.decode()
-        if name in self._wakes:
-            self._ear.wake(self._wakes[name])
-        elif name in self._revokes:
-            if kind == b"message":
-                self._ear.revoked(data.decode())
-        else:
-            self._hear_of_response(kind, name, data)
-
-    def _hear_of_response(self, kind: bytes, name: str, data: Any) -> None:
-        of, response_id = name.rsplit(":", 2)[1:]
+        topic = self._topics.get(name)
+        if topic is None:
+            return  # nobody listens to it any more
         if kind == b"subscribe":
-            # The last one that was asked for: with its acknowledgement all are live.
-            if of == "over":
-                if waiting := self._awaited.pop(response_id, None):
-                    waiting.set_result(None)
-                self._ear.moved(response_id, None, over=True)
-        elif name.startswith(self._keyspace):
+            self._acknowledged(topic, name)
+        elif kind == b"message":
+            self._told(topic, name, data)
+
+    def _acknowledged(self, topic: Topic, channel: str) -> None:
+        if channel != self._wanted[topic][-1]:
+            return
+        if waiting := self._awaited.pop(topic, None):
+            waiting.set_result(None)
+        self._ear.heard(topic, None)
+
+    def _told(self, topic: Topic, channel: str, data: bytes) -> None:
+        if isinstance(topic, Revoked):
+            self._ear.revoked(data.decode())
+        elif channel.startswith(self._keyspace):
             if data in REMOVED:
-                self._ear.moved(response_id, None, over=True)
+                self._ear.heard(topic, None)
         else:
             # `gone`, and whatever somebody else may publish here, is: look for yourself.
             found = _PLACE.fullmatch(data)
-            to = Cursor(int(found[1]), int(found[2])) if found else None
-            self._ear.moved(response_id, to, over=found is None or of == "over")
+            self._ear.heard(topic, Cursor(int(found[1]), int(found[2])) if found else None)
 
 
 async def _read(connection: Connection) -> Any:

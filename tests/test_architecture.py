@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("storage.records", "storage.errors", "storage.keys", "storage.packing", "storage.patience"),
-    ("storage.cluster",),
+    ("storage.cluster", "storage.topics"),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
     ("storage.responses", "storage.jobs", "storage.notify", "storage.embedded"),
     ("storage.open",),
@@ -25,7 +25,8 @@ FLOORS = (
     ("server.sections",),
     ("server.config", "server.logs", "server.sockets", "server.files"),
     ("server.upstream", "server.hub", "server.keyring", "server.admission"),
-    ("server.jobs", "server.check"),
+    ("server.eventlog",),
+    ("server.responses", "server.jobs", "server.check"),
     ("server.api",),
     ("server.app", "server.simulator", "server.supervise"),
     ("server.cli",),

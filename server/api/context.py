@@ -10,11 +10,11 @@ from aiohttp import web
 from server.admission import Admission
 from server.config import Config
 from server.hub import Hub
-from server.jobs.submit import Submitter
-from server.jobs.tails import Tails
-from server.jobs.view import Views
 from server.jobs.worker import Worker
 from server.keyring import Keyring, Principal
+from server.responses.submit import Submitter
+from server.responses.tails import Tails
+from server.responses.view import Views
 from server.upstream.affinity import Affinity
 from server.upstream.client import Upstream
 from server.upstream.deployments import Deployments

@@ -8,19 +8,16 @@ from uuid import uuid4
 from aiohttp import web
 
 from server.api.answers import json_answer
-from server.api.context import REQUEST_ID, Context, context_of
+from server.api.context import REQUEST_ID, context_of
 from server.api.headers import forwarded_headers
 from server.api.query import Wait
 from server.api.references import Foreign, named_response
 from server.api.relay import Target, relay
 from server.api.retrieve import answer_record
 from server.errors import BadRequest, ResponseNotFound
-from server.protocol.events import halve_lifecycle
-from server.protocol.lifecycle import Status, terminal_event
-from server.protocol.requests import stored_request
-from server.protocol.snapshot import Identity, response_object
+from server.responses.cancel import cancel
 from server.upstream.client import Call
-from storage import CancelOutcome, Record
+from storage import CancelOutcome
 
 log = logging.getLogger("pollux.api")
 
@@ -29,7 +26,7 @@ async def cancel_response(request: web.Request) -> web.StreamResponse:
     found = await named_response(request)
     if isinstance(found, Foreign):
         return await _forward(request, found, "POST", "cancel")
-    outcome = await _cancel(context_of(request), found)
+    outcome = await cancel(context_of(request).store, found)
     if outcome is CancelOutcome.GONE:
         raise ResponseNotFound(found.id)
     if outcome is CancelOutcome.CANCELLED:
@@ -39,16 +36,6 @@ async def cancel_response(request: web.Request) -> web.StreamResponse:
     if ended is None:
         raise ResponseNotFound(found.id)
     raise BadRequest(f"Cannot cancel a {ended.status} response.")
-
-
-async def _cancel(context: Context, record: Record) -> CancelOutcome:
-    """Final at once in the store. Whoever runs it hears of it, and closes its connection to the provider."""
-    body = await context.store.responses.read_request(record.id)
-    if body is None:
-        return CancelOutcome.GONE
-    who = Identity(record.id, record.created_at, stored_request(body))
-    told = response_object(who, Status.CANCELLED, output=[])
-    return await context.store.responses.cancel(record, *halve_lifecycle(terminal_event(Status.CANCELLED), told))
 
 
 async def delete_response(request: web.Request) -> web.StreamResponse:

@@ -15,13 +15,13 @@ from server.api.relay import Target, relay
 from server.api.retrieve import answer_foreign, answer_record, state_of
 from server.api.stream import stream_record
 from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable
-from server.jobs.submit import Submission, Submitted
-from server.jobs.view import View, etag_at
 from server.protocol import jsontext
 from server.protocol.lifecycle import LAST_OPENING, UNFINISHED
 from server.protocol.redaction import Secrets
 from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
 from server.protocol.routing import Mode, decide
+from server.responses.submit import Submission, Submitted
+from server.responses.view import View, etag_at
 from server.upstream.client import Call
 from server.upstream.deployments import Deployment
 from server.upstream.rewrite import Rewriter

@@ -17,10 +17,10 @@ from server.api.query import choice, includes, limit
 from server.api.references import Foreign, find_record, may_use, named_response
 from server.api.relay import Target, relay
 from server.errors import InvalidValue, ModelNotFound, ResponseNotFound, shown
-from server.jobs.view import View
 from server.protocol import jsontext
 from server.protocol.lifecycle import Status
 from server.protocol.requests import input_items, stored_request
+from server.responses.view import View
 from server.upstream.client import Call
 from storage import Record, StoreError, StoreFull, StoreUnavailable
 

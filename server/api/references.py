@@ -8,7 +8,6 @@ from aiohttp import web
 
 from server.api.context import Context, context_of, principal_of
 from server.errors import PreviousNotFound, ResponseNotFound
-from server.jobs.submit import Previous, continued
 from server.keyring import Principal
 from server.protocol.ids import (
     CompositeId,
@@ -20,6 +19,7 @@ from server.protocol.ids import (
     is_owned,
 )
 from server.protocol.requests import CreateRequest
+from server.responses.submit import Previous, continued
 from server.upstream.deployments import Deployment
 from server.upstream.rewrite import Rewriter
 from storage import Record

@@ -19,10 +19,10 @@ from server.api.references import Foreign, named_response
 from server.api.relay import Target, fetch, relay
 from server.api.stream import stream_record
 from server.errors import BadRequest, ResponseNotFound
-from server.jobs.view import View, etag_of
 from server.protocol.lifecycle import UNFINISHED
+from server.responses.view import View, etag_of
 from server.upstream.client import Call
-from storage import Record
+from storage import End, Record, steps_and_end
 
 
 def state_of(view: View) -> State:
@@ -82,13 +82,13 @@ async def _waited_for(request: web.Request, response_id: str, wait: Wait) -> Vie
     The view that ended the wait, where it was a view that did.
     """
     context = context_of(request)
-    # The first look is at the record alone. Who is woken will most likely answer with what he then sees.
+    # The first look needs the record alone. A look after a notification most likely ends the wait, so it reads the
+    # whole view, and the answer needs no second read.
     looks = chain([context.views.find], repeat(context.views.view))
     states = context.hub.observe(
-        response_id,
+        steps_and_end(response_id) if wait.known else (End(response_id),),
         lambda: next(looks)(response_id),
         deadline=asyncio.get_running_loop().time() + (wait.seconds or 0),
-        end_only=not wait.known,
     )
     seen: Record | View | None = None
     async with aclosing(states):

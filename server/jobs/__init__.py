@@ -1,1 +1,1 @@
-"""Jobs: submitting a background response, working it under a lease, writing its log, and viewing it."""
+"""Jobs: what workers do. A job is worked under a lease, and what comes of it is written to its log."""

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.errors import shown
+from server.eventlog import fold_log
 from server.jobs.committer import Committer
 from server.jobs.journal import Journal, Lost, StoreGone, Unservable
 from server.jobs.produce import Producer
-from server.jobs.view import fold_log
 from server.protocol.events import splice_lifecycle
 from server.protocol.fold import dumps
 from server.protocol.inplace import SHORTEST_DISTINCT

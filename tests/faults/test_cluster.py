@@ -139,6 +139,7 @@ async def test_the_rights_that_the_readme_names_are_enough_on_all_nodes(
     assert [entry for entry in denied if not str(entry["object"]).startswith(("client|", "hello"))] == []
 
 
+@pytest.mark.timeout(240)  # half a minute where nothing else runs: each call to a silent node waits out its patience
 @pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["gone", "silent"])
 async def test_while_a_node_and_its_replica_are_away_what_lies_on_the_others_is_served(
     cluster: ClusterServers, simulator: str, fault: signal.Signals

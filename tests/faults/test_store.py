@@ -65,7 +65,7 @@ async def test_notifications_that_never_come_cost_a_sweep_and_no_more(
     simulator: str, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("server.hub.SWEEP_S", 0.5)
-    monkeypatch.setattr("server.hub.Hub.moved", lambda *_args, **_kwargs: None)
+    monkeypatch.setattr("server.hub.Hub.heard", lambda *_args: None)
     async with running_replica(make_config(simulator), store_url) as pollux, pollux.http() as http:
         response_id = await create(pollux, "deaf [[first_delay_ms=700]]")
         answer = await asyncio.wait_for(http.get(f"responses/{response_id}?wait=30"), 15)

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from storage import End
 from tests.support.replica import ALICE, CACHED, NATIVE, Replica, create, make_config, running_replica, with_output
 from tests.support.upstreams import seen_by
 from tests.support.waiting import wait_until
@@ -156,7 +157,7 @@ async def test_all_waiters_of_a_native_response_share_one_polling_loop(pollux: R
 async def subscribed(replica: Replica, response_id: str) -> None:
     assert replica.context is not None
     hub = replica.context.hub
-    await wait_until(lambda: len(hub._watches.get(response_id, ())) >= 3, what="three waiters sleep")
+    await wait_until(lambda: len(hub._watches.get(End(response_id), ())) >= 3, what="three waiters sleep")
 
 
 # Waits that are longer than a connection may be silent.

@@ -10,8 +10,8 @@ import pytest
 
 from server.jobs.committer import Committer
 from server.jobs.journal import PENDING_BYTES, Journal
-from server.jobs.tails import TAIL_BYTES, Tails
-from server.jobs.view import Views
+from server.responses.tails import TAIL_BYTES, Tails
+from server.responses.view import Views
 from storage import Batch, Cursor, Lease, Outcome, Reading, Record, Shard, Step, Store, Verdict
 from storage.keys import Shards
 
@@ -104,19 +104,19 @@ def store_of(logs: Logs) -> Store:
 
 
 async def test_folds_are_bounded_in_number_and_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.jobs.view.CACHED_FOLDS", 5)
+    monkeypatch.setattr("server.responses.view.CACHED_FOLDS", 5)
     views = Views(store_of(Logs(1000)))
     for number in range(20):
         await views.view(f"id-{number}")
     assert list(views._folds) == [f"id-{number}" for number in range(15, 20)], "those that were read last"
-    monkeypatch.setattr("server.jobs.view.CACHED_BYTES", 2500)
+    monkeypatch.setattr("server.responses.view.CACHED_BYTES", 2500)
     await views.view("id-20")
     assert list(views._folds) == ["id-19", "id-20"]
     assert views._size == sum(fold.size for fold in views._folds.values()) <= 2500
 
 
 async def test_tails_are_bounded_in_number_and_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.jobs.tails.TAILS", 3)
+    monkeypatch.setattr("server.responses.tails.TAILS", 3)
     tails = Tails(store_of(Logs(3 * TAIL_BYTES)))
     for number in range(10):
         await tails.read_log(f"id-{number}", Cursor(1, -1))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextlib import aclosing
 from types import SimpleNamespace
 from typing import Any, cast
 
 from server.hub import Hub
-from storage import Cursor, Store
+from storage import Cursor, End, Steps, Store, Topic, steps_and_end
 
 ID = "litellm_poll_x"
 
@@ -16,10 +17,10 @@ ID = "litellm_poll_x"
 class Listener:
     """Subscribes at once; what is heard, the test says."""
 
-    async def subscribe(self, _response_id: str, *, steps: bool = True) -> None:
+    async def subscribe(self, _topics: Collection[Topic]) -> None:
         """Nothing to wait for."""
 
-    async def unsubscribe(self, _response_id: str) -> None:
+    async def unsubscribe(self, _topics: Collection[Topic]) -> None:
         """Nothing to do."""
 
 
@@ -37,10 +38,10 @@ async def test_a_notification_that_comes_during_a_read_leads_to_another_read() -
         reads += 1
         if reads == 1:
             # The store has answered already, and then it moves: this answer does not hold it.
-            hub.moved(ID, Cursor(1, 7), over=False)
+            hub.heard(Steps(ID), Cursor(1, 7))
         return reads
 
-    async with asyncio.timeout(5), aclosing(hub.observe(ID, read)) as states:
+    async with asyncio.timeout(5), aclosing(hub.observe(steps_and_end(ID), read)) as states:
         assert [await anext(states), await anext(states)] == [1, 2]
 
 
@@ -53,13 +54,13 @@ async def test_who_waits_for_the_end_alone_sleeps_through_all_steps() -> None:
         reads += 1
         return reads
 
-    async with asyncio.timeout(5), aclosing(hub.observe(ID, read, end_only=True)) as states:
+    async with asyncio.timeout(5), aclosing(hub.observe([End(ID)], read)) as states:
         assert await anext(states) == 1
         following = asyncio.ensure_future(anext(states))
         await asyncio.sleep(0)
-        hub.moved(ID, Cursor(1, 7), over=False)
+        hub.heard(Steps(ID), Cursor(1, 7))
         for _ in range(5):
             await asyncio.sleep(0)
         assert not following.done()
-        hub.moved(ID, Cursor(1, 8), over=True)
+        hub.heard(End(ID), Cursor(1, 8))
         assert await following == 2

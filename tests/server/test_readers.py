@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import orjson
 
-from server.jobs.shared import Shared
-from server.jobs.tails import Tails
-from server.jobs.view import Views
+from server.responses.shared import Shared
+from server.responses.tails import Tails
+from server.responses.view import Views
 from storage import Batch, Cursor, Reading, Record, Store
 
 ID = "litellm_poll_x"

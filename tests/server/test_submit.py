@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 
 from server.errors import PolluxError
-from server.jobs.submit import Submission, Submitter
 from server.protocol.requests import parse_create
+from server.responses.submit import Submission, Submitter
 from storage import NewResponse, Record, Store, StoreUnavailable
 from tests.support.waiting import wait_until
 
@@ -43,7 +43,7 @@ class Away:
 async def test_doubts_are_settled_once_the_store_is_back_however_many_came_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("server.jobs.submit.MOST_DOUBTS", 3)
+    monkeypatch.setattr("server.responses.submit.MOST_DOUBTS", 3)
     away = Away()
     submitter = Submitter(cast("Store", SimpleNamespace(responses=away, shards=1)), "litellm_poll_", 60.0)
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from storage import Cursor, Outcome, Store, draw_id, keys, open_store
+from storage import Cursor, Outcome, Store, draw_id, keys, open_store, steps_and_end
 from storage.keys import SETTINGS, Shard, shard_of
 from tests.support.ears import listening
 from tests.support.stored import (
@@ -122,7 +122,7 @@ async def responses_of(store: Store, owner: str) -> list[str]:
 async def test_on_many_shards_everything_works_across_them(store_url: str, admin: redis.Redis) -> None:
     async with open_store(store_url, shards=16) as store, listening(store) as (listener, notes):
         created = await asyncio.gather(*(create(store, owner) for owner in OWNERS))
-        await asyncio.gather(*(listener.subscribe(response_id) for response_id in created))
+        await asyncio.gather(*(listener.subscribe(steps_and_end(response_id)) for response_id in created))
         await wait_until(lambda: notes.wakes >= len(OWNERS))
 
         taken = []

@@ -11,7 +11,7 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
-from storage import Cursor, Store, notify, open_store
+from storage import Cursor, Store, notify, open_store, steps_and_end
 from tests.support.ears import Notes, listening
 from tests.support.servers import configured
 from tests.support.stored import (
@@ -53,7 +53,7 @@ async def test_when_subscribe_returns_the_server_has_taken_it(store: Store, admi
     async with listening(store) as (listener, notes):
         for _ in range(20):
             response_id = await create(store)
-            await listener.subscribe(response_id)
+            await listener.subscribe(steps_and_end(response_id))
             assert subscribers(admin, store, response_id) == 1
             assert notes.moves[-1] == (response_id, None, True), "the acknowledgement says: look for yourself"
 
@@ -63,7 +63,7 @@ async def test_nothing_is_missed_from_subscribe_on(store: Store) -> None:
         taken = [await run(store) for _ in range(30)]
 
         async def subscribe_then_move(number: int) -> None:
-            await listener.subscribe(taken[number].id)
+            await listener.subscribe(steps_and_end(taken[number].id))
             await append(store, taken[number], 3, 3)
 
         await asyncio.gather(*map(subscribe_then_move, range(30)))
@@ -74,8 +74,8 @@ async def test_nothing_is_missed_from_subscribe_on(store: Store) -> None:
 async def test_two_subscribers_of_one_response_share_a_subscription(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
-        await asyncio.gather(*(listener.subscribe(taken.id) for _ in range(5)))
-        await listener.subscribe(taken.id)
+        await asyncio.gather(*(listener.subscribe(steps_and_end(taken.id)) for _ in range(5)))
+        await listener.subscribe(steps_and_end(taken.id))
         assert subscribers(admin, store, taken.id) == 1
         assert notes.moves == [(taken.id, None, True)]
         await append(store, taken, 3, 3)
@@ -86,9 +86,9 @@ async def test_two_subscribers_of_one_response_share_a_subscription(store: Store
 async def test_after_unsubscribe_nothing_is_heard(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken, other = await run(store), await run(store)
-        await listener.subscribe(taken.id)
-        await listener.unsubscribe(taken.id)
-        await listener.subscribe(other.id)
+        await listener.subscribe(steps_and_end(taken.id))
+        await listener.unsubscribe(steps_and_end(taken.id))
+        await listener.subscribe(steps_and_end(other.id))
         assert subscribers(admin, store, taken.id) == 0
         notes.moves.clear()
         await append(store, taken, 3, 3)
@@ -100,8 +100,8 @@ async def test_after_unsubscribe_nothing_is_heard(store: Store, admin: redis.Red
 async def test_one_may_unsubscribe_and_subscribe_again_at_once(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
-        await listener.subscribe(taken.id)
-        await asyncio.gather(listener.unsubscribe(taken.id), listener.subscribe(taken.id))
+        await listener.subscribe(steps_and_end(taken.id))
+        await asyncio.gather(listener.unsubscribe(steps_and_end(taken.id)), listener.subscribe(steps_and_end(taken.id)))
         await wait_until(lambda: subscribers(admin, store, taken.id) == 1)
         await append(store, taken, 3, 3)
         await notes.hear((taken.id, Cursor(1, 3), False))
@@ -109,7 +109,7 @@ async def test_one_may_unsubscribe_and_subscribe_again_at_once(store: Store, adm
 
 async def test_to_unsubscribe_from_what_nobody_subscribed_to_is_no_error(store: Store) -> None:
     async with listening(store) as (listener, _):
-        await listener.unsubscribe("litellm_poll_nobody")
+        await listener.unsubscribe(steps_and_end("litellm_poll_nobody"))
 
 
 async def test_without_a_connection_subscribe_does_not_wait_and_it_is_heard_later(store: Store) -> None:
@@ -117,7 +117,7 @@ async def test_without_a_connection_subscribe_does_not_wait_and_it_is_heard_late
     listener = store.new_listener(notes)
     taken = await run(store)
     async with asyncio.timeout(0.5):
-        await listener.subscribe(taken.id)
+        await listener.subscribe(steps_and_end(taken.id))
     listening_task = asyncio.create_task(listener.run())
     try:
         await notes.hear((taken.id, None, True))
@@ -131,7 +131,7 @@ async def test_without_a_connection_subscribe_does_not_wait_and_it_is_heard_late
 async def test_every_step_of_a_response_is_heard_with_its_place(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         response_id = await create(store)
-        await listener.subscribe(response_id)
+        await listener.subscribe(steps_and_end(response_id))
         notes.moves.clear()
         first = await lease(store)
         await append(store, first, 3, 5)
@@ -153,7 +153,7 @@ async def test_every_step_of_a_response_is_heard_with_its_place(store: Store, ad
 async def test_a_cancel_is_heard_as_the_end(store: Store) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
-        await listener.subscribe(taken.id)
+        await listener.subscribe(steps_and_end(taken.id))
         await cancel(store, taken.id)
         await notes.hear((taken.id, Cursor(1, 3), True))
         await wait_until(lambda: notes.revocations == [taken.id])
@@ -162,7 +162,7 @@ async def test_a_cancel_is_heard_as_the_end(store: Store) -> None:
 async def test_a_delete_is_heard_as_something_to_look_for(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
-        await listener.subscribe(taken.id)
+        await listener.subscribe(steps_and_end(taken.id))
         notes.moves.clear()
         with configured(admin, notify_keyspace_events="Kgxe"):
             await store.responses.delete(await record_of(store, taken.id), "t")
@@ -175,7 +175,7 @@ async def test_a_delete_is_heard_as_something_to_look_for(store: Store, admin: r
 async def test_a_repeated_append_is_not_heard_again(store: Store) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
-        await listener.subscribe(taken.id)
+        await listener.subscribe(steps_and_end(taken.id))
         notes.moves.clear()
         for last in (3, 3, 4):
             await append(store, taken, last, last)
@@ -194,8 +194,8 @@ async def test_idle_workers_are_woken_by_a_new_job_and_by_one_that_was_handed_ba
 async def test_every_process_hears_the_same(store: Store) -> None:
     async with listening(store) as (one, first), listening(store) as (other, second):
         taken = await run(store)
-        await one.subscribe(taken.id)
-        await other.subscribe(taken.id)
+        await one.subscribe(steps_and_end(taken.id))
+        await other.subscribe(steps_and_end(taken.id))
         await finish(store, taken, 3)
         await first.hear((taken.id, Cursor(1, 3), True))
         await second.hear((taken.id, Cursor(1, 3), True))
@@ -207,7 +207,7 @@ async def test_every_process_hears_the_same(store: Store) -> None:
 async def test_a_record_deleted_by_hand_is_heard(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         response_id = await create(store)
-        await listener.subscribe(response_id)
+        await listener.subscribe(steps_and_end(response_id))
         notes.moves.clear()
         shard = shard_of_id(store, response_id)
         with configured(admin, notify_keyspace_events="Kgxe"):
@@ -220,7 +220,7 @@ async def test_a_record_that_expires_is_heard(store: Store, admin: redis.Redis) 
     async with listening(store) as (listener, notes):
         taken = await run(store)
         await finish(store, taken, 3)
-        await listener.subscribe(taken.id)
+        await listener.subscribe(steps_and_end(taken.id))
         notes.moves.clear()
         with configured(admin, notify_keyspace_events="Kgxe"):
             admin.pexpire(shard_of_id(store, taken.id).record(taken.id), 1)
@@ -231,7 +231,7 @@ async def test_a_record_that_expires_is_heard(store: Store, admin: redis.Redis) 
 async def test_a_server_that_tells_of_every_write_wakes_nobody_in_vain(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken = await run(store)
-        await listener.subscribe(taken.id)
+        await listener.subscribe(steps_and_end(taken.id))
         notes.moves.clear()
         with configured(admin, notify_keyspace_events="KEA"):
             await append(store, taken, 3, 3, provider_id="resp_1")
@@ -249,7 +249,7 @@ async def test_when_its_connection_is_killed_the_listener_comes_back_and_everyon
     async with listening(store) as (listener, notes):
         taken = [await run(store) for _ in range(20)]
         for one in taken:
-            await listener.subscribe(one.id)
+            await listener.subscribe(steps_and_end(one.id))
         await wait_until(lambda: notes.wakes == 20)
         for _ in range(3):
             notes.moves.clear()
@@ -263,11 +263,11 @@ async def test_when_its_connection_is_killed_the_listener_comes_back_and_everyon
 async def test_what_moved_while_the_connection_was_down_is_looked_for(store: Store, admin: redis.Redis) -> None:
     async with listening(store) as (listener, notes):
         taken, unwanted = await run(store), await run(store)
-        await listener.subscribe(taken.id)
-        await listener.subscribe(unwanted.id)
+        await listener.subscribe(steps_and_end(taken.id))
+        await listener.subscribe(steps_and_end(unwanted.id))
         notes.moves.clear()
         admin.client_kill_filter(_type="pubsub")
-        await listener.unsubscribe(unwanted.id)
+        await listener.unsubscribe(steps_and_end(unwanted.id))
         await finish(store, taken, 3)
         await notes.hear((taken.id, None, True))
         assert {move[0] for move in notes.moves} == {taken.id}
@@ -280,8 +280,8 @@ async def test_who_waits_for_an_acknowledgement_when_the_connection_breaks_is_le
     async with listening(store) as (listener, notes):
         ids = [await create(store) for _ in range(5)]
         admin.client_pause(500, all=True)  # milliseconds
-        subscribing = [asyncio.create_task(listener.subscribe(response_id)) for response_id in ids]
-        await wait_until(lambda: len(listener._awaited) == len(ids))
+        subscribing = [asyncio.create_task(listener.subscribe(steps_and_end(response_id))) for response_id in ids]
+        await wait_until(lambda: len(listener._awaited) == 2 * len(ids))
         assert listener._connection is not None
         await listener._connection.disconnect(nowait=True)
         async with asyncio.timeout(5):
@@ -296,7 +296,7 @@ async def test_a_server_that_does_not_acknowledge_in_time_is_not_waited_for(
     async with listening(store) as (listener, notes):
         response_id = await create(store)
         admin.client_pause(300, all=True)  # milliseconds
-        await listener.subscribe(response_id)
+        await listener.subscribe(steps_and_end(response_id))
         assert notes.moves == []
         await notes.hear((response_id, None, True))
 
@@ -305,7 +305,7 @@ async def test_a_connection_that_has_fallen_silent_is_replaced(store: Store, mon
     async with listening(store) as (listener, notes):
         monkeypatch.setattr(notify, "SILENCE_S", 0.05)
         response_id = await create(store)
-        await listener.subscribe(response_id)
+        await listener.subscribe(steps_and_end(response_id))
         await wait_until(lambda: notes.moves.count((response_id, None, True)) > 2)
 
 
@@ -332,7 +332,7 @@ async def test_when_the_server_dies_the_listener_and_every_subscription_come_bac
         pytest.skip("only the embedded server is restarted by itself")
     async with open_store(store_url) as store, listening(store) as (listener, notes):
         taken = await run(store, BOB)
-        await listener.subscribe(taken.id)
+        await listener.subscribe(steps_and_end(taken.id))
         admin.config_set("appendfsync", "always")  # what is written from now on is on the disk
         await append(store, taken, 3, 3)
         await notes.hear((taken.id, Cursor(1, 3), False))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from storage import Cursor, Listener, Shard, Store
+from storage import Cursor, End, Listener, Steps, Store, Topic, Wake
 from tests.support.waiting import wait_until
 
 Move = tuple[str, Cursor | None, bool]
@@ -22,11 +22,14 @@ class Notes:
     wakes: int = 0
     revocations: list[str] = field(default_factory=list)
 
-    def moved(self, response_id: str, to: Cursor | None, *, over: bool) -> None:
-        self.moves.append((response_id, to, over))
-
-    def wake(self, shard: Shard) -> None:
-        self.wakes += 1
+    def heard(self, topic: Topic, to: Cursor | None) -> None:
+        match topic:
+            case Wake():
+                self.wakes += 1
+            case End(response_id):
+                self.moves.append((response_id, to, True))
+            case Steps(response_id) if to is not None:  # an acknowledgement is noted once, with that of the end
+                self.moves.append((response_id, to, False))
 
     def revoked(self, response_id: str) -> None:
         self.revocations.append(response_id)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from server.jobs.shared import Shared
+from server.eventlog import LogFold
 from server.protocol import jsontext
-from server.protocol.fold import Fold, dumps
+from server.protocol.fold import dumps
 from server.protocol.lifecycle import OPENING, Status
 from server.protocol.requests import stored_request, without_input
 from server.protocol.snapshot import Identity, response_object
-from server.protocol.sse import frame_data, split_frames
-from storage import START, Batch, Cursor, Reading, Record, Store
+from server.responses.shared import Shared
+from storage import Cursor, Reading, Record, Store
 
 CACHED_FOLDS = 1024
 CACHED_BYTES = 64 * 1024 * 1024
@@ -45,65 +45,6 @@ def etag_of(record: Record) -> str:
 
 def etag_at(cursor: Cursor) -> str:
     return f'"{cursor.epoch}.{cursor.last}"'
-
-
-class LogFold:
-    """The fold of one log, and how far it has come."""
-
-    def __init__(self) -> None:
-        self.who: Identity | None = None
-        """Of whose response, once known."""
-        self.cursor = START
-        self.size = 0
-        self._fold = Fold()
-
-    @property
-    def output(self) -> list[dict[str, object]]:
-        return self._fold.output
-
-    def take_all(self, reading: Reading) -> None:
-        for batch in reading.batches:
-            self.take(batch)
-
-    def take(self, batch: Batch) -> None:
-        """Apply what is new in a batch. A later epoch starts again; batches may overlap and repeat."""
-        if batch.cursor.epoch > self.cursor.epoch:
-            self.cursor, self._fold = Cursor(batch.cursor.epoch, -1), Fold()
-        if batch.cursor.epoch < self.cursor.epoch or batch.cursor.last <= self.cursor.last:
-            return
-        for frame in frames_after(batch, self.cursor.last):
-            # Lifecycle events carry whole objects but no output of their own.
-            if not frame.startswith(_LIFECYCLE):
-                self._fold.apply(jsontext.loads(frame_data(frame)))
-        self.cursor = batch.cursor
-        self.size += len(batch.frames)
-
-
-_LIFECYCLE = tuple(f"event: {name}\n".encode() for name in OPENING)
-
-
-def frames_after(batch: Batch, last: int) -> list[bytes]:
-    """The frames of a batch behind a number: batches straddle cursors."""
-    frames = split_frames(batch.frames)
-    first = batch.cursor.last - len(frames) + 1
-    return frames[max(0, last + 1 - first) :]
-
-
-def bytes_after(batch: Batch, last: int) -> bytes:
-    """The same as one piece; as good as always it is the whole batch."""
-    if batch.cursor.last - batch.frames.count(b"\n\n") >= last:
-        return batch.frames
-    return b"".join(frames_after(batch, last))
-
-
-async def fold_log(store: Store, response_id: str) -> LogFold:
-    """The fold of a whole log, read page by page."""
-    fold = LogFold()
-    while reading := await store.responses.read_log(response_id, fold.cursor):
-        fold.take_all(reading)
-        if reading.reaches_end:
-            break
-    return fold
 
 
 class Views:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from server.jobs.shared import Shared
+from server.responses.shared import Shared
 from storage import Batch, Cursor, Reading, Store
 
 TAIL_BYTES = 256 * 1024

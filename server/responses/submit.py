@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from server.errors import IdempotencyKeyReused, PreviousNotFinished, PreviousNotFound, RateLimited
-from server.jobs.view import View
 from server.protocol import jsontext
 from server.protocol.events import encode_lifecycle
 from server.protocol.lifecycle import OPENING, Status
 from server.protocol.requests import CreateRequest
 from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import frame_data, split_frames
+from server.responses.view import View
 from storage import (
     CreateOutcome,
     Cursor,

@@ -1,0 +1,1 @@
+"""Background responses, as clients deal with them: submitted, viewed, waited for, followed and cancelled."""

@@ -1,0 +1,60 @@
+"""What one can listen to. A topic is a value; on which channels it is heard, is known here alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from storage.keys import Shard, Shards
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Every move of a response before its end."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """That a response has ended, or that its record is gone: deleted, expired or evicted."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wake:
+    """That a job was queued in a shard."""
+
+    shard: Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Which responses of a shard are cancelled or deleted."""
+
+    shard: Shard
+
+
+Topic = Steps | End | Wake | Revoked
+
+
+def steps_and_end(response_id: str) -> tuple[Topic, ...]:
+    """Everything that happens to a response."""
+    return (Steps(response_id), End(response_id))
+
+
+def channels_of(topic: Topic, shards: Shards, keyspace: str) -> list[str]:
+    """The channels of a topic. `keyspace`: the prefix of the channel that tells of a key.
+
+    They are subscribed to in this order: with the acknowledgement of the last one, all are live.
+    """
+    match topic:
+        case Steps(response_id):
+            return [shards.of(response_id).moved(response_id)]
+        case End(response_id):
+            shard = shards.of(response_id)
+            return [keyspace + shard.record(response_id), shard.over(response_id)]
+        case Wake(shard):
+            return [shard.wake]
+        case Revoked(shard):
+            return [shard.revoked]
