@@ -1,7 +1,7 @@
-"""Connections to the server: how many, how patient, and what their errors mean.
+"""Connections to the server: how many there are, how long they wait, and what their errors mean.
 
-Commands share one bounded pool in which a caller waits for its turn (redis-py's default raises when it is
-exhausted). Renewals have a connection of their own, so that a crowd of readers can't starve a lease, and so
+Commands share one bounded pool, in which a caller waits for its turn (redis-py's default raises an error when no
+connection is free). Renewals have a connection of their own, so that many readers can't make a lease run out, and so
 has the listener. redis-py's own retries stay on, because every script may run twice.
 """
 
@@ -44,16 +44,16 @@ from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
 from storage.patience import Patience, Turns
 
 POOL_SIZE = 32
-"""Commands take well under a millisecond: more connections than this only add context switches."""
+"""Commands take well under a millisecond, so more connections than this only add context switches."""
 
 ANSWER_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3.0
 POOL_TIMEOUT_S = 5.0
 RETRIES = 3
 
-# Replies that say "not now", not "not so": those that redis-py has a class for, and the first words of the others
-# (MISCONF: the disk is full, for one). MASTERDOWN is a kind of CLUSTERDOWN, MOVED one of ASK, and a slot that is on its
-# way to another node is a ClusterError in the end.
+# Errors that pass by themselves, so that the same command may succeed later: those that redis-py has a class for, and
+# the first words of the others (MISCONF, for example, when the disk is full). MASTERDOWN is a subclass of CLUSTERDOWN,
+# MOVED of ASK, and redis-py raises ClusterError when a slot keeps moving to another node.
 _NOT_NOW = (BusyLoadingError, ClusterDownError, ReadOnlyError, TryAgainError, ClusterError, AskError)
 _NOT_NOW_WORDS = ("BUSY", "NOREPLICAS", "UNBLOCKED", "MISCONF")
 
@@ -73,24 +73,24 @@ def translated() -> Iterator[None]:
 
 
 class Single(Redis):
-    """A client of one server. Callers take turns, so that their waiting for each other is not the server's time."""
+    """A client of one server. Callers take turns, so that the time they wait for each other is not blamed on it."""
 
     turns: Turns
-    """As many as there are connections."""
+    """As many turns as the pool has connections."""
     patience: Patience
 
 
 Client = Single | Cluster
-"""Of one server, or of a cluster of them: the same commands."""
+"""A client of one server or of a cluster; both take the same commands."""
 
 
 class answered:  # noqa: N801 - used as a function; as a generator it costs a store call a tenth more
-    """A turn for one exchange with the server, the deadline for its answer, and the errors of this package around it.
+    """Gives one exchange with the server its turn and its deadline, and turns redis-py's errors into this package's.
 
-    The deadline is for the server alone: waiting for a turn means waiting for others of this process. (A cluster's
-    client gives turns and deadlines by itself, for each shard.) It stands here and not in redis-py's `socket_timeout`:
-    that one sends each command by way of `asyncio.wait_for`, which on Python 3.11 can swallow the cancellation of the
-    caller's task (it then runs on for ever), and costs a task a command.
+    The deadline starts after the wait for a turn, which is a wait for other callers in this process. (A cluster's
+    client gives turns and deadlines by itself, for each shard.) redis-py's `socket_timeout` is not used: it sends each
+    command through `asyncio.wait_for`, which costs a task for each command, and which on Python 3.11 can swallow the
+    cancellation of the caller's task, so that the task never ends.
 
     Raises:
         StoreUnavailable, StoreFull, StoreMisfit, StoreError
@@ -124,7 +124,7 @@ class answered:  # noqa: N801 - used as a function; as a generator it costs a st
 
 
 def _meaning(error: BaseException) -> StoreError:
-    # What a server answers to a new connection, a wrong password for one, redis-py wraps.
+    # If a server refuses a new connection, for example because of a wrong password, redis-py wraps its answer.
     while isinstance(error, RedisConnectionError | RedisClusterException) and (inner := _within(error)):
         error = inner
     text = str(error) or type(error).__name__
@@ -147,11 +147,11 @@ def _within(error: BaseException) -> BaseException | None:
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Waits for a connection as the other pool does, and asks the sentinels where the primary is."""
+    """A pool that asks the sentinels where the primary is. A caller waits while no connection is free."""
 
 
 class Connections:
-    """All connections of one process to one store, by purpose; with sentinels, to whichever is the primary."""
+    """All connections of one process to one store, by purpose. With sentinels, they lead to the current primary."""
 
     def __init__(self, url: str) -> None:
         self.clustered = urlsplit(url).scheme in ("cluster", "clusters")
@@ -164,7 +164,7 @@ class Connections:
         return int(self._pool_of_listening.connection_kwargs.get("db") or 0) if self._pool_of_listening else 0
 
     def new_listening_connection(self) -> Connection:
-        """A connection outside every pool; the caller disconnects it. In a cluster, to any of its nodes."""
+        """Make a connection outside every pool, in a cluster to any node; the caller disconnects it."""
         if isinstance(self.commands, Cluster):
             return self.commands.new_connection(**_LISTENING)
         assert self._pool_of_listening is not None
@@ -184,18 +184,18 @@ class Connections:
                     await sentinel.aclose()
 
 
-# The listener makes its own connections anew, with jitter: no retry below it. RESP2, because a subscribed connection
-# then answers everything, pings included, as plain lists.
+# No retries, because the listener itself reconnects, with jitter. RESP2, because a subscribed connection then answers
+# everything, pings included, as plain lists.
 _LISTENING: dict[str, Any] = {"protocol": 2, "retry": Retry(NoBackoff(), 0)}
 
 
 async def ask(client: Client, *command: Any, **options: Any) -> Any:
-    """The answer to one command."""
+    """Return the answer to one command."""
     return await client.execute_command(*command, **options)  # type: ignore[no-untyped-call]
 
 
 async def exchange(client: Client, commands: Sequence[Command]) -> list[Any]:
-    """The answers to commands that follow each other on one connection; an error is the answer to its own command."""
+    """Send commands one after the other on one connection. Where a command failed, its answer is the error."""
     if isinstance(client, Cluster):
         return await client.exchange(commands)
     async with client.pipeline(transaction=False) as pipe:
@@ -203,7 +203,7 @@ async def exchange(client: Client, commands: Sequence[Command]) -> list[Any]:
             pipe.execute_command(*command)
         answers = await pipe.execute(raise_on_error=False)
     if any(isinstance(answer, ReadOnlyError) for answer in answers):
-        # Once a primary: whoever connects anew by name may find the one that is.
+        # This server was a primary and is now a replica. A new connection, by name, may reach the new primary.
         await client.connection_pool.disconnect(inuse_connections=False)
     return answers
 
@@ -223,12 +223,12 @@ def _client(url: str, size: int) -> Client:
         given["ssl"] = True
     if given.pop("db", 0):
         raise ValueError("a cluster has one database")
-    given.pop("max_connections", None)  # there the shards' places bound them
+    given.pop("max_connections", None)  # `cluster.PLACES` bounds them
     return Cluster(nodes, **{**_PATIENCE, **_OVER_TCP, **given})
 
 
 def _places(text: str, default_port: int) -> list[tuple[str, int]]:
-    """`host:port,host:port`, IPv6 in brackets."""
+    """Parse `host:port,host:port`; IPv6 addresses are in brackets."""
     found = [urlsplit(f"//{place}") for place in text.split(",")]
     return [(place.hostname or "", place.port or default_port) for place in found]
 
@@ -243,7 +243,7 @@ _OVER_TCP: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socke
 def _pool(url: str, size: int, **options: Any) -> ConnectionPool:
     options = {
         **_PATIENCE,
-        # Once a primary: a new connection, by name, may find the one that is.
+        # A server that was a primary may now be a replica; a new connection, by name, may reach the new primary.
         "retry_on_error": [ReadOnlyError],
         "max_connections": size,
         "timeout": POOL_TIMEOUT_S,
@@ -258,9 +258,10 @@ def _pool(url: str, size: int, **options: Any) -> ConnectionPool:
 
 
 def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
-    """For `sentinel://[user:password@]host:port,host:port/service[/db][?sentinel_password=…]`; `sentinels` is TLS.
+    """The pool of `sentinel://[user:password@]host:port,host:port/service[/db][?sentinel_password=…]`.
 
-    The user and password are the servers' own; the sentinels' password, where they have one, is in the query.
+    The scheme `sentinels` means TLS. User and password are for the Redis servers; a password for the sentinels, if they
+    need one, is in the query.
     """
     parts = urlsplit(url)
     credentials, _, places = parts.netloc.rpartition("@")

@@ -1,31 +1,31 @@
 """A private Valkey (or Redis) server as a child process: the store of `embedded://[directory]`.
 
 Any number of processes share one server on one directory, none of them is special, and each may die at any
-instant. Two locks in the directory make that safe. Both are `flock`s, which the kernel frees with the last
-descriptor of whoever held them, however it ended: there is nothing to clean up, and no pid to believe.
+instant. Two locks in the directory make that safe. Both are `flock`s. The kernel frees a flock when the last
+process that has its descriptor ends, however it ends, so there is nothing to clean up and no pid file to trust.
 
-**server.lock: who writes the files.** Two servers on one directory would both append to one file and destroy
-it. So whoever starts a server first takes this lock exclusively, lets the server inherit the descriptor, and
-closes its own. From then on the lock *is* the server's life: held, there is one, whoever started it; free,
-there is none, and whoever gets it may start one. Processes that start at the same instant, or notice a death
-at the same instant, need no other agreement: one gets the lock, the others wait for the server to answer.
+**server.lock tells whether a server is running.** Two servers on one directory would both append to one file and
+destroy it. So a process that wants to start a server first takes this lock exclusively, lets the server inherit
+the descriptor, and closes its own. From then on the lock is held exactly as long as the server lives. While it is
+free there is no server, and the process that gets it may start one. If several processes start at once, or notice
+at once that the server died, one gets the lock and the others wait until the new server answers.
 
-**sharers.lock: who needs the server.** Each process holds it shared, from *before* it first connects until
-after it last did. On leaving it drops its share and then tries, without waiting, to get the lock exclusively:
-that succeeds only for the last one out, which shuts the server down and waits until it is gone. Drop, then
-try: of several that leave together, the last to try finds no share left. A process that arrives meanwhile
-does not get its share, so it waits (nothing here blocks the event loop) and then starts a fresh server,
-instead of connecting to one that is about to end.
+**sharers.lock tells which processes need the server.** Each process holds it shared, from *before* its first
+connection until after its last. When it leaves, it drops its share and then tries, without waiting, to get the
+lock exclusively. Only the last process to leave gets it; that one shuts the server down and waits until it is gone.
+The order matters: if several leave together, all have dropped their share before the last one tries. A process
+that arrives during the shutdown can't get its share yet. It waits, without blocking the event loop, and then starts
+a new server instead of connecting to one that is about to end.
 
-What follows from it. After `kill -9` of every sharer the server goes on, and the next start adopts it: it
-finds server.lock held and the server answering. Killed while shutting the server down, a process frees
-sharers.lock with the job half done: the next one in shares a server that may end under it, and restarts it
-like any dead one. A server that dies is restarted by whichever sharer looks first, at the same socket, and
-clients see what they see of any Redis restart.
+Three consequences. After `kill -9` of all sharers the server goes on, and the next process to start adopts it,
+because it finds server.lock held and the server answering. If a process is killed while it shuts the server down,
+sharers.lock becomes free early; the next process may then see its server end, and restarts it like any dead one.
+A server that dies is restarted by the first sharer that notices, at the same socket, and clients see what they see
+of any Redis restart.
 
-The socket's path depends on nothing but the user and the directory. It is in /tmp, because $XDG_RUNTIME_DIR
-and $TMPDIR differ between a shell, a cron job and a service, which all must find the one server; and in no
-deeper place, because a socket's path is limited to 107 bytes and a directory's is not.
+The socket's path depends only on the user and the directory. It is in /tmp, because $XDG_RUNTIME_DIR and $TMPDIR
+differ between a shell, a cron job and a service, which must all find the same server. It is not in the store's
+directory, because the path of a socket may not be longer than 107 bytes.
 """
 
 import asyncio
@@ -49,43 +49,43 @@ __all__ = ["EmbeddedError", "EmbeddedServer", "default_directory", "embedded_ser
 log = logging.getLogger("pollux.store")
 
 START_S = 30.0
-"""How long a server may be silent at start. While it says that it loads its file, it is not silent."""
+"""How long a server may give no answer when it starts. "I am still loading my file" counts as an answer."""
 SHUT_DOWN_S = 20.0
-"""It writes and syncs what is left, which is a matter of the disk. After that the server is left alone."""
+"""How long we wait for the server to write and sync its data and end. After that it is left alone."""
 POLL_S = 0.02
-"""Between two looks at a lock or at a starting server."""
+"""The pause between two looks at a lock, or at a starting server."""
 WATCH_S = 0.2
-"""Between two looks of a sharer at whether the server lives: a few system calls."""
+"""The pause between two looks of a sharer at whether the server lives. A look costs a few system calls."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
-"""Before the second restart, doubled with each, and at most. The first is immediate."""
+"""The first restart is immediate. The second waits for the first delay, and each further one twice as long."""
 STEADY_S = 60.0
-"""A server that lived this long has earned an immediate restart again."""
+"""After a server has lived this long, its next restart is immediate again."""
 
-RUNTIME = Path("/tmp")  # noqa: S108  # the directory that we make in it is checked to be ours
+RUNTIME = Path("/tmp")  # noqa: S108  # `make_socket_directory` checks that the directory in it belongs to us
 
 
 def default_directory() -> Path:
-    """Where this user's data belongs, by the rules of the platform."""
+    """The directory for this user's data, by the rules of the platform."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Application Support" / "pollux"
     base = Path(os.environ.get("XDG_DATA_HOME", ""))
-    # The specification: a relative path in the variable is to be ignored.
+    # The XDG specification says that a relative path in the variable must be ignored.
     return (base if base.is_absolute() else Path.home() / ".local" / "share") / "pollux"
 
 
 @asynccontextmanager
 async def embedded_server(directory: Path) -> AsyncIterator[EmbeddedServer]:
-    """Share the server on `directory`: it answers when this enters, started if there was none.
+    """Share the server on `directory`, and start it if there is none. On entering, the server answers.
 
-    While the context is open, a server that dies is restarted. Leaving it shuts the server down if nobody
-    else shares it. Cancelled while doing so, it leaves the server to the next start: nothing is lost.
+    While the context is open, a server that dies is restarted. On leaving, the server is shut down if no other
+    process shares it. If the shutdown is cancelled, the server goes on, and the next start adopts it.
 
-    Raises `EmbeddedError`, which says why it can't be had and what to do.
+    Raises `EmbeddedError`, which says why there is no server and what to do.
     """
     server = _locate(directory)
     share = await _take_share(server)
     try:
-        # Checked before connecting: else somebody else's server could be there and read what we store.
+        # Checked before connecting: otherwise another user could run a server there and read what we store.
         server.make_socket_directory()
         await _ensure_running(server)
         supervisor = asyncio.create_task(_supervise(server), name=f"supervise {server.directory}")
@@ -111,7 +111,7 @@ def _locate(directory: Path) -> EmbeddedServer:
 
 
 def _try_lock(path: Path, operation: int) -> int | None:
-    """Lock without waiting: the descriptor, whose closing unlocks, or `None` if others are in the way."""
+    """Try to lock, without waiting. Returns the descriptor, which unlocks when closed, or `None` if others hold it."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -128,12 +128,12 @@ def _try_lock(path: Path, operation: int) -> int | None:
 
 
 async def _pause(seconds: float) -> None:
-    # Jitter, lest processes that compete for a lock stay in step.
+    # Jitter, so that processes which compete for a lock don't all try at the same instants.
     await asyncio.sleep(seconds * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 async def _take_share(server: EmbeddedServer) -> int:
-    """Return our share of sharers.lock, once nobody is shutting the server down."""
+    """Take our share of sharers.lock. Waits while another process is shutting the server down."""
     deadline = time.monotonic() + START_S
     while (share := _try_lock(server.sharers_lock, fcntl.LOCK_SH)) is None:
         if time.monotonic() > deadline:
@@ -146,9 +146,9 @@ async def _take_share(server: EmbeddedServer) -> int:
 
 
 async def _ensure_running(server: EmbeddedServer) -> None:
-    """Return as soon as the server answers, whoever started it; start it whenever nobody has.
+    """Return as soon as the server answers, whichever process started it. Start it if there is none.
 
-    Raises `EmbeddedError` if the one that we started ended, or the one that there is stays silent.
+    Raises `EmbeddedError` if the server that we started ended, or if the running one does not answer.
     """
     started: Start | None = None
     deadline = time.monotonic() + START_S
@@ -160,7 +160,7 @@ async def _ensure_running(server: EmbeddedServer) -> None:
                     raise EmbeddedError(server.why_ended(started))
                 started = await _start(server, lock)
             finally:
-                # On success the server has its own copy, and with it the lock.
+                # If the server was started, it has its own copy of the descriptor and keeps the lock.
                 os.close(lock)
         condition = await server.condition()
         if condition == "ready":
@@ -183,7 +183,7 @@ async def _start(server: EmbeddedServer, lock: int) -> Start:
 async def _end_stray(server: EmbeddedServer) -> None:
     """Shut down a server that answers at our socket although server.lock is free.
 
-    It comes of deleting the directory under a server: the lock of the new directory is another file.
+    This happens when the directory was deleted while its server ran: the new directory has another lock file.
     """
     deadline = time.monotonic() + SHUT_DOWN_S
     while await server.condition() != "silent":
@@ -194,7 +194,7 @@ async def _end_stray(server: EmbeddedServer) -> None:
 
 
 async def _supervise(server: EmbeddedServer) -> None:
-    """Restart the server whenever it is dead: the more often it dies, the later. Runs until cancelled."""
+    """Restart the server whenever it dies, after a delay that grows if it keeps dying. Runs until cancelled."""
     delay = 0.0
     last_try = time.monotonic()
     while True:
@@ -205,7 +205,7 @@ async def _supervise(server: EmbeddedServer) -> None:
                 if time.monotonic() - last_try > STEADY_S:
                     delay = 0.0
                 continue
-            # Let go at once: `_ensure_running` competes for it like that of every other sharer.
+            # Free it at once: `_ensure_running` takes it again, in competition with the other sharers.
             os.close(lock)
             last_try = time.monotonic()
             log.warning("the embedded server on %s died: restarting it", server.directory)
@@ -219,7 +219,7 @@ async def _supervise(server: EmbeddedServer) -> None:
 
 
 async def _leave(server: EmbeddedServer) -> None:
-    """After our share was dropped: shut the server down if nobody else has one."""
+    """Shut the server down if no other process shares it. To be called after our own share was dropped."""
     last_out = _try_lock(server.sharers_lock, fcntl.LOCK_EX)
     if last_out is None:
         return
@@ -230,15 +230,15 @@ async def _leave(server: EmbeddedServer) -> None:
 
 
 async def _shut_down(server: EmbeddedServer) -> None:
-    """Return when the server is gone, or after `SHUT_DOWN_S`: then the next start adopts it."""
+    """Return when the server is gone, or after `SHUT_DOWN_S`; a server that still runs is adopted by the next start."""
     deadline = time.monotonic() + SHUT_DOWN_S
     while (lock := _try_lock(server.server_lock, fcntl.LOCK_EX)) is None:
         if time.monotonic() > deadline:
             log.warning("the embedded server does not end and is left alone: %s", server.why_silent())
             return
-        # Again and again, as it may still be starting, or refuse while it rewrites its file.
+        # Asked repeatedly, because a server refuses while it starts or rewrites its file.
         await server.ask_to_end()
         await _pause(POLL_S)
-    # Whoever arrives now waits for sharers.lock: nobody is about to connect there.
+    # No process is about to connect here, because one that starts now waits for sharers.lock.
     server.remove_socket_directory()
     os.close(lock)

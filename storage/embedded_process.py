@@ -1,6 +1,6 @@
-"""One server process on one directory: start it, ask how it is, ask it to end, read what it said.
+"""One server process on one directory: start it, ask for its condition, ask it to end, read its log.
 
-Nothing here decides anything; who may do which of these, and when, is the business of `storage.embedded`.
+`storage.embedded` decides which process may do which of these, and when.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from redis.exceptions import BusyLoadingError, RedisError
 from storage.embedded_binary import Binary, EmbeddedError, server_environment
 
 LOG_BYTES = 1 << 20
-"""A start on a longer log moves it to server.log.1 first. While it runs, a server logs a few lines a day."""
+"""If the log is longer when a server starts, it is moved to server.log.1. A running server logs a few lines a day."""
 TAIL_BYTES, TAIL_LINES = 2000, 8
-"""How much of the log goes into an error message: the reason is in the last lines."""
+"""How much of the log an error message quotes: the last lines tell the reason."""
 ANSWER_S = 1.0
 
 SETTINGS = {
-    # Relative to the working directory, which is the data directory: so its name needs no quoting.
+    # The server is started in its data directory, so that the name of that directory needs no quoting here.
     "dir": ".",
     "port": "0",
     "unixsocketperm": "700",
@@ -38,7 +38,7 @@ SETTINGS = {
     "maxmemory-policy": "noeviction",
     "notify-keyspace-events": "Kgxe",
     "daemonize": "no",
-    # To stdout, which is the log file: so it also gets what is said before the settings are read.
+    # Empty means stdout, which we redirect to the log file: it then also gets what is logged before settings are read.
     "logfile": "",
     "always-show-logo": "no",
 }
@@ -46,7 +46,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Start:
-    """A server that this process started: enough to tell what became of it."""
+    """A server that this process started, and where its part of the log begins."""
 
     binary: Binary
     log_offset: int
@@ -54,11 +54,11 @@ class Start:
 
 @dataclass(frozen=True)
 class EmbeddedServer:
-    """The server of a directory, whoever started it. Users of the store need only `socket_path`."""
+    """The server of a directory, whichever process started it. Users of the store need only `socket_path`."""
 
     directory: Path
     socket_path: Path
-    """The same for a directory at all times: after a restart, clients just connect again."""
+    """It never changes for a directory, so that clients simply connect again after a restart."""
 
     @property
     def server_lock(self) -> Path:
@@ -73,9 +73,9 @@ class EmbeddedServer:
         return self.directory / "server.log"
 
     def make_socket_directory(self) -> None:
-        """Make sure that nobody else can put a socket of theirs where we are going to connect.
+        """Make the socket's directory accessible to us alone, so that no other user can put a socket there.
 
-        Raises `EmbeddedError` if somebody has the place.
+        Raises `EmbeddedError` if the path already belongs to another user.
         """
         path = self.socket_path.parent
         try:
@@ -96,8 +96,8 @@ class EmbeddedServer:
     def spawn(self, binary: Binary, lock: int) -> Start:
         """Start a server that inherits the descriptor `lock`.
 
-        Blocks for a few milliseconds, so that no cancellation can fall between starting and knowing of it.
-        Raises `EmbeddedError` if the program can't be run; whether the server stays is seen later.
+        Blocks for a few milliseconds, so that no cancellation can come after the start but before we know of it.
+        Raises `EmbeddedError` if the program can't be run. Whether the server goes on running shows later.
         """
         self.make_socket_directory()
         try:
@@ -114,22 +114,22 @@ class EmbeddedServer:
                     stderr=output,
                     pass_fds=(lock,),
                     umask=0o077,
-                    # Ctrl-C goes to the whole process group: the store must outlive our drain.
+                    # Ctrl-C goes to the whole process group, and would end the store before our drain is over.
                     start_new_session=True,
                 )
         except OSError as error:
             raise EmbeddedError(f"{binary.path} can't be run on {self.directory}: {error}") from error
-        # Reaps it the moment it ends. Not asyncio's child watcher: closing the loop would kill a server that
-        # others still share.
+        # Reaps the server when it ends. asyncio's child watcher can't do it: when the loop closes, it would kill a
+        # server that other processes still share.
         threading.Thread(target=process.wait, name=f"reap {process.pid}", daemon=True).start()
-        # For people who look for the process; no decision rests on it, so a full disk may spoil it.
+        # The pid is for people who look for the process. No decision depends on it, so errors are ignored.
         with suppress(OSError):
             os.truncate(lock, 0)
             os.pwrite(lock, f"{process.pid}\n".encode(), 0)
         return start
 
     async def condition(self) -> Literal["ready", "loading", "silent"]:
-        """What a client would find at the socket now."""
+        """What a client would meet at the socket now."""
         try:
             async with self._client() as client:
                 await client.ping()
@@ -140,10 +140,10 @@ class EmbeddedServer:
         return "ready"
 
     async def ask_to_end(self) -> None:
-        """One try; what came of it shows at the lock.
+        """Ask once. Whether it worked shows when server.lock becomes free.
 
-        Plain SHUTDOWN, neither NOSAVE nor FORCE: with an append-only file it writes and syncs all that was
-        acknowledged, and rather refuses than lose it.
+        Sends plain SHUTDOWN, with neither NOSAVE nor FORCE. With an append-only file the server then writes and syncs
+        everything that it has acknowledged; if it can't, it refuses to end.
         """
         with suppress(RedisError, OSError):
             async with self._client() as client:
@@ -168,8 +168,8 @@ class EmbeddedServer:
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Redis]:
-        # No retries: the callers' loops repeat what matters. The deadline is not redis-py's `socket_timeout`, which
-        # can swallow the cancellation of the supervisor (`connection.answered` tells how).
+        # No retries, because the callers' loops repeat. The deadline is not redis-py's `socket_timeout`, which can
+        # swallow the cancellation of the supervisor (`connection.answered` tells how).
         async with asyncio.timeout(ANSWER_S):
             async with Redis(
                 unix_socket_path=str(self.socket_path), socket_timeout=None, retry=Retry(NoBackoff(), 0)
@@ -177,7 +177,7 @@ class EmbeddedServer:
                 yield client
 
     def _log_tail(self, offset: int) -> str:
-        """The last lines that were logged after `offset`."""
+        """The last lines of the log, of those after `offset`."""
         try:
             with self.log_file.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

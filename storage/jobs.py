@@ -1,4 +1,7 @@
-"""Jobs as a worker knows them: lease, renew, append, finish, release. Every step is fenced by the lease's token."""
+"""What a worker does with jobs: lease, renew, append, finish, release.
+
+The store refuses every step whose token is no longer the one of the current lease.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 
 
 class Jobs:
-    """The queue, the leases and the writing side of the event logs."""
+    """The queue of jobs, their leases, and the writing side of the event logs."""
 
     def __init__(
         self, connections: Connections, shards: int, durability: Durability = Durability.NONE, *, packed: bool = True
@@ -55,10 +58,10 @@ class Jobs:
         reclaim_until_ms: int = 0,
         passing_over: Collection[str] = (),
     ) -> Leased:
-        """Take one job of this shard, if there is one. The same token gets the same job again.
+        """Take one job of this shard, if there is one. A repeated call with the same token gets the same job again.
 
-        Jobs whose lease ran out come first, if the server runs the call before `reclaim_until_ms` (by its own clock).
-        0: they are left alone. Queued jobs of the models `passing_over` are left to others.
+        Jobs whose lease has run out are taken first, but only if the server runs the call before `reclaim_until_ms` on
+        its own clock; 0 leaves them alone. Queued jobs of the models in `passing_over` are left to other workers.
         """
         aside: list[bytes] = []
         while True:
@@ -86,9 +89,10 @@ class Jobs:
         return Leased(at_ms, taken, word == b"stale", tuple(name.decode("utf-8", "replace") for name in aside))
 
     async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[Outcome | StoreError]:
-        """Renew these, in order, one round trip a shard. One that ran out but was not reclaimed lives again.
+        """Renew leases, with one round trip for each shard. The outcomes come in the order of the leases.
 
-        A shard that does not answer hides nothing of the others.
+        A lease that ran out is renewed too, unless another worker has reclaimed the job. If a shard does not answer,
+        only its own leases get an error.
         """
         return await self._by_shard(leases, lambda lease: lease.id, partial(self._renew, lease_s))
 
@@ -103,9 +107,9 @@ class Jobs:
         return [Outcome(word.decode()) for word in answer]
 
     async def append_many(self, appends: Sequence[Append], lease_s: float) -> list[Step | StoreError]:
-        """Append each batch to its log and renew its lease, one round trip a shard.
+        """Append each batch to its log and renew its lease, with one round trip for each shard.
 
-        An answer that is an error concerns its own batch, or its own shard where that did not answer. Unless it is
+        An error is the answer to one batch, or to all batches of a shard that did not answer. Unless it is
         StoreUnavailable, nothing of the batch was written.
         """
         return await self._by_shard(appends, lambda append: append.lease.id, partial(self._append, lease_s))
@@ -140,7 +144,7 @@ class Jobs:
         id_of: Callable[[T], str],
         ask: Callable[[Shard, Sequence[T]], Awaitable[list[A | StoreError]]],
     ) -> list[A | StoreError]:
-        """Each item's answer in order, all shards asked at once."""
+        """Ask all shards at once, each about its own items, and return the answers in the order of the items."""
         shards = by_shard(range(len(items)), lambda place: self.shards.of(id_of(items[place])))
 
         async def answers_of(shard: Shard, places: list[int]) -> list[A | StoreError]:
@@ -156,7 +160,7 @@ class Jobs:
         return [answers[place] for place in range(len(items))]
 
     async def finish(self, finish: Finish) -> Step:
-        """End the response: its last batch, its status and its final object in one step."""
+        """End the response: write its last batch, its status and its final object in one step."""
         append = finish.append
         lease, shard = append.lease, self.shards.of(append.lease.id)
         answer = await FINISH.run_durably(
@@ -184,7 +188,7 @@ class Jobs:
         return _step(answer)
 
     async def claim_cancels(self, shard: Shard, limit: int, for_s: float) -> list[UpstreamCancel]:
-        """Some of the provider's runs that are to be cancelled; they are due again after `for_s`, unless settled."""
+        """Take up to `limit` due upstream cancels. They are due again after `for_s`, unless settled before."""
         members = await CLAIM_CANCELS.run(
             self._client, upstream_cancels=shard.upstream_cancels, most=limit, for_ms=int(for_s * 1000)
         )
@@ -195,18 +199,18 @@ class Jobs:
         return found
 
     async def settle_cancel(self, shard: Shard, cancel: UpstreamCancel) -> None:
-        """The provider knows, or never will."""
+        """Strike off a cancel: the provider was told, or there is no point in trying again."""
         async with answered(self._client):
             await self._client.zrem(shard.upstream_cancels, _member(cancel))
 
     async def cancel_upstream(self, lease: Lease, deployment: str, provider_id: str) -> None:
-        """Have a provider's run cancelled that was never noted on its record."""
+        """Queue the cancel of a provider's run whose id did not get onto its record."""
         cancel = UpstreamCancel(int(time.time() * 1000), deployment, provider_id)
         async with answered(self._client):
             await self._client.zadd(self.shards.of(lease.id).upstream_cancels, {_member(cancel): 0})
 
     async def release(self, lease: Lease, *, attempted: bool = False) -> Outcome:
-        """Hand the job back for another worker to take at once. Counts as no attempt, unless `attempted`."""
+        """Hand the job back, so that another worker can take it at once. It is an attempt only if `attempted`."""
         shard = self.shards.of(lease.id)
         answer = await RELEASE.run(
             self._client,
@@ -231,7 +235,7 @@ def _step(answer: list[Any]) -> Step:
 
 
 def _lease(answer: list[Any]) -> Lease:
-    """The job as the script gives it. It has seen to the numbers; texts may hold whatever somebody wrote there."""
+    """Read the script's answer. The script has checked the numbers, but texts may be damaged and not even UTF-8."""
     texts = [(word or b"").decode("utf-8", "replace") for word in answer[:-2]]
     return Lease(
         id=texts[0],
