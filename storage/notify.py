@@ -1,10 +1,10 @@
-"""The listener: one subscribed connection a process, made anew with jitter whenever it breaks.
+"""The listener: one subscribed connection for each process, which reconnects with jitter whenever it breaks.
 
-In a cluster it is a connection to any node, because what is published on one is heard on all. Keyspace notifications
-are not: of records on other nodes that are removed by hand, only a sweep tells.
+In a cluster it is connected to any one node, because a cluster forwards published messages to all nodes. It does not
+forward keyspace notifications: if a record on another node is removed by hand, only the hub's sweep notices.
 
-A notification carries no state, only "look again". What is missed while the connection is down costs nothing but
-time: on reconnecting every subscription is acknowledged anew, and an acknowledgement counts as a notification.
+A notification carries no state, only "look again", so missing one costs time but loses nothing. After a reconnect the
+server acknowledges every subscription again, and each acknowledgement counts as a notification.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ from storage.topics import Revoked, Topic, Wake, channels_of
 log = logging.getLogger("pollux.store")
 
 REMOVED = (b"del", b"expired", b"evicted")
-"""What is heard of a record's key. A server may be set to tell more, each HSET even: that would wake in vain."""
+"""The keyspace events that mean that a record is gone. A server may be set to send others, even one for each HSET;
+those are ignored, because nothing would have to be read."""
 
 _PLACE = re.compile(rb"(\d{1,15})-(\d{1,15})")
 
 PING_EVERY_S = 5.0
 SILENCE_S = 12.0
-"""Two pings without an answer: the connection is dead, though nobody said so."""
+"""After two pings without an answer the connection counts as dead, even if it was never closed."""
 STEADY_S = 10.0
-"""A connection that lived this long has earned a quick successor."""
+"""After a connection has lived this long, its successor is made without a long pause."""
 LONGEST_PAUSE_S, LONGEST_PAUSE_OF_REFUSED_S = 2.0, 60.0
-"""Between two connections that break at once; the second where the server refuses what we may not."""
+"""The longest pause before reconnecting; the second one applies while the server refuses our credentials or rights."""
 ACKNOWLEDGED_WITHIN_S = 1.0
-"""How long a new waiter waits for its subscription before it goes on without: the sweep will find it."""
+"""How long a new waiter waits for its subscription. After that it goes on without, and the sweep will wake it."""
 
 
 class Ear(Protocol):
@@ -53,7 +54,7 @@ class Ear(Protocol):
 
 
 class Listener:
-    """Listens for all waiters of this process. `run` must be running for anything to arrive."""
+    """Listens for all waiters of this process. Notifications arrive only while `run` is running."""
 
     def __init__(self, connections: Connections, shards: int, ear: Ear) -> None:
         self._connections = connections
@@ -115,7 +116,7 @@ class Listener:
                 await self._listen()
             except (RedisError, OSError, TimeoutError) as error:
                 failures = 0 if loop.time() - began > STEADY_S else failures + 1
-                # Rights don't change by asking: until somebody grants them, sweeps find what is not heard.
+                # Asking often does not help against missing rights. Until they are granted, sweeps wake the waiters.
                 refused = isinstance(error, NoPermissionError | AuthenticationError)
                 longest_pause_s = LONGEST_PAUSE_OF_REFUSED_S if refused else LONGEST_PAUSE_S
                 if failures & (failures - 1) <= 0:  # the first, the second, the fourth, the eighth time …
@@ -164,7 +165,7 @@ class Listener:
         try:
             await connection.send_packed_command(connection.pack_command(command, *args), check_health=False)
         except (RedisError, OSError, TimeoutError) as error:
-            # `run` sees the broken connection too, and says everything again on the next one.
+            # `run` notices the broken connection too, and subscribes to everything again on the next one.
             log.debug("%s not sent: %s", command, error)
 
     def _hear(self, message: Any) -> None:
@@ -194,12 +195,12 @@ class Listener:
             if data in REMOVED:
                 self._ear.heard(topic, None)
         else:
-            # `gone`, and whatever somebody else may publish here, is: look for yourself.
+            # Anything that is not a place, such as `gone`, tells the waiters to read the record.
             found = _PLACE.fullmatch(data)
             self._ear.heard(topic, Cursor(int(found[1]), int(found[2])) if found else None)
 
 
 async def _read(connection: Connection) -> Any:
-    # No deadline of redis-py's own: silence is normal here, and `SILENCE_S` bounds it.
+    # No timeout of redis-py's: silence is normal here, and the caller limits it to `SILENCE_S`.
     reading = connection.read_response(timeout=float("inf"), disconnect_on_error=False)
     return await cast("Awaitable[Any]", reading)

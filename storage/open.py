@@ -1,4 +1,4 @@
-"""Opening the store: which server, is it fit, and what is kept in it once for all."""
+"""Opening the store: find the server, check that it can be used, and agree on the settings that are kept in it."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ log = logging.getLogger("pollux.store")
 
 OLDEST = (7, 0)
 OLDEST_FSYNC = (7, 2)
-"""Since then there is WAITAOF. Valkey calls itself Redis 7.2."""
+"""The first version with WAITAOF. Valkey reports its `redis_version` as 7.2."""
 SHARDS_OF_CLUSTER = 16
 """Enough to spread the owners over a handful of nodes."""
 ASK_EVERY_S = 0.5
 """A server that does not answer (yet) is asked again after this time."""
 FIRST_SILENCE_S, LONGEST_SILENCE_S = 1.0, 60.0
-"""Between two warnings that we still wait: the first time, and at most. Each time it is twice as long."""
+"""The shortest and the longest time between two warnings that we still wait; it doubles each time."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """One store, open."""
+    """An open store."""
 
     name: str
-    """For people: no password in it."""
+    """The store's URL without its password, for logs."""
     shards: int
     id_secret: bytes
     """32 random bytes, made once and the same for every process on this store."""
@@ -69,13 +69,13 @@ async def open_store(
 ) -> AsyncIterator[Store]:
     """Open `embedded://[directory]`, `redis://…`, `rediss://…`, `unix://…`, `sentinel://…` or `cluster://…`.
 
-    New events are stored `packed`; both forms are read. Without `shards` it has those that it was made with; a new
-    one gets 1, on a cluster `SHARDS_OF_CLUSTER`.
+    `packed` decides how new events are stored; both forms can be read. Without `shards`, an existing store keeps its
+    number; a new one gets 1, and on a cluster `SHARDS_OF_CLUSTER`.
     A server that does not answer is waited for, with warnings at growing intervals, up to `patience_s`.
 
     Raises:
-        StoreMisfit: this server can't be used, and why; at once
-        StoreUnavailable: none answered in that time, or the embedded one can't be started
+        StoreMisfit: at once, if this server can't be used or the embedded one can't be started; the message says why
+        StoreUnavailable: no server answered within `patience_s`
 
     """
     with _readable():
@@ -101,7 +101,7 @@ async def open_store(
 async def _connected(url: str) -> AsyncIterator[Connections]:
     with _readable():
         connections = Connections(url)
-        connections.new_listening_connection()  # made, not connected: it looks at every option
+        connections.new_listening_connection()  # not connected, only made: that checks the options of the URL
     try:
         yield connections
     finally:
@@ -126,7 +126,7 @@ async def _store(
 async def _waited_for(
     name: str, attempt: Callable[[], Awaitable[tuple[int, bytes]]], patience_s: float
 ) -> tuple[int, bytes]:
-    """What the first attempt gives that meets a server which answers."""
+    """Repeat `attempt` until a server answers, and return its result."""
     clock = asyncio.get_running_loop().time
     began = warn_at = clock()
     silence_s = FIRST_SILENCE_S
@@ -144,14 +144,14 @@ async def _waited_for(
 
 
 async def _settled(connections: Connections, shards: int | None, durability: Durability) -> tuple[int, bytes]:
-    """Reach the server, see that it is fit, and agree with the other processes. May be repeated."""
+    """Reach the server, check that it can be used, and agree with the other processes. May be repeated."""
     await _ping(connections)
     await _inspect(connections, durability)
     return await _settle(connections, shards)
 
 
 async def _ping(connections: Connections) -> None:
-    # Not PING, which a cluster answers wherever it is asked.
+    # Not PING: any node of a cluster would answer that, even while the one with our settings is down.
     async with answered(connections.commands):
         await connections.commands.exists(SETTINGS)
 
@@ -159,12 +159,12 @@ async def _ping(connections: Connections) -> None:
 async def _inspect(connections: Connections, durability: Durability) -> None:
     for about in await _servers(connections):
         _check_server(about, durability, clustered=connections.clustered)
-    if not connections.clustered:  # there each node tells of its own keys only, and we listen to one
+    if not connections.clustered:  # in a cluster a node notifies of its own keys only, and we listen to one node
         await _check_keyspace_notifications(connections)
 
 
 async def _servers(connections: Connections) -> list[dict[str, Any]]:
-    """What each server says of itself; of a cluster, each primary that answers."""
+    """The INFO of the server; of a cluster, that of each primary that answers."""
     wanted = ("INFO", "server", "cluster", "memory", "persistence")
     client = connections.commands
     if not isinstance(client, Cluster):
@@ -198,12 +198,12 @@ def _check_server(about: Mapping[str, Any], durability: Durability, *, clustered
 
 
 async def _check_keyspace_notifications(connections: Connections) -> None:
-    """They only make a wait on a record that is deleted by hand end sooner: nothing depends on them."""
+    """Warn if they are off. Nothing depends on them: they only end waits sooner on records that expire."""
     try:
         async with answered(connections.commands):
             answer: Any = await connections.commands.config_get("notify-keyspace-events")
     except StoreError:
-        return  # CONFIG is often forbidden; then nobody can follow our advice either
+        return  # CONFIG is often forbidden; then our advice to use it would not help either
     flags = set(str(answer.get("notify-keyspace-events", "")))
     if "K" not in flags or not ("A" in flags or {"g", "x", "e"} <= flags):
         log.warning(
@@ -217,7 +217,7 @@ async def _settle(connections: Connections, shards: int | None) -> tuple[int, by
     client: Any = connections.commands
     async with answered(client):
         kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
-        if kept is None or secret is None:  # else nothing is written: a process may start on a store that is full
+        if kept is None or secret is None:  # written only then, so that a process can start on a store that is full
             await client.hsetnx(SETTINGS, "shards", shards or (SHARDS_OF_CLUSTER if connections.clustered else 1))
             await client.hsetnx(SETTINGS, "id_secret", secrets.token_hex(32))
             kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
@@ -234,7 +234,7 @@ def _readable() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError):
-        # Not their messages: they quote what they stumble over, which may be half of a password.
+        # The original message is dropped: it quotes the part that could not be parsed, maybe half of a password.
         raise StoreMisfit(
             "the store's URL can't be read. Are its port and db numbers, its options known to redis-py, and the "
             "special characters of its password percent-encoded?"

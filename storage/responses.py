@@ -1,4 +1,4 @@
-"""Responses as a client knows them: create, read, list, cancel, delete."""
+"""What clients do with responses: create, read, list, cancel, delete."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _FIELDS = ("owner", "status", "model", "created_at", "stream", "epoch", "last", 
 _CONTENT = ("request", "base", "snapshot")
 
 PAGE = 100
-"""How many ids of an owner's index are looked at in one go."""
+"""How many ids of an owner's index are read in one call."""
 PAGE_BATCHES, PAGE_BYTES = 64, 128 * 1024
-"""How much of a log, as it is packed, is read in one go: bounds what a reader holds, and how long it takes."""
+"""How much of a log, in packed form, is read in one call. It limits a reader's memory, and the time of the call."""
 
 
 class Responses:
@@ -52,9 +52,9 @@ class Responses:
         self._shards = Shards(shards)
 
     async def create(self, new: NewResponse) -> Created:
-        """Write record, events 0 and 1, and the job; or find what the idempotency key started before.
+        """Write record, events 0 and 1, and the job; or find the response that the idempotency key started before.
 
-        `new.id` must lie in its owner's shard (`draw_id`). Repeating it with the same id changes nothing.
+        `new.id` must lie in its owner's shard (`draw_id`). Repeating the call with the same id changes nothing.
         """
         shard = self._shards.of(new.owner)
         key = new.idempotency_key
@@ -95,7 +95,7 @@ class Responses:
         return Created(outcome, detail.decode())
 
     async def started_by(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
-        """The response that this key started, and the digest of its body; None where there is none (any more)."""
+        """The response that this key started, and the digest of its body; None if there is no such response."""
         async with answered(self._client):
             asked: Any = self._client.hmget(self._shards.of(owner).idempotency(owner, idempotency_key), "id", "body")
             response_id, digest = await asked
@@ -109,16 +109,16 @@ class Responses:
         return None if reading is None else reading.record
 
     async def read(self, response_id: str, after: Cursor = START, *, request: bool = True) -> Reading | None:
-        """Everything that its object is made of: the final snapshot, or else the events behind `after`.
+        """Read what the Response object is made of: the final snapshot, or else one page of the events behind `after`.
 
-        It is one page of them: `Reading.reaches_end` tells whether it is the last. Events of a later epoch than the
-        cursor's come from that epoch's start. The request may be long: a caller that has it leaves it out.
+        `Reading.reaches_end` tells whether it is the last page. If the log has begun a later epoch than the cursor's,
+        the events come from the start of that epoch. With `request=False` the request is left out, which may be long.
         """
         names = (*_FIELDS, *(_CONTENT if request else _CONTENT[1:]))
         return await self._read(response_id, after, names, unless_final=True)
 
     async def read_log(self, response_id: str, after: Cursor, limit: int = PAGE_BATCHES) -> Reading | None:
-        """A page of the events behind the cursor, whatever the status."""
+        """Read a page of the events behind the cursor, also when the response has ended."""
         return await self._read(response_id, after, _FIELDS, limit=limit)
 
     async def read_request(self, response_id: str) -> bytes | None:
@@ -149,7 +149,7 @@ class Responses:
         return _reading(response_id, dict(zip(names, fields, strict=True)), entries)
 
     async def cancel(self, record: Record, head: bytes, tail: bytes) -> CancelOutcome:
-        """Make it cancelled, unless it has ended. `head` + number + `tail` is the terminal frame."""
+        """Cancel the response, unless it has ended. `head` + sequence number + `tail` is the terminal frame."""
         shard = self._shards.of(record.id)
         outcome = await CANCEL.run(
             self._client,
@@ -170,7 +170,7 @@ class Responses:
         return CancelOutcome(outcome.decode())
 
     async def delete(self, record: Record, token: str) -> bool:
-        """Remove it and all that belongs to it, running or not; a repeat with the same token succeeds again."""
+        """Remove a response and all that belongs to it, running or not. A repeat with the same token succeeds again."""
         shard = self._shards.of(record.id)
         outcome = await DELETE.run(
             self._client,
@@ -191,7 +191,7 @@ class Responses:
         return bool(outcome == b"ok")
 
     async def owned(self, owner: str, after: str | None = None) -> AsyncIterator[Record]:
-        """The owner's responses, newest first, from behind `after` on. Expired ones are passed over."""
+        """The owner's responses, newest first, starting behind the one named `after`. Expired ones are left out."""
         shard = self._shards.of(owner)
         index = shard.owned(owner)
         rank: int | None = -1 if after is None else await self._rank(index, after)
@@ -204,7 +204,7 @@ class Responses:
                     yield record
             if len(ids) < PAGE:
                 return
-            # Newer ones may have come since, and moved all ranks.
+            # Responses created meanwhile have moved all ranks.
             here = await self._rank(index, ids[-1])
             rank = rank + PAGE if here is None else here
 
@@ -214,7 +214,7 @@ class Responses:
         return rank
 
     async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
-        """The records of these in order, one round trip a shard; None for one that is gone."""
+        """The records of these responses, in order, with one round trip for each shard; None for one that is gone."""
         shards = by_shard(ids, self._shards.of)
         found: dict[str, Record | None] = {}
         for some in await asyncio.gather(*(self._find_many(shard, mine) for shard, mine in shards.items())):
@@ -231,7 +231,7 @@ class Responses:
 
 
 def _record(response_id: str, fields: dict[str, bytes | None]) -> Record | None:
-    """The record, or None where there is none, or none that is whole: broken by hand, it is as good as deleted."""
+    """The record, or None if it does not exist. A record that was damaged by hand counts as deleted."""
     texts = {name: (fields[name] or b"").decode("utf-8", "replace") for name in _FIELDS}
     numbers = [texts[name] for name in ("created_at", "epoch", "last")]
     if not (texts["status"] and texts["owner"]) or not all(number.isascii() and number.isdigit() for number in numbers):

@@ -1,15 +1,16 @@
 #!lua
--- Append batches to logs of one shard, set fields, renew the leases. No allow-oom: `finish` has it, so that a run can end.
--- Batches of one lease are numbered: one that comes again, after a later one, must not set its fields back.
+-- Append batches to logs of one shard, set fields and renew the leases. Without allow-oom, a full server refuses this
+-- script; `finish` has the flag, so that a run can still end.
+-- Batches of one lease are numbered, so that a batch which is repeated after a later one does not reset its fields.
 -- KEYS
 --   leases
---   moving...                      on a cluster each record and log, so that none of it runs while some of them are on
---                                  their way to another node
+--   moving...                      on a cluster each record and log: the server then refuses the whole call while some
+--                                  of them are being moved to another node
 -- ARGV
 --   lease_ms:number
 --   record_prefix, log_prefix, moved_prefix
---   batches...                     of each: id, token, epoch, its number, first, last, frames, how many words of fields,
---                                  and these: field, value …
+--   batches...                     for each: id, token, epoch, number of the batch, first, last, frames, how many words
+--                                  of fields follow, and these words: field, value …
 -- Returns for each batch its outcome and the last number in its log; or 'error' and the message.
 local deadline = now_ms() + lease_ms
 
@@ -23,7 +24,7 @@ local function append(at, words)
   if r[2] ~= token or r[3] ~= epoch then return 'stale', current end
 
   local repeated = tonumber(batch) <= (tonumber(r[5]) or 0)
-  local fresh = not repeated and frames ~= '' and tonumber(last) > current -- else it only sets fields, if that
+  local fresh = not repeated and frames ~= '' and tonumber(last) > current -- otherwise it can only set fields
   if fresh and tonumber(first) ~= current + 1 then return 'gap', current end
   local position = epoch .. '-' .. last
   if fresh then
@@ -40,7 +41,7 @@ end
 local outcomes, at = {}, 1
 while at <= #batches do
   local words = tonumber(batches[at + 7])
-  -- A record that was broken by hand must not hide what became of the others.
+  -- A record that was damaged by hand must not keep the other batches from being appended.
   local done, outcome, detail = pcall(append, at, words)
   if not done then
     outcome, detail = 'error', type(outcome) == 'table' and outcome.err or tostring(outcome)

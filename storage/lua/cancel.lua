@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Final at once: the status, the terminal event (stitched around its number) and the end of the lease.
+-- Cancel a response in one step: set the status, append the terminal event and end the lease. The caller does not know
+-- the event's sequence number, so the script puts it between two halves of the frame.
 -- KEYS
 --   record, log, leases, owned, ended, queue, upstream_cancels
 -- ARGV

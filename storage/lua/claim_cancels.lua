@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Take some of the due upstream cancels, for a while: if their taker dies, they are due again after it.
+-- Take some of the due upstream cancels and put them off by `for_ms`: if the process that took them dies, they become
+-- due again.
 -- KEYS
 --   upstream_cancels
 -- ARGV

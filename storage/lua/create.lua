@@ -1,5 +1,6 @@
 #!lua
--- Record, events 0 and 1, and the job, in one step. No allow-oom: a full server takes no new work.
+-- Write the record, events 0 and 1, and the job in one step. Without allow-oom, because a full server must take no new
+-- work.
 -- KEYS
 --   record, log, queue, rotation, owned, ended, tombstone
 --   idempotency?
@@ -16,7 +17,7 @@
 local now = now_ms()
 
 if redis.call('EXISTS', record, tombstone) > 0 then
-  return {'created', id} -- this call ran before; and what was deleted since stays so
+  return {'created', id} -- this call ran before; if the response has been deleted since, it stays deleted
 end
 if idempotency then
   local seen = redis.call('HMGET', idempotency, 'id', 'body')
@@ -27,8 +28,8 @@ end
 
 prune(owned, ended, now)
 
--- When a place is likely to be free: how long, at the rate of the last minute, until one more has ended. What ended
--- then is known by when it expires.
+-- After how many seconds a place is likely to be free: the average time between two ends in the last minute. When a
+-- response ended follows from when it expires.
 local function retry_after_s(owners)
   local ended_lately = 0
   for _, one in ipairs(owners) do
@@ -41,7 +42,8 @@ local function in_flight()
   return redis.call('ZCARD', owned) - redis.call('ZCARD', ended)
 end
 
--- Records that were removed by hand never end: at the limit, and only there, the oldest are looked at.
+-- Records that were removed by hand never end, and would count for ever. So when the limit is reached, and only then,
+-- the oldest ids are checked and dropped if their records are gone.
 local function forget_the_lost()
   for _, one in ipairs(redis.call('ZRANGE', owned, 0, 255)) do
     if redis.call('EXISTS', record_prefix .. one) == 0 then

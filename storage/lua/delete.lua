@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Cancel what runs and remove everything, in one step.
+-- Remove a response and all that belongs to it in one step; if it runs, that also cancels it.
 -- KEYS
 --   record, log, leases, owned, ended, queue, tombstone, upstream_cancels
 -- ARGV
@@ -8,7 +8,7 @@
 --   tombstone_ttl_ms
 local r = redis.call('HMGET', record, 'status', 'idempotency', 'survivable', 'deployment', 'provider_id')
 if not r[1] then
-  -- ok: this call ran before. Else a late `create` of this id must come to nothing.
+  -- 'ok' if this call ran before. Otherwise the tombstone keeps a `create` of this id that comes late from succeeding.
   redis.call('SET', tombstone, 'gone', 'PX', tombstone_ttl_ms, 'NX')
   return redis.call('GET', tombstone) == token and 'ok' or 'gone'
 end

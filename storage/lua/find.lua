@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- The same fields of many records. From a primary only, see `read.lua`.
+-- Read the same fields of many records. Only a primary may answer, see `read.lua`.
 -- KEYS
 --   records...
 -- ARGV
@@ -7,7 +7,7 @@
 local found = {}
 for i, record in ipairs(records) do
   local row = redis.pcall('HMGET', record, unpack(fields))
-  -- What is no record (broken by hand) must not hide the others: it is as good as none.
+  -- A key that is not a hash (damaged by hand) counts as no record, so that the others are still found.
   found[i] = row.err and {} or row
 end
 return found

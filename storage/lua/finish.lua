@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- The last batch with its terminal frame, the status and the final object. The first terminal status wins.
+-- End a response: write the last batch with the terminal frame, the status and the final object. If the response
+-- already has a terminal status, that one stays.
 -- KEYS
 --   record, log, leases, owned, ended, upstream_cancels
 -- ARGV
@@ -16,7 +17,7 @@ local r = redis.call('HMGET', record, 'status', 'token', 'epoch', 'last', 'ttl_m
 if not r[1] then return {'gone', -1} end
 local current = tonumber(r[4])
 if TERMINAL[r[1]] then
-  return {r[2] == token and r[1] == status and 'ok' or 'over', current} -- ok: this call ran before
+  return {r[2] == token and r[1] == status and 'ok' or 'over', current} -- 'ok' if this call ran before
 end
 if r[2] ~= token or r[3] ~= epoch then return {'stale', current} end
 if tonumber(first) ~= current + 1 then return {'gap', current} end
@@ -24,7 +25,7 @@ if tonumber(first) ~= current + 1 then return {'gap', current} end
 local position = epoch .. '-' .. last
 local added = redis.pcall('XADD', log, position, 'f', frames)
 if type(added) == 'table' and added.err then
-  -- A log that was broken by hand must not keep its response from ending.
+  -- A log that was damaged by hand must not keep its response from ending.
   redis.call('DEL', log)
   redis.call('XADD', log, position, 'f', frames)
 end

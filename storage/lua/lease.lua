@@ -1,22 +1,22 @@
 #!lua flags=allow-oom
--- Take one job: first one whose lease ran out, then the next of the owner whose turn it is.
--- Jobs of models that this worker can't serve are passed over; other workers may.
+-- Take one job: first one whose lease ran out, otherwise the next job of the owner whose turn it is.
+-- Jobs of models that this worker can't serve are left to other workers.
 -- KEYS
 --   leases, rotation, grant
 -- ARGV
 --   token
 --   lease_ms:number, max_attempts:number, max_age_ms:number
---   reclaim_until:number           the time (ms) until which this call may reclaim; 0: not at all
+--   reclaim_until:number           the time (ms) until which this call may take jobs whose lease ran out; 0: none
 --   record_prefix, log_prefix, queue_prefix, moved_prefix, owned_prefix
 --   passed_over...                 models
 -- Returns the time (ms), a word, the ids of records that were set aside, and with the word 'job' the job.
---       'none': nothing to do; 'again': looked at many that were over; 'stale': there is something to reclaim, and it is
---       later than the call may do so: whoever works on it may have had no chance to say so, because the server stood
---       still, or the caller
-local SPARE_ATTEMPTS = 3 -- beyond the most, in which the end of a lost job must be written
+--       'none': there is nothing to do. 'again': many jobs were looked at, all were over, and there are more.
+--       'stale': a lease ran out, but the call came later than `reclaim_until`. The server or the caller stood still
+--       meanwhile, and the worker that has the job may have had no chance to renew its lease.
+local SPARE_ATTEMPTS = 3 -- attempts beyond the maximum, which only write the end of a job that is lost
 local SET_ASIDE_MS = 86400000
 local now = now_ms()
-local PASSED_OVER = 256 -- that many jobs of one owner are looked at for one that can be served
+local PASSED_OVER = 256 -- how many jobs of one owner are searched for one that this worker can serve
 local aside, passed_models = {}, {}
 for _, model in ipairs(passed_over) do passed_models[model] = true end
 
@@ -27,7 +27,8 @@ local function job(id)
   return {now, 'job', aside, id, unpack(fields)}
 end
 
--- Nobody can work it, and nobody shall try for ever. It is kept for a day, for whoever wants to see what happened.
+-- Drop a job that can't be worked, so that workers don't try it for ever. Its record and log are kept for a day, so
+-- that an operator can see what happened.
 local function set_aside(id, owner)
   aside[#aside + 1] = id
   redis.call('ZREM', leases, id)
@@ -36,7 +37,7 @@ local function set_aside(id, owner)
   if owner then redis.pcall('ZREM', owned_prefix .. owner, id) end
 end
 
--- A rerun starts the log again: the lifecycle events once more, under a new epoch.
+-- Start the log again for a rerun: only the lifecycle events stay, under the next epoch.
 local function restart(id, epoch)
   local log = log_prefix .. id
   local head = redis.call('XRANGE', log, epoch .. '-0', epoch .. '-2')
@@ -93,7 +94,7 @@ local function start(id)
   return job(id)
 end
 
--- What breaks here must not stop the others.
+-- Start a job; if its record breaks the script, set it aside, so that the other jobs still get their turn.
 local function started(id)
   local done, taken = pcall(start, id)
   if done then return taken end
@@ -116,7 +117,7 @@ if reclaim_until > 0 then
   end
 end
 
--- Take the next job of an owner out of the queue.
+-- Take the next job that this worker can serve out of an owner's queue.
 local function take_from(queue)
   if not next(passed_models) then return redis.call('ZPOPMIN', queue)[1] end
   for _, id in ipairs(redis.call('ZRANGE', queue, 0, PASSED_OVER - 1)) do
@@ -129,7 +130,7 @@ local function take_from(queue)
   return nil
 end
 
-local passed = {} -- owners who have nothing for this worker
+local passed = {} -- owners whose jobs this worker can't serve
 for _ = 1, 64 do
   local owner = redis.call('ZRANGE', rotation, 0, 0)[1]
   if not owner or passed[owner] then return {now, 'none', aside} end

@@ -1,14 +1,14 @@
--- Put behind the first line of every script.
+-- The loader inserts this text behind the first line of every script.
 local TERMINAL = {completed = true, failed = true, incomplete = true, cancelled = true}
 
--- What a list holds from a place on.
+-- The part of a list that begins at a place.
 local function from(list, place)
   local rest = {}
   for i = place, #list do rest[#rest + 1] = list[i] end
   return rest
 end
 
--- Whether a field holds a whole number, as we write them. Records are broken by hand now and then.
+-- Whether a field holds a whole number in the form that we write. A record may have been damaged by hand.
 local function is_count(text)
   return text and string.match(text, '^%d+$') ~= nil
 end
@@ -18,19 +18,19 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- The turn behind all who wait already.
+-- The turn after those of all owners that wait already.
 local function last_turn(rotation)
   local newest = redis.call('ZRANGE', rotation, -1, -1, 'WITHSCORES')
   return newest[2] and newest[2] + 1 or 0
 end
 
--- Queue a job, and give its owner a turn behind all who wait already.
+-- Queue a job. If its owner has no turn yet, it gets one after all owners that wait already.
 local function enqueue(queue, rotation, owner, id, score)
   redis.call('ZADD', queue, score, id)
   redis.call('ZADD', rotation, 'NX', last_turn(rotation), owner)
 end
 
--- Drop from an owner's index what has expired; a few each time, so that it never costs a pause.
+-- Drop expired responses from an owner's index, only a few each time, so that no call takes long.
 local function prune(owned, ended, now)
   local expired = redis.call('ZRANGEBYSCORE', ended, '-inf', now, 'LIMIT', 0, 32)
   if #expired > 0 then
@@ -39,7 +39,7 @@ local function prune(owned, ended, now)
   end
 end
 
--- A provider's own background run goes on unless it is told.
+-- Queue the cancel of a provider's own background run: it would go on until the provider is told.
 local function cancel_upstream(cancels, survivable, deployment, provider_id)
   if survivable == '1' and provider_id and provider_id ~= '' then
     local now = now_ms()
@@ -47,12 +47,12 @@ local function cancel_upstream(cancels, survivable, deployment, provider_id)
   end
 end
 
--- The idempotency key of a response, unless it has come to name another one since.
+-- The idempotency key of a response; nil if the key names another response by now.
 local function idempotency_of(key, id)
   return key and redis.call('HGET', key, 'id') == id and key or nil
 end
 
--- Only what has ended has a time to live, the same on all its keys.
+-- Give a response that has ended its time to live, the same on all its keys. Others never expire.
 -- of: as for `transition`
 local function expire(of)
   local now, ttl_ms = now_ms(), tonumber(of.ttl_ms)
@@ -67,7 +67,7 @@ local function expire(of)
   redis.call('PEXPIRE', of.ended, math.max(of.index_ttl_ms, ttl_ms))
 end
 
--- What is deleted leaves nothing behind.
+-- Remove all keys of a response, and its place in the index of its owner.
 local function remove(of)
   redis.call('DEL', of.record, of.log)
   if of.idempotency then redis.call('DEL', of.idempotency) end
@@ -75,9 +75,9 @@ local function remove(of)
   redis.call('ZREM', of.ended, of.id)
 end
 
--- A response takes a status, or is `deleted`: the one place where that is written, with what follows from it.
--- of: the response: id, record; where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if it has one
--- …: field, value … of the record, which change in the same breath
+-- Give a response a status, or remove it (`deleted`). No script writes a status anywhere else.
+-- of: id and record of the response; where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if any
+-- …: field, value … of the record, which are set together with the status
 local function transition(of, status, ...)
   if status == 'deleted' then
     remove(of)

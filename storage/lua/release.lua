@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Hand a job back: it keeps its place in the queue.
+-- Hand a job back. In its owner's queue it gets the place that it had before it was leased.
 -- KEYS
 --   record, leases, queue, rotation
 -- ARGV
 --   id, token
 --   wake                           channel
---   taken_back                     how many attempts
+--   taken_back                     how many attempts are not to count
 local r = redis.call('HMGET', record, 'status', 'token', 'owner', 'queued_ms', 'attempt', 'released')
 if not r[1] then return 'gone' end
 if TERMINAL[r[1]] then return 'over' end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Renew leases. One that ran out but was not reclaimed lives again.
+-- Renew leases, also those that ran out but were not reclaimed by another worker.
 -- KEYS
 --   leases
 --   records...
