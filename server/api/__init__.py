@@ -1,1 +1,1 @@
-"""The HTTP face: thin shells that read a request, ask the floors below, and answer in the contract's shape."""
+"""The HTTP interface: handlers that read a request, call the packages below, and answer as OpenAI's API does."""

@@ -24,7 +24,7 @@ def response_answer(
     wait: Wait = Wait(),  # noqa: B008
     headers: Mapping[str, str] | None = None,
 ) -> web.Response:
-    """A Response object, or 304 where the client has it already and asked so."""
+    """A Response object, or a 304 if the client asked for one and already has this state."""
     made = {"ETag": etag, **wait.headers, **(headers or {})}
     if request.method == "GET":
         made["Cache-Control"] = "private, no-cache"
@@ -36,22 +36,25 @@ def response_answer(
 
 
 def json_answer(request: web.Request, value: object) -> web.Response:
-    """Any other object."""
+    """An answer with any object that is not a Response."""
     headers = {"Cache-Control": "private, no-cache"} if request.method == "GET" else {}
     return web.Response(body=jsontext.dumps(value), content_type="application/json", headers=headers)
 
 
 _TOLD_ANEW = re.compile(rb'"(?:previous_response_id|encrypted_content)"\s*:\s*"(?:[^"\\]++|\\.)*+"')
-"""What a provider may encrypt anew for each answer. Inside of a string the quotes would be escaped."""
+"""The fields that a provider may encrypt anew for each answer.
+
+Text inside a JSON string can't match, because its quotes are escaped.
+"""
 
 
 def body_etag(body: bytes) -> str:
-    """The entity tag of an object that is not ours: a hash of its bytes, but for what differs without any change."""
+    """The entity tag of a provider's object: a hash of its bytes, without the fields that differ in every answer."""
     return f'"{hashlib.sha256(_TOLD_ANEW.sub(b"", body)).hexdigest()[:32]}"'
 
 
 def status_in(body: bytes) -> str:
-    """The status of a Response object, or nothing where it is none."""
+    """The status of a Response object; empty if the body is something else."""
     try:
         status = jsontext.loads(body).get("status")
     except (orjson.JSONDecodeError, AttributeError):

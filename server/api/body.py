@@ -1,7 +1,7 @@
-"""Request bodies: read, and decoded from what `Content-Encoding` says (RFC 9110, section 8.4).
+"""Reads request bodies and decodes them as `Content-Encoding` says (RFC 9110, section 8.4).
 
-aiohttp would decode some of it by itself; here it is told not to, so that an encoding that nobody knows is refused in
-the contract's words, and zstd (which Codex sends) needs no further library.
+aiohttp's own decoding is switched off. Pollux thereby refuses an unknown encoding with an error in OpenAI's format, and
+decodes zstd (which Codex sends) without a further library.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from server.api.context import context_of
 from server.errors import MalformedBody, TooLarge, UnknownEncoding
 
 IN_A_THREAD_BYTES = 256 * 1024
-"""A longer body is decoded in a thread: it would hold up everybody else for milliseconds."""
+"""A longer body is decoded in a thread, because decoding it on the event loop blocks all requests for milliseconds."""
 STEP_BYTES = 1024
 MOST_ENCODINGS = 4
-"""One around the other. Nobody sends more than one."""
+"""How many encodings one body may be wrapped in. Clients in practice use one."""
 
 
 async def read_body(request: web.Request) -> bytes:
-    """The body as its sender meant it, of at most `max_body_bytes`, encoded and decoded.
+    """The decoded body. Both its encoded and its decoded form may have at most `max_body_bytes`.
 
     Raises:
         UnknownEncoding, TooLarge
-        MalformedBody: it is not encoded as it says
+        MalformedBody: the body is not encoded as its header says
 
     """
     raw = await request.read()
@@ -42,7 +42,7 @@ async def read_body(request: web.Request) -> bytes:
 
 
 def _codings(request: web.Request) -> list[str]:
-    """In the order in which they are undone."""
+    """The encodings of the body in the order in which they must be undone, the outermost first."""
     if "Content-Encoding" not in request.headers:
         return []
     named = [word.strip().lower() for word in ",".join(request.headers.getall("Content-Encoding")).split(",")]
@@ -78,12 +78,12 @@ _zlib, _raw_deflate = _inflate(zlib.MAX_WBITS), _inflate(-zlib.MAX_WBITS)
 
 
 def _deflate(raw: bytes, limit_bytes: int) -> bytes:
-    # The standard means zlib's format; some clients leave out its two bytes of header.
+    # By the standard, `deflate` is zlib's format; some clients leave out its two-byte header.
     return (_zlib if raw[:1] and raw[0] & 0x0F == zlib.DEFLATED else _raw_deflate)(raw, limit_bytes)
 
 
 def _unzstd(raw: bytes, limit_bytes: int) -> bytes:
-    """Frame by frame, a little of the input at a time: a few bytes of it may stand for 128 KB."""
+    """Decode frame by frame, a little input at a time: a few bytes can expand to 128 KB, and the limit must hold."""
     decoded, rest = bytearray(), memoryview(raw)
     while rest:
         decoder = ZstdDecompressor().decompressobj()

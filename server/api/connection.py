@@ -1,6 +1,7 @@
-"""Below the application: what aiohttp answers where a client's bytes are no HTTP request, in the contract's shape.
+"""Answers clients whose bytes are not valid HTTP, and clients that exceed the limit of open connections.
 
-By itself it would answer in plain text, and log an error with the stack and the offending line, which may hold a key.
+Without this module aiohttp answers malformed HTTP in plain text, and logs the stack and the offending line, which may
+contain an API key.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ log = logging.getLogger("pollux.api")
 
 UNBOUNDED = sys.maxsize
 MOST_REFUSED = 32
-"""Clients beyond those that there is room for, which are told so, and then closed. More are dropped at once."""
+"""How many connections above the limit get a 503 before they are closed. Further ones are dropped without an answer."""
 
 
 class Connection(web.RequestHandler):
@@ -30,7 +31,7 @@ class Connection(web.RequestHandler):
     __slots__ = ()
 
     def refuse(self) -> None:
-        """Refuse what it will ask, in the application's stead."""
+        """Answer this connection's request with 503, without handing it to the application."""
         self._request_handler = _no_room
 
     def handle_error(
@@ -46,10 +47,10 @@ class Connection(web.RequestHandler):
         return _last_answer(_meaning(exc))
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Log a defect of ours with its stack; what a client did wrong, only by its kind."""
+        """Log an error of Pollux with its stack, but a client's error only by its type: its text may hold secrets."""
         error = kw.get("exc_info")
         if isinstance(error, HttpProcessingError | web.RequestPayloadError):
-            log.debug("a client sent what is no HTTP request: %s", type(error).__name__)
+            log.debug("a client sent malformed HTTP: %s", type(error).__name__)
         else:
             super().log_exception(*args, **kw)
 
@@ -59,7 +60,7 @@ async def _no_room(_request: web.BaseRequest) -> web.StreamResponse:
 
 
 def _last_answer(error: PolluxError) -> web.Response:
-    """An error, after which the connection is closed. No middleware and no signal runs for it."""
+    """An error answer that closes the connection. It sets its own headers, since no middleware or signal runs here."""
     answer = error_answer(error)
     answer.headers["X-Request-Id"] = new_request_id()
     answer.headers["Server"] = SERVER
@@ -74,7 +75,7 @@ def _meaning(error: BaseException | None) -> PolluxError:
 
 
 class _Server(web.Server):
-    """aiohttp's, with our connections, and not with more of them than there are files for."""
+    """aiohttp's server with `Connection` for each client, and a limit that keeps the process within its open files."""
 
     def __init__(self, *args: Any, most_clients: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -98,7 +99,10 @@ class _Server(web.Server):
 
 
 class HttpRunner(web.AppRunner):
-    """aiohttp's, with our server. `tests/api/test_bad_input.py` notices if aiohttp stops asking for it here."""
+    """aiohttp's runner, which starts `_Server`.
+
+    It overrides a private method of aiohttp; `tests/api/test_bad_input.py` fails if aiohttp stops calling it.
+    """
 
     __slots__ = ("_most_clients",)
 

@@ -1,4 +1,4 @@
-"""What every request can reach, under one typed key."""
+"""The context: everything that request handlers share, stored in the application under one typed key."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Context:
     upstream: Upstream
     pollers: Pollers
     id_secrets: list[bytes] = field(repr=False)
-    """The first signs, all verify."""
+    """New ids are signed with the first secret; an id is valid if any of them verifies it."""
     admission: Admission = field(default_factory=Admission)
     draining: bool = False
     broken: asyncio.Event = field(default_factory=asyncio.Event)
-    """A service of the process broke: it has to end."""
+    """Set when a service of the process failed: the process must then exit."""
 
 
 CONTEXT = web.AppKey("context", Context)

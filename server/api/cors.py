@@ -1,6 +1,6 @@
-"""Cross-origin requests: which pages may call Pollux from a browser (the Fetch standard, section 3.3).
+"""Cross-origin requests: which web pages may call Pollux from a browser (the Fetch standard, section 3.3).
 
-Off unless `cors_origins` names origins. Credentials are never allowed by cookie: a key comes in a header.
+Off unless `cors_origins` names origins. Cookies are never accepted as credentials: the API key comes in a header.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ EXPOSED = (
     "x-upstream-request-id, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
     "x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
 )
-"""What a page may read of an answer, beyond what every page may."""
+"""The answer headers that a page may read, beyond those that browsers always expose."""
 PREFLIGHT_AGE_S = 600
 LONGEST_REQUESTED_HEADERS = 2048
 
 
 class Cors:
-    """The rule of one config."""
+    """The cross-origin headers for the origins of one config."""
 
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.rstrip("/") for origin in origins)

@@ -35,7 +35,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     model = request.match_info.get("model")
     create = parse_create(raw, model)
     if model is not None:
-        raw = jsontext.dumps(create.body)  # what is stored tells all
+        raw = jsontext.dumps(create.body)  # the stored request must contain the model that was named in the URL
     if not context.deployments.serving(create.model) or not may_use(context, principal, create.model):
         raise ModelNotFound(create.model)
     serving = context.deployments.usable(create.model)
@@ -68,9 +68,10 @@ async def _create_cached(
 
 
 def _without_partial_output(view: View) -> State:
-    """What a create answers of a response that has not ended: frameworks would take a partial output for the whole.
+    """The answer to a create, with an empty output unless the response has ended.
 
-    Its tag is that of the state in which the output was empty, so that a GET with this tag gets what there is since.
+    Frameworks would take a partial output for the complete one. The entity tag is that of the state with no output yet,
+    so that a GET that sends this tag gets the output produced since.
     """
     if view.record.terminal:
         return state_of(view)
@@ -79,7 +80,7 @@ def _without_partial_output(view: View) -> State:
 
 
 def _emptied(body: bytes) -> bytes:
-    """The object of an unfinished response with no output."""
+    """The same object with an empty output; unchanged if the response has ended."""
     if status_in(body) not in UNFINISHED:
         return body
     return jsontext.dumps({**jsontext.loads(body), "output": []})
@@ -91,7 +92,7 @@ async def _submit(request: web.Request, create: CreateRequest, raw: bytes, servi
     try:
         route = await route_of(request, create, serving)
     except (PreviousNotFound, PreviousNotFinished):
-        # What it continues may have gone since the key was first used.
+        # In a repeated request, the previous response may have been deleted since the idempotency key was first used.
         if replayed := await submitter.replayed(raw, principal.name, key):
             return replayed
         raise
@@ -113,7 +114,7 @@ def _idempotency_key(request: web.Request) -> str | None:
     if len(key) > LONGEST_IDEMPOTENCY_KEY:
         raise InvalidValue(f"The Idempotency-Key is longer than {LONGEST_IDEMPOTENCY_KEY} characters.")
     if not key.isprintable():
-        # Bytes that are no UTF-8 among them.
+        # This also refuses bytes that are not UTF-8.
         raise InvalidValue("The Idempotency-Key has characters that can't be printed.")
     return key
 
@@ -151,7 +152,7 @@ async def _forward(
 
 
 def _name_previous(rewriter: Rewriter, create: CreateRequest, route: Route) -> None:
-    """The response that is continued keeps the id by which the client named it: in the answer, and in errors."""
+    """Make answers and errors name the previous response by the id that the client sent."""
     if create.previous_response_id:
         rewriter.previous = create.previous_response_id
         rewriter.public_ids[route.previous.provider_id] = create.previous_response_id
@@ -160,12 +161,12 @@ def _name_previous(rewriter: Rewriter, create: CreateRequest, route: Route) -> N
 async def _wait_native(
     request: web.Request, created: web.Response, wait: Wait, create: CreateRequest, route: Route
 ) -> web.StreamResponse:
-    """Hold the answer to a native create until the response has ended, or the time is over."""
+    """Delay the answer to a native create until the response has ended or the granted wait is over."""
     body = created.body if isinstance(created.body, bytes) else b""
     if status_in(body) not in UNFINISHED:
         return created
     response_id = jsontext.loads(body).get("id")
-    # A weak upstream may have sent none.
+    # A nonconforming upstream may have sent no id.
     named = isinstance(response_id, str)
     foreign = find_foreign(context_of(request), principal_of(request), response_id) if named else None
     if foreign is None:

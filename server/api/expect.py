@@ -1,4 +1,4 @@
-"""`Expect` (RFC 9110, section 10.1.1): who asks before sending a body is told in time that it would be refused."""
+"""`Expect: 100-continue` (RFC 9110, section 10.1.1): refuses a request before its client has sent the body."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from server.errors import ExpectationFailed, PolluxError, TooLarge
 
 
 async def expect(request: web.Request) -> web.StreamResponse | None:
-    """Let the client send its body, or answer without it."""
+    """Tell the client to send its body, or return the error if the request is refused without it."""
     if request.version < HttpVersion11:
-        return None  # such clients don't know the header
+        return None  # HTTP/1.0 does not have the header
     name_request(request)
     try:
         given = request.headers["Expect"]
@@ -21,17 +21,17 @@ async def expect(request: web.Request) -> web.StreamResponse | None:
         _check(request)
     except PolluxError as error:
         answer = error_answer(error)
-        # The body may come all the same.
+        # The client may send the body anyway, which would be read as the next request.
         answer.force_close()
         return answer
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    # These bytes are no part of the answer, which has not begun.
+    # aiohttp counted these bytes; without the reset it would look as if the answer had begun.
     request.writer.output_size = 0
     return None
 
 
 def _check(request: web.Request) -> None:
-    """What can be said of a request without its body.
+    """Check what can be checked without the body: the API key and the declared length.
 
     Raises:
         Unauthorized, TooLarge

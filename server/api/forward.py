@@ -1,4 +1,4 @@
-"""A provider's stream on its way to a client: as bytes, with ids rewritten, and without what only keeps it alive."""
+"""Passes a provider's stream on to a client, with ids rewritten and without keepalive events."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ from server.upstream.refusals import failure_said, remedy_of
 from server.upstream.rewrite import Rewriter
 
 OPENING_PATIENCE_S = 1.0
-"""How long a client's headers wait for the first event: a provider that refuses in its first words does so at once."""
+"""How long the headers to the client are held back for the first event.
+
+A provider that refuses with an `error` event sends it at once. Before the headers are out, another deployment can be
+tried, or the refusal be answered with its status.
+"""
 
 MOST_ORDINARY = 256
-"""Types that are remembered; some sixty exist."""
+"""How many event types are remembered per stream; about sixty exist."""
 
 _DONE = b"[DONE]"
 _FAILURES = ("error", "response.failed")
@@ -34,14 +38,13 @@ _LAST_EVENTS = frozenset(TERMINAL_EVENTS) | {"error"}
 async def forward_stream(
     request: web.Request, answer: Answer, rewriter: Rewriter, *, creates: bool, may_be_empty: bool
 ) -> web.StreamResponse:
-    """Pass all events on, and end as the provider did: cleanly behind a last event, else aborted.
+    """Pass all events on. End cleanly if the last one was a terminal event or an error; otherwise abort the connection.
 
-    `creates`: it is the answer to a call that makes a response. `may_be_empty`: a stream without any event is a normal
-    answer.
+    `creates`: the call creates a response. `may_be_empty`: a stream without any event is a normal answer.
 
     Raises:
-        UpstreamRefusal: its first words are that it failed, and another try may help. Nothing was passed on.
-        aiohttp.ClientError, OSError: it broke before its first words
+        UpstreamRefusal: the first event is a failure that another try may fix. Nothing was passed on.
+        aiohttp.ClientError, OSError: the connection broke before the first event
 
     """
     source = _Source(answer, rewriter)
@@ -74,15 +77,15 @@ class _Source:
         self._answer = answer
         self._parser = SseParser()
         self._ordinary: set[str] = set()
-        """Types of events that came before, and that are only passed on."""
+        """Event types already seen that need no check, only passing on."""
         self.last: str | None = None
         """The type of the newest event."""
         self.begun = False
-        """Something other than lifecycle events and failures came."""
+        """Whether an event came that is neither an opening lifecycle event nor a failure."""
         self.failure: UpstreamRefusal | None = None
 
     async def opening(self) -> list[ServerEvent]:
-        """The first events that say something; none if that takes longer than `OPENING_PATIENCE_S`, or none comes."""
+        """The first events other than keepalives; empty if none comes within `OPENING_PATIENCE_S`."""
         try:
             async with asyncio.timeout(OPENING_PATIENCE_S):
                 while piece := await self._answer.piece():
@@ -91,14 +94,14 @@ class _Source:
         except aiohttp.ServerTimeoutError:
             raise
         except TimeoutError:
-            pass  # the headers have waited for long enough
+            pass  # the headers are now sent without waiting for an event
         return []
 
     async def next(self) -> list[ServerEvent] | None:
-        """The events that came with the next bytes, maybe none; None at the end.
+        """The events in the next bytes, possibly an empty list; None at the end.
 
         Raises:
-            TimeoutError: nothing came for `HEARTBEAT_S`
+            TimeoutError: no bytes came for `HEARTBEAT_S`
 
         """
         async with asyncio.timeout(HEARTBEAT_S):
@@ -110,7 +113,7 @@ class _Source:
 
     def _says_something(self, event: ServerEvent) -> bool:
         kind = event.name or ("" if event.data == _DONE else self.rewriter.type_of(event.data))
-        if kind in self._ordinary:  # as nearly all are, and this runs for each
+        if kind in self._ordinary:  # the fast path, since this runs for every event
             self.last = kind
             return True
         return self._is_passed_on(event, kind)
@@ -137,7 +140,7 @@ async def _pass_on(opening: list[ServerEvent], source: _Source, stream: SseStrea
         if events:
             await stream.write(b"".join(map(source.rewriter.event, events)))
         else:
-            await stream.heartbeat()  # what only keeps the connection alive keeps us from being silent
+            await stream.heartbeat()  # the provider's keepalives are not passed on, so the client needs our own
         try:
             events = await source.next()
         except aiohttp.ServerTimeoutError:
@@ -148,7 +151,7 @@ async def _pass_on(opening: list[ServerEvent], source: _Source, stream: SseStrea
 
 
 def _failure_in(events: Iterable[ServerEvent]) -> UpstreamRefusal | None:
-    """The failure that comes before anything else but lifecycle events."""
+    """The failure among these events, if only opening lifecycle events precede it."""
     for event in events:
         try:
             parsed = parse_event(event.name, event.data)

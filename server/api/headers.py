@@ -1,4 +1,4 @@
-"""Headers on their way through: what an upstream gets of a client's, and a client of an upstream's."""
+"""Which of a client's headers are sent to an upstream."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from aiohttp import web
 from server.api.context import context_of, principal_of
 
 _TO_UPSTREAM = ("OpenAI-Beta", "X-Client-Request-Id", "traceparent", "tracestate")
-"""What goes upstream of a client's headers, in every mode. Its credentials never do."""
+"""The client's headers that are sent upstream in every mode. Its credentials never are."""
 
 LONGEST_VALUE = 1024
-"""Characters. What is longer is left out: it would be kept with each record."""
+"""In characters. Longer values are left out, because they would be stored with each record."""
 
 
 def client_headers(request: web.Request) -> dict[str, str]:
-    """The headers of a client that an upstream gets. Of what could not be sent on (it is no ASCII, say), nothing."""
+    """The client's headers that an upstream gets. Values that can't be sent on, such as non-ASCII, are left out."""
     found = {}
     for name in _TO_UPSTREAM:
         if name in request.headers:
@@ -29,7 +29,7 @@ def client_headers(request: web.Request) -> dict[str, str]:
 
 
 def forwarded_headers(request: web.Request) -> dict[str, str]:
-    """The same for a call that is a client's own, proxied or native."""
+    """The headers for a proxied or native call, which also carries the client's idempotency key."""
     found = client_headers(request)
     if key := request.headers.get("Idempotency-Key"):
         secret, owner = context_of(request).id_secrets[0], principal_of(request).name
@@ -38,9 +38,10 @@ def forwarded_headers(request: web.Request) -> dict[str, str]:
 
 
 def idempotency_key(secret: bytes, owner: str, key: str) -> str:
-    """What a provider gets of an owner's key: the same for the same, and of no use to anybody else.
+    """The idempotency key that the provider gets: a hash of the owner and the owner's key.
 
-    All owners share the provider's account: sent as it is, one owner's `req-1` would get the answer to another's.
+    All owners share the provider's account. If keys were sent unchanged, one owner's `req-1` would get the answer to
+    another owner's `req-1`.
     """
     message = f"idempotency-key\0{owner}\0{key}".encode("utf-8", "surrogateescape")
     return urlsafe_b64encode(hmac.digest(secret, message, hashlib.sha256)).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""Liveness and readiness, for orchestrators and load balancers. No key is asked for."""
+"""Liveness and readiness, for orchestrators and load balancers. Neither needs an API key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.errors import Unavailable
 
 @open_to_all
 async def livez(_request: web.Request) -> web.Response:
-    """The process answers. Says nothing of the store: restarting Pollux mends no Redis."""
+    """The process answers. The store is not checked, because restarting Pollux does not repair Redis."""
     return web.json_response({"status": "ok"})
 
 

@@ -1,7 +1,7 @@
 """Holding: waits that are longer than a load balancer lets a connection be silent.
 
-After `max_wait_s` of silence the header goes out, and then white space until the object comes. JSON allows it before a
-value (RFC 8259, section 2), and the SDKs' parsers take it. So a synchronous framework can run a job of ten minutes.
+After `max_wait_s` Pollux sends the headers, then white space until the object is there. JSON allows white space before
+a value (RFC 8259, section 2), and the SDKs' parsers accept it. So a synchronous framework can run a job of ten minutes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLANK_EVERY_S = 15.0
 
 
 class State(NamedTuple):
-    """A response as of one look at it."""
+    """A response as it was when it was read."""
 
     body: bytes
     etag: str
@@ -37,11 +37,11 @@ class State(NamedTuple):
 
 
 Look = Callable[[float], Coroutine[Any, Any, State]]
-"""The state after a wait of so many seconds, or earlier: at the end, and when the process drains."""
+"""Returns the state after so many seconds; earlier if the wait's condition is met or the process drains."""
 
 
 async def answer_after(request: web.Request, wait: Wait, look: Look) -> web.StreamResponse:
-    """The state after the wait that was granted, silent for `max_wait_s` at most.
+    """Answer with the state after the granted wait. If that is longer than `max_wait_s`, the answer is held.
 
     Raises:
         PolluxError, StoreError: what `look` raises, as long as nothing was sent
@@ -55,7 +55,7 @@ async def answer_after(request: web.Request, wait: Wait, look: Look) -> web.Stre
 
 
 async def _held(request: web.Request, wait: Wait, last_look: Coroutine[Any, Any, State]) -> web.StreamResponse:
-    # No entity tag: what it would be the tag of is not known yet.
+    # No entity tag: the headers go out before the state is known.
     headers = {"Content-Type": "application/json", "Cache-Control": "private, no-cache", **wait.headers}
     out = Outflow(request, headers)
     looking = asyncio.create_task(last_look, name="held wait")
@@ -69,7 +69,7 @@ async def _held(request: web.Request, wait: Wait, last_look: Coroutine[Any, Any,
     except StreamAborted:
         pass  # the client is gone
     except (PolluxError, StoreError):
-        # It vanished, or the store did. The status is out, so only a broken connection can say so.
+        # The response or the store is gone. Status 200 has been sent, so only a broken connection can tell the client.
         out.abort()
     finally:
         looking.cancel()

@@ -1,4 +1,4 @@
-"""Lists: a response's input items, the caller's cached responses, the models."""
+"""Lists: a response's input items, the caller's cached responses, and the models."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("pollux.api")
 ORDERS = ("asc", "desc")
 STATUSES = tuple(Status)
 MODELS_SINCE = 1735689600
-"""What `created` of a model says: a config does not tell when a model was made, and SDKs want an integer."""
+"""The `created` of every model: SDKs require an integer, and the config does not say when a model was made."""
 
 
 async def list_input_items(request: web.Request) -> web.StreamResponse:
@@ -84,19 +84,19 @@ async def list_responses(request: web.Request) -> web.Response:
         if len(wanted) > most:
             break
     views = await asyncio.gather(*(_view(context, record) for record in islice(wanted, most)))
-    # One that expired since is passed over; one that moved on since is shown as it is now.
+    # A response that expired since `owned` read it is left out; one that changed is shown in its current state.
     items = [jsontext.loads(view.body) for view in views if view is not None]
     return json_answer(request, _page(items, more=len(wanted) > most))
 
 
 async def _view(context: Context, record: Record) -> View | None:
-    """One of a list; None where it can't be read, which must not hide the others."""
+    """The view of one listed response; None if its record is unreadable, so that the others are still listed."""
     try:
         return await context.views.view(record.id)
     except (StoreUnavailable, StoreFull):
         raise
     except StoreError as error:
-        log.warning("left out of a list, it can't be read: %s", error, extra={"response_id": record.id})
+        log.warning("unreadable response left out of a list: %s", error, extra={"response_id": record.id})
         return None
 
 

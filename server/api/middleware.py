@@ -1,4 +1,4 @@
-"""Around every request: its id, its errors in the contract's shape, and who is calling."""
+"""Wraps every request: gives it an id, authenticates the caller, and turns errors into OpenAI's error format."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ log = logging.getLogger("pollux.api")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _SANE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
-"""What we repeat of a client's own request id: nothing that could break a header or a log line."""
+"""The client's request ids that are taken over: only characters that can't break a header or a log line."""
 
 SERVER = "pollux"
-"""The `Server` header: by itself aiohttp tells its own version and Python's."""
+"""The `Server` header. aiohttp's default reveals its own version and Python's."""
 
 OPEN_TO_ALL = "open_to_all"
-"""Set on a handler that asks for no key. All others do."""
+"""The attribute that marks a handler as needing no API key. All handlers without it need one."""
 
 
 def open_to_all(handler: Handler) -> Handler:
@@ -45,11 +45,14 @@ def open_to_all(handler: Handler) -> Handler:
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request its id and its principal, and answer every error with its status and the four keys."""
+    """Give the request its id and its principal, and answer every error as OpenAI does.
+
+    An error's body has the four keys `message`, `type`, `param` and `code`.
+    """
     name_request(request)
     try:
         _refuse_websocket(request)
-        # Here and not in a middleware of its own, each of which costs a request 3 µs.
+        # Not in a middleware of its own, because each middleware costs a request 3 µs.
         authenticate(request)
         return await handler(request)
     except PolluxError as error:
@@ -59,7 +62,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error_answer(Unavailable("The service can't reach its store right now. Try again shortly."))
     except web.RequestPayloadError:
         answer = error_answer(MalformedBody())
-        # What is left of it can't be read either.
+        # The rest of the body can't be read either, so the next request on this connection can't be found.
         answer.force_close()
         return answer
     except web.HTTPException as error:
@@ -75,13 +78,13 @@ def _refuse_websocket(request: web.Request) -> None:
 
 
 def name_request(request: web.Request) -> None:
-    """Give the request its id: the client's own, if it is a sane one."""
+    """Give the request its id: the client's `X-Request-Id` if it is well-formed, else a new one."""
     given = request.headers.get("X-Request-Id", "")
     request[REQUEST_ID] = given if given and _SANE.fullmatch(given) else new_request_id()
 
 
 def authenticate(request: web.Request) -> None:
-    """Find the principal, before anything else is looked at."""
+    """Store the principal of the request's API key on the request, unless the handler is open to all."""
     if not getattr(request.match_info.handler, OPEN_TO_ALL, False):
         request[PRINCIPAL] = context_of(request).keyring.authenticate(request.headers)
 
@@ -90,12 +93,12 @@ _PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count(1)
 
 
 def new_request_id() -> str:
-    """Unique, not secret: chance for each costs as much as a middleware."""
+    """A unique but guessable id: a counter behind a random prefix. Chance for each id costs as much as a middleware."""
     return f"req_{_PROCESS}{next(_NUMBERS):016x}"
 
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
-    """Put the request id on every answer, streams included (a signal of `on_response_prepare`)."""
+    """Put the request id on every answer, streams included. It is connected to the signal `on_response_prepare`."""
     headers = response.headers
     headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
     headers["Server"] = SERVER

@@ -1,4 +1,4 @@
-"""An answer that is written piece by piece: its deadline for writing, and its two ways to end."""
+"""An answer that is written piece by piece, with a deadline for each write, and either a clean end or an abort."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from aiohttp import web
 
 WRITE_TIMEOUT_S = 30.0
-"""A client that takes nothing for so long is cut off; what it reads can be asked for again."""
+"""A client that reads nothing for so long is disconnected. It can ask for the same response again."""
 SMALL_BYTES = 16 * 1024
-"""Well below what a transport takes before it asks to wait (64 KB)."""
+"""Well below the 64 KB that a transport buffers before a write has to wait."""
 
 
 class StreamAborted(Exception):
@@ -18,11 +18,11 @@ class StreamAborted(Exception):
 
 
 class Outflow:
-    """Open until `end` or `abort`."""
+    """An answer that stays open until `end` or `abort` is called."""
 
     def __init__(self, request: web.Request, headers: Mapping[str, str]) -> None:
         self._request = request
-        # A proxy in front must not gather what shall arrive now.
+        # Tells a proxy such as nginx to pass each piece on instead of buffering.
         self.response = web.StreamResponse(headers={**headers, "X-Accel-Buffering": "no"})
         self._wrote_at = 0.0
 
@@ -39,7 +39,7 @@ class Outflow:
         self._wrote_at = asyncio.get_running_loop().time()
 
     async def write(self, data: bytes) -> None:
-        """Send; returns when it is on its way.
+        """Send a piece; returns when the transport has taken it.
 
         Raises:
             StreamAborted: the client is gone, or too slow
@@ -58,12 +58,12 @@ class Outflow:
         self._wrote_at = loop.time()
 
     def _has_room(self, size: int) -> bool:
-        """Whether a write of so many bytes can't have to wait: it then needs no timer, which costs a third of it."""
+        """Whether a write of this size is certain not to wait. It then needs no timer, which is a third of its cost."""
         transport = self._request.transport
         return size < SMALL_BYTES and transport is not None and transport.get_write_buffer_size() == 0
 
     async def end(self) -> None:
-        """The clean end: only where all was said."""
+        """End cleanly, which tells the client that the answer is complete."""
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 await self.response.write_eof()
@@ -71,6 +71,6 @@ class Outflow:
             self.abort()
 
     def abort(self) -> None:
-        """Drop the connection without the last chunk: ended cleanly, SDKs would take it for the normal end."""
+        """Drop the connection without the last chunk. SDKs would take a clean end for a complete answer."""
         if self._request.transport is not None:
             self._request.transport.abort()

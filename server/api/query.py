@@ -1,6 +1,7 @@
-"""Query parameters and the headers of waiting: strict where a mistake is the client's, lenient where RFCs say so.
+"""Query parameters, and the headers that ask for a wait.
 
-`Prefer: wait` is RFC 7240; entity tags are RFC 9110, section 8.8.3 and 13.1.2.
+A bad query parameter is refused. A bad `Prefer: wait` is ignored, as RFC 7240 says. Entity tags are those of RFC 9110,
+sections 8.8.3 and 13.1.2.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ INCLUDABLE = frozenset(
         "web_search_call.results",
     }
 )
-"""The values of `include` that OpenAI's description knows. Others are dropped: an upstream would refuse them."""
+"""The values of `include` in OpenAI's API description. Others are dropped, because an upstream would refuse them."""
 
 
 def flag(request: web.Request, name: str, *, default: bool) -> bool:
-    """`true` or `false`; SDKs send both literally."""
+    """A boolean parameter. SDKs send the words `true` and `false`; 1 and 0 are accepted too."""
     text = request.query.get(name)
     if text in (None, ""):
         return default
@@ -80,21 +81,21 @@ def choice(request: web.Request, name: str, allowed: tuple[str, ...], default: s
 
 
 def includes(request: web.Request) -> list[str]:
-    """What may be forwarded of `include`, in either spelling of an array."""
+    """The values of `include` that may be forwarded, given as `include` or as `include[]`."""
     given = [*request.query.getall("include[]", ()), *request.query.getall("include", ())]
     return [value for value in given if value in INCLUDABLE]
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """How long a client is ready to wait, and for what."""
+    """How long a client's request waits, and for what."""
 
     seconds: float | None = None
-    """What was granted; None: no wait was asked for."""
+    """The granted wait; None if the client asked for none."""
     known: tuple[str, ...] = ()
-    """The entity tags that it has; empty: it waits for the end."""
+    """The entity tags that the client has. The wait ends with any other state; if empty, with the response's end."""
     quiet: bool = False
-    """It wants a 304 when there is nothing else (`If-None-Match`), and not the same object again (`after`)."""
+    """Whether an unchanged state is answered with 304 (`If-None-Match`) rather than with the object again (`after`)."""
 
     def has(self, etag: str) -> bool:
         return "*" in self.known or etag.strip('"') in self.known
@@ -108,15 +109,15 @@ NO_WAIT = Wait()
 
 
 def wait_of(request: web.Request) -> Wait:
-    """What a request says about waiting.
+    """The wait that a request asks for.
 
     Raises:
-        BadRequest: of a bad `?wait`; a bad preference is passed over, as RFC 7240 says
+        BadRequest: `?wait` is no valid number; a bad `Prefer` is ignored, as RFC 7240 says
 
     """
     if request.method == "HEAD":
         return NO_WAIT
-    # As good as every POST: what is not there need not be parsed.
+    # The fast path of nearly every POST, which has none of the three.
     if not request.query_string and "Prefer" not in request.headers and "If-None-Match" not in request.headers:
         return NO_WAIT
     seconds = _wait_parameter(request)
@@ -131,7 +132,11 @@ def wait_of(request: web.Request) -> Wait:
 
 
 def _longest_wait(request: web.Request, *, conditional: bool) -> float:
-    """Beyond `max_wait_s` an answer is held, see `hold.py`: it then begins before its status and its tag are known."""
+    """The longest wait that this request can be granted.
+
+    A wait beyond `max_wait_s` is held (see `hold.py`), so its headers are sent before the state is known. A conditional
+    request needs the status and the entity tag of that state, and HTTP/1.0 can't hold; both get at most `max_wait_s`.
+    """
     ours = context_of(request).config.pollux
     if conditional or request.version < HttpVersion11:
         return ours.max_wait_s
@@ -156,13 +161,13 @@ def _preferred_wait(request: web.Request) -> float | None:
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
             digits = value.strip().strip('"')
-            # The first one counts, also when it is of no use.
+            # Only the first `wait` counts, even if its value is invalid.
             return float(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None
     return None
 
 
 def _tags(values: list[str] | tuple[str, ...]) -> tuple[str, ...]:
-    """The opaque parts of all tags; a bare value counts as one, since it is easily pasted without its quotes."""
+    """The opaque parts of all tags. A value without quotes is accepted as a tag, since people paste them that way."""
     found: list[str] = []
     for value in values:
         quoted = _ETAG.findall(value)

@@ -1,4 +1,4 @@
-"""From the id in a request to what it names, if the caller may see it. Everything else is the same 404."""
+"""Finds the response that an id in a request names. If the caller may not see it, the answer is the same 404."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Foreign:
     """A response that lives at a provider."""
 
     id: str
-    """As the client knows it."""
+    """The id that the client uses."""
     provider_id: str
     deployment: Deployment
     rewriter: Rewriter
 
 
 async def named_response(request: web.Request) -> Record | Foreign:
-    """What the id in the path names.
+    """The response that the id in the path names.
 
     Raises:
         ResponseNotFound
@@ -63,7 +63,7 @@ _HINTS = {
         "then on are read here."
     ),
 }
-"""What helps against an id that is none of ours. Told by its form alone, whether there is such a response or not."""
+"""Advice for ids that Pollux did not make. It depends only on the id's form, so it never reveals what exists."""
 
 
 def _hint(response_id: str) -> str:
@@ -108,7 +108,7 @@ def _may_see(context: Context, principal: Principal, composite: CompositeId) -> 
 
 
 def may_use(context: Context, principal: Principal, model: str) -> bool:
-    """By the model's own name, or by that of what serves it: behind an alias, or a wildcard."""
+    """Whether the principal may use the model, by its own name or by the `model_name` behind an alias or a wildcard."""
     return principal.may_use(model) or any(
         principal.may_use(deployment.model_name) for deployment in context.deployments.serving(model)
     )
@@ -125,14 +125,14 @@ _NOTHING = Previous()
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a new response may run, and what it continues there."""
+    """The deployments on which a new response may run, and the previous response that it continues there."""
 
     deployments: list[Deployment]
     previous: Previous = _NOTHING
 
 
 async def route_of(request: web.Request, create: CreateRequest, serving: list[Deployment]) -> Route:
-    """Which deployments a request may go to: those of its model, or the one of the response that it continues.
+    """The deployments that a request may go to: those of its model, or the one with the response that it continues.
 
     Raises:
         PreviousNotFound, PreviousNotFinished
@@ -147,7 +147,7 @@ async def route_of(request: web.Request, create: CreateRequest, serving: list[De
     lives_at = context_of(request).deployments.get(previous.deployment)
     if lives_at is None:
         raise PreviousNotFound(given, "belongs to a deployment that is no longer configured")
-    # Another model of the same account can continue it; another account knows nothing of it.
+    # Any deployment of the same account can continue the response; other accounts don't know it.
     able = [one for one in serving if one == lives_at] or [one for one in serving if one.same_account(lives_at)]
     if not able:
         raise PreviousNotFound(given, f"belongs to a deployment that does not serve the model '{create.model}'")
@@ -155,7 +155,7 @@ async def route_of(request: web.Request, create: CreateRequest, serving: list[De
 
 
 def _by_content(request: web.Request, create: CreateRequest, serving: list[Deployment]) -> Route:
-    """Where the account is that can use what the request holds, if it serves the model; else anywhere."""
+    """The deployment whose account can decrypt or find what the request contains; all if none of `serving` can."""
     if not create.marked:
         return Route(serving)
     origin = context_of(request).affinity.origin(create.body, principal_of(request).name)
@@ -169,7 +169,7 @@ async def _previous(request: web.Request, given: str) -> Previous:
         return continued(await find_record(context, principal, given), given)
     if foreign := find_foreign(context, principal, given):
         return Previous(foreign.deployment.id, foreign.provider_id)
-    # A provider's raw id names no owner: it is trusted like an id without a tag.
+    # A provider's raw id does not tell its owner, so it is accepted under the same setting as an id without a tag.
     is_raw = decode_composite(given) is None
     if is_raw and (principal.is_master or context.config.pollux.accept_untagged_ids):
         return Previous("", given)

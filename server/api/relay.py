@@ -1,4 +1,4 @@
-"""Passing through: a call to a deployment, and its answer to the client, with ids rewritten."""
+"""Sends a call to a deployment and passes the answer on to the client, with ids rewritten."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from server.upstream.tries import Tries
 log = logging.getLogger("pollux.api")
 
 PLACE_PATIENCE_S = 5.0
-"""How long a request waits where `max_parallel_requests` leaves no place: for a burst, not for a run to end."""
+"""How long a request waits for a place under `max_parallel_requests`: long enough for a burst, not for a run to end."""
 
 
 class Target(NamedTuple):
@@ -45,15 +45,16 @@ async def relay(
 ) -> web.StreamResponse:
     """Call one deployment after the other until one answers, and pass its answer on, JSON or stream.
 
-    Only what certainly changed nothing, or was refused, is tried again; a timeout is not. `resumed`: a stream
-    without any event is a normal answer.
+    A call is repeated only if it was refused or certainly did not reach the provider; never after a timeout, since the
+    provider may be at work on it. `resumed`: a stream without any event is a normal answer.
 
     Raises:
         PolluxError
 
     """
     tries = Tries(context_of(request).upstream.health, deployments, retries, patience_s=PLACE_PATIENCE_S)
-    # What is about one response has one deployment, and needs no place: a cancel must not wait for what it ends.
+    # A call about an existing response has one deployment and takes no place under `max_parallel_requests`: otherwise
+    # a cancel would wait for the very run that it ends.
     one = deployments[0] if "id" in request.match_info else None
     while True:
         try:
@@ -64,11 +65,11 @@ async def relay(
 
 
 async def _again(request: web.Request, tries: Tries, error: PolluxError) -> None:
-    """Wait until the next try; where there is none, log the failure in one line and raise it."""
+    """Wait until the next try. If none is left, log the failure in one line and raise it."""
     try:
         await tries.again(error, _worthwhile)
     except PolluxError as final:
-        # A client that asks for what is not there learns it from its 404.
+        # A 404 for an unknown response is the client's mistake, and not logged.
         unknown = final.status == 404 and "id" in request.match_info
         if isinstance(final, UpstreamRefusal | UpstreamUnavailable | UpstreamTimeout) and not unknown:
             fields = {
@@ -99,7 +100,7 @@ async def _body_of(request: web.Request, answer: Answer, target: Target) -> byte
     """The body of a JSON answer, rewritten.
 
     Raises:
-        UpstreamRefusal: it holds an error, whatever its status says
+        UpstreamRefusal: the body contains an error, even if the status is 200
 
     """
     raw = await answer.body()
@@ -111,7 +112,7 @@ async def _body_of(request: web.Request, answer: Answer, target: Target) -> byte
 
 def _worthwhile(error: PolluxError) -> bool:
     if isinstance(error, UpstreamRefusal) and error.status in (408, 409):
-        return False  # the upstream may be at work on it
+        return False  # the upstream may still be processing the call
     if isinstance(error, UpstreamUnavailable) and error.begun:
         return False
     return not isinstance(error, UpstreamTimeout)

@@ -1,4 +1,4 @@
-"""GET /responses/{id}: at once, or after a wait; JSON or a stream. And the waiting that POST shares with it."""
+"""GET /responses/{id}: answers at once or after a wait, with JSON or a stream. POST uses the same waiting."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ async def retrieve_response(request: web.Request) -> web.StreamResponse:
 async def answer_record(
     request: web.Request, response_id: str, wait: Wait, shown: Callable[[View], State] = state_of
 ) -> web.StreamResponse:
-    """The object of a cached response, as it is `shown`, after the wait that was asked for.
+    """Answer with a cached response after the granted wait; `shown` makes the object from its view.
 
     Raises:
-        ResponseNotFound: also when it vanishes while somebody waits
+        ResponseNotFound: also if the response is deleted or expires during the wait
         StoreUnavailable
 
     """
@@ -65,7 +65,7 @@ async def answer_record(
 async def answer_foreign(
     request: web.Request, found: Foreign, wait: Wait, body: bytes, shown: Callable[[bytes], bytes] = bytes
 ) -> web.StreamResponse:
-    """The object of a native response after the wait; `body` is what is known of it."""
+    """Answer with a native response after the granted wait; `body` is its state as last fetched."""
     newest = body
 
     async def look(seconds: float) -> State:
@@ -77,9 +77,9 @@ async def answer_foreign(
 
 
 async def _waited_for(request: web.Request, response_id: str, wait: Wait) -> View | None:
-    """Sleep until it is terminal, or anything else than what the client has, or gone, or the time is over.
+    """Sleep until the response ends, differs from what the client has, or is gone, or until the wait is over.
 
-    The view that ended the wait, where it was a view that did.
+    Returns the last state that was read, if it was read as a view. The caller then need not read it again.
     """
     context = context_of(request)
     # The first look needs the record alone. A look after a notification most likely ends the wait, so it reads the
@@ -127,7 +127,7 @@ async def _stream_foreign(request: web.Request, found: Foreign) -> web.StreamRes
 
 
 async def _wait_foreign(request: web.Request, found: Foreign, wait: Wait, body: bytes) -> bytes:
-    """The state of a native response after the wait, beginning with what is known of it."""
+    """The state of a native response after the wait. Returns `body`, its last known state, if that needs no wait."""
 
     def done(newest: bytes) -> bool:
         return status_in(newest) not in UNFINISHED or bool(wait.known and not wait.has(body_etag(newest)))

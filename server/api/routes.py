@@ -1,4 +1,4 @@
-"""The only table of URLs."""
+"""The table of all URLs that Pollux serves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ async def not_served(_request: web.Request) -> web.StreamResponse:
 
 
 PREFIXES = ("/v1", "", "/openai/v1", "/openai", "/openai/deployments/{model:[^/]+}")
-"""OpenAI's; none, for drop-in use; and those of Azure's SDK, whose `api-version` is of no meaning here."""
+"""`/v1` is OpenAI's; the empty one suits clients whose base URL lacks it; the others are those of Azure's SDK.
+
+Azure's query parameter `api-version` is ignored.
+"""
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses", create_response),
@@ -36,7 +39,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses/{id:[^/]+}/cancel", cancel_response),
     ("DELETE", "/responses/{id:[^/]+}", delete_response),
     ("GET", "/responses/{id:[^/]+}/input_items", list_input_items),
-    # Else they would pass for ids that can't be POSTed to.
+    # Without these two, the words would be taken for response ids, and the answer would be 405.
     ("POST", "/responses/compact", not_served),
     ("POST", "/responses/input_tokens", not_served),
     ("GET", "/models", list_models),
@@ -54,7 +57,7 @@ OPERATIONS: tuple[tuple[str, str, Handler], ...] = (
 
 @open_to_all
 async def not_here(request: web.Request) -> web.StreamResponse:
-    """Everything else, where only jobs are run."""
+    """Answer every other path with 404 in a process that only runs jobs."""
     raise NotFound(f"There is no {request.method} {shown(request.path)} here: this process only runs jobs.")
 
 
@@ -64,13 +67,13 @@ def add_routes(app: web.Application) -> None:
 
 
 def add_worker_routes(app: web.Application) -> None:
-    """Only what tells how the process is."""
+    """Add only the health checks; every other path gets a 404."""
     add_table(app, OPERATIONS)
     app.router.add_route("*", r"/{path:[\s\S]*}", not_here, expect_handler=expect)
 
 
 def add_table(app: web.Application, table: Iterable[tuple[str, str, Handler]]) -> None:
-    """Serve a table of routes, each with and without a slash at its end, and OPTIONS and HEAD beside GET."""
+    """Serve a table of routes, each with and without a final slash. OPTIONS is added to all, and HEAD to each GET."""
     methods: dict[str, dict[str, Handler]] = {}
     for method, path, handler in table:
         served = methods.setdefault(path, {})
@@ -79,7 +82,7 @@ def add_table(app: web.Application, table: Iterable[tuple[str, str, Handler]]) -
             served["HEAD"] = handler
     for served in methods.values():
         served["OPTIONS"] = _options([*served, "OPTIONS"])
-    # First those without: patterns are tried in order, and hardly anybody sends the other ones.
+    # aiohttp tries patterns in order, so those without the slash come first: nearly all clients use them.
     for slash in ("", "/"):
         for path, served in methods.items():
             for method, handler in served.items():
@@ -89,7 +92,7 @@ def add_table(app: web.Application, table: Iterable[tuple[str, str, Handler]]) -
 def _options(allowed: Sequence[str]) -> Handler:
     @open_to_all
     async def options(_request: web.Request) -> web.Response:
-        """What may be done here. For a browser's preflight the headers of `cors.py` say the rest."""
+        """Answer with the allowed methods. For a browser's preflight, `cors.py` adds the other headers."""
         return web.Response(status=204, headers={"Allow": ", ".join(allowed)})
 
     return options

@@ -11,19 +11,19 @@ from server.api.outflow import Outflow
 from server.protocol.sse import HEARTBEAT
 
 HEARTBEAT_S = 15.0
-"""After this much silence a comment is sent: proxies cut idle connections at 30 or 60 s."""
+"""After so much silence a comment is sent, because proxies cut idle connections at 30 or 60 s."""
 
 _HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
 
 
 class SseStream(Outflow):
-    """Ended cleanly only behind the terminal event: SDKs take any clean end for the normal one."""
+    """A stream of events. Call `end` only after the terminal event: SDKs take any clean end for a complete stream."""
 
     def __init__(self, request: web.Request, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(request, {**(headers or {}), **_HEADERS})
 
     async def heartbeat(self) -> None:
-        """Send a comment if it has been silent for `HEARTBEAT_S`."""
-        # A little less, because the timers that lead here fire a little early.
+        """Send a comment if nothing was sent for `HEARTBEAT_S`."""
+        # Half a second less, because the timers of the callers may fire slightly early.
         if asyncio.get_running_loop().time() - self._wrote_at > HEARTBEAT_S - 0.5:
             await self.write(HEARTBEAT)

@@ -1,4 +1,4 @@
-"""What a process answers before it has its store: that it lives, and that it can't serve yet."""
+"""The application that answers while the process waits for its store: liveness is 200, everything else is 503."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.errors import Unavailable
 
 @open_to_all
 async def not_yet(_request: web.Request) -> web.StreamResponse:
-    """Refuse all the rest, whoever asks: keys are looked at later.
+    """Refuse every other request. API keys are not checked yet.
 
     Raises:
         Unavailable
@@ -23,7 +23,7 @@ async def not_yet(_request: web.Request) -> web.StreamResponse:
 
 
 def starting_app() -> web.Application:
-    """Liveness is 200: to restart the process would not bring the store back. Everything else is 503."""
+    """The application to serve until the store answers. Liveness is 200, since a restart would not repair the store."""
     app = web.Application(middlewares=[guard])
     app.on_response_prepare.append(stamp)
     app.on_response_prepare.append(_close)
@@ -33,6 +33,6 @@ def starting_app() -> web.Application:
 
 
 async def _close(_request: web.Request, response: web.StreamResponse) -> None:
-    """A connection that stayed open would be cut as soon as the process serves."""
+    """Close the connection after each answer: an open one would be cut when the real application takes over."""
     response.headers["Connection"] = "close"
     response.force_close()
