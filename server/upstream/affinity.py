@@ -1,8 +1,8 @@
-"""Affinity: a request that holds what only one account can use goes to that account (the marks: `protocol.marks`).
+"""Affinity: a request with a value that only one account can use goes to that account (see `protocol.marks`).
 
-Answers are marked only where the config has more than one account; with one alone there is nothing to tell, and not a
-byte is changed. Marks are read at any time. What was marked by a deployment that is gone loses its mark, and whoever
-serves the request gets the value as the provider made it: the account may live on under another deployment.
+Answers are marked only if the config has more than one account; with a single account no byte is changed. Marks in
+requests are always read. If the deployment that a mark names is gone, the mark is removed, and the value is sent as the
+provider made it: the account may still be reachable through another deployment.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Marker:
     needed: bool = True
 
     def mark(self, raw: bytes) -> bytes:
-        """The same JSON object with marks; bytes that are none come back as they are."""
+        """The same JSON object with marks; bytes that are not a JSON object are returned unchanged."""
         if not self.needed or not may_have_places(raw):
             return raw
         found = parsed(raw)
@@ -51,12 +51,12 @@ class Marker:
 
 
 class Affinity:
-    """Which deployment a request must go to for what it holds, and how it is sent there."""
+    """Finds the deployment that a request must go to because of its marked values, and removes the marks."""
 
     def __init__(self, deployments: Deployments, secrets: Sequence[bytes]) -> None:
         self._deployments = deployments
         self._secrets = secrets
-        """The first marks, all verify."""
+        """New marks are made with the first secret; a mark is valid if any of them verifies it."""
         reachable = [deployment for deployment in deployments.all if deployment.unusable is None]
         self._needed = any(not other.same_account(reachable[0]) for other in reachable[1:])
 
@@ -66,8 +66,8 @@ class Affinity:
     def origin(self, body: dict[str, Any], owner: str) -> Deployment | None:
         """The deployment that a request must go to, if any.
 
-        Where it holds values of several accounts (it went on elsewhere when one of them failed), those count that can't
-        be left out, and of these the last.
+        A conversation that moved when one account failed holds values of several accounts. Then a value that can't be
+        left out takes precedence over reasoning, and reasoning over history; among equals the last one decides.
         """
         found = [(_weight(place), place) for place in places(body) if self._origin_of(place, owner)]
         if not found:
@@ -78,7 +78,7 @@ class Affinity:
     def unmarked(self, body: dict[str, Any], deployment: Deployment, owner: str) -> dict[str, Any]:
         """The request for one deployment: without marks, and without reasoning that another account has encrypted.
 
-        What other accounts' values can't be left out goes along, and the provider says what it can't read.
+        Other values of other accounts can't be left out. They are sent too, and the provider reports what it can't use.
         """
         sent = {name: _copied(value) if name in HOLDERS else value for name, value in body.items()}
         if isinstance(given := sent.get("input"), list):
@@ -101,7 +101,7 @@ class Affinity:
 
     def _genuine(self, text: str, owner: str) -> Marked | None:
         found = parse_marked(text)
-        # The master sees all, as with ids.
+        # The master key may use the values of all owners, as with ids.
         return found if found and (owner == MASTER or found.is_genuine(owner, self._secrets)) else None
 
 

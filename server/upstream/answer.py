@@ -1,4 +1,4 @@
-"""What a deployment answered: its head, and its body once, as a whole or piece by piece."""
+"""A deployment's answer: its headers, and its body, which can be read once, as a whole or piece by piece."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import aiohttp
 from server.errors import UpstreamUnavailable
 
 LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
-"""A response with many generated images has some ten megabytes; beyond this an upstream has lost its mind."""
+"""A longer answer is refused. One with many generated images has some ten megabytes."""
 
 _PASSED_ON = re.compile(
     r"openai-(processing-ms|version|poll-after-ms)|x-ratelimit-[\w-]{1,64}|retry-after(-ms)?", re.IGNORECASE
@@ -21,7 +21,7 @@ EVENT_STREAM = "text/event-stream"
 _LONGEST_FIELD = len(b"event:")
 _FIELDS = (b":", b"data:", b"event:", b"id:", b"retry:")
 _BLANK = b" \t\r\n\xef\xbb\xbf"
-"""What may stand before the first field, a byte order mark among it."""
+"""The bytes that may precede the first field: white space and a byte order mark."""
 
 
 class Answer:
@@ -30,7 +30,7 @@ class Answer:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self._opening = b""
-        """What was read to see what it is, and not yet given out."""
+        """Bytes that `is_stream` has read and `piece` has not returned yet."""
 
     @property
     def status(self) -> int:
@@ -42,12 +42,12 @@ class Answer:
 
     @property
     def request_id(self) -> str | None:
-        """By which the provider finds the call in its own log."""
+        """The id under which the provider has the call in its own log."""
         return self.headers.get("x-request-id") or self.headers.get("apim-request-id")
 
     @property
     def passed_on(self) -> dict[str, str]:
-        """What a client gets of these headers."""
+        """The headers that are passed on to the client."""
         found = {name: value for name, value in self.headers.items() if _is_passed_on(name)}
         if request_id := self.request_id:
             found["x-upstream-request-id"] = request_id
@@ -55,13 +55,13 @@ class Answer:
 
     @property
     def content_type(self) -> str:
-        """As the upstream labels it. It may lie, see `is_stream`."""
+        """The content type that the upstream declares, which may be wrong (see `is_stream`)."""
         return self._response.content_type
 
     async def is_stream(self, patience_s: float | None = None) -> bool:
-        """Whether the body is server-sent events: its first bytes decide, and the label only where they don't.
+        """Whether the body is server-sent events. Its first bytes decide; if they are ambiguous, its content type does.
 
-        Waits for these bytes. Where the label says that they are events, no longer than `patience_s`.
+        Waits for these bytes, but no longer than `patience_s` if the content type says that they are events.
         """
         labelled = self.content_type == EVENT_STREAM
         try:
@@ -85,10 +85,10 @@ class Answer:
         return await self._response.content.readany()
 
     async def body(self, limit_bytes: int = LONGEST_ANSWER_BYTES) -> bytes:
-        """All of it.
+        """The whole body.
 
         Raises:
-            UpstreamUnavailable: it is longer
+            UpstreamUnavailable: the body is longer than `limit_bytes`
 
         """
         body = bytearray()
@@ -99,17 +99,20 @@ class Answer:
         return bytes(body)
 
     async def beginning(self, limit_bytes: int) -> bytes:
-        """All of the body, or as much as that; the rest is not read."""
+        """The first `limit_bytes` of the body; the rest is not read."""
         body = bytearray()
         while len(body) < limit_bytes and (piece := await self.piece()):
             body += piece
         return bytes(body[:limit_bytes])
 
     async def let_gather(self, seconds: float) -> None:
-        """Leave what is sent in the kernel for a while: a thousand runs then cost a third (9 µs an event)."""
+        """Pause reading, so that events gather in the kernel and are read together.
+
+        With a thousand runs this reduces the cost of an event to a third (9 µs).
+        """
         protocol = self._response.connection and self._response.connection.protocol
         if not seconds or protocol is None:
-            return  # without one, all of it has arrived
+            return  # without a connection, the whole body has arrived
         protocol.pause_reading()
         try:
             await asyncio.sleep(seconds)
@@ -123,7 +126,7 @@ def _is_passed_on(name: str) -> bool:
 
 
 def _looks_like_events(opening: bytes, *, labelled: bool) -> bool | None:
-    """None: what has come so far does not tell."""
+    """Whether the first bytes begin a stream of events; None if too few have come to decide."""
     text = opening.lstrip(_BLANK)
     if any(text.startswith(field) for field in _FIELDS):
         return True
@@ -131,5 +134,5 @@ def _looks_like_events(opening: bytes, *, labelled: bool) -> bool | None:
         return False
     if len(text) < _LONGEST_FIELD:
         return None
-    # A field that nobody knows may begin a stream (readers pass over it), or it is plain text.
+    # Either plain text, or a stream that begins with an unknown field, which readers must ignore.
     return labelled

@@ -1,4 +1,4 @@
-"""Talking to a deployment over HTTP: one session a process, clear errors, a limit to every silence."""
+"""The HTTP client for deployments: one session per process, clear errors, and a timeout for every silence."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from server.upstream.transport import tls_of
 log = logging.getLogger("pollux.upstream")
 
 PIECE_BYTES = 512 * 1024
-"""A longer request, with an image in it, is sent piece by piece: others have their turn in between."""
+"""A longer request, such as one with an image, is sent in pieces, so that other requests are served in between."""
 _ACCOUNT_IS_OF_NO_USE = (401, 402, 429)
-"""With a wrong key, or without quota, a deployment fails everybody; a 403 or 404 may be about this request alone."""
+"""Statuses of a wrong key or a spent quota, which fail every request; a 403 or 404 may concern this request alone."""
 
 
 class Call(NamedTuple):
@@ -38,24 +38,24 @@ class Call(NamedTuple):
     path: tuple[str, ...] = ()
     query: str = ""
     make_body: Callable[[], bytes] | None = None
-    """Called for each try. Nobody holds what it makes while the answer comes: it may be long, and the answer slow."""
+    """Makes the body, anew for each try. It is not kept while the answer arrives, because it may be large."""
     headers: Mapping[str, str] | None = None
     stream: bool = False
     wishes: Wishes = NOTHING
 
     @property
     def creates(self) -> bool:
-        """Whether it makes a response; all others are about one."""
+        """Whether the call creates a response; all other calls are about an existing one."""
         return self.method == "POST" and not self.path
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long an upstream may be silent. A deployment's own `timeout` and `stream_timeout` go before these."""
+    """How long an upstream may be silent. A deployment's own `timeout` and `stream_timeout` take precedence."""
 
     connect_s: float
     first_byte_s: float
-    """Until a streamed answer begins (its status line), connecting and sending included."""
+    """Until the status line of a streamed answer; includes connecting and sending."""
     stream_s: float
     """Between two pieces of a stream."""
 
@@ -70,12 +70,12 @@ class Upstream:
 
     @asynccontextmanager
     async def open(self, deployment: Deployment, call: Call) -> AsyncIterator[Answer]:
-        """The answer to one call, of status 2xx. Leaving the block early closes the socket.
+        """Make the call and give its 2xx answer. Leaving the block early closes the socket.
 
-        How a call that makes a response went is told to the deployments' health.
+        The success or failure of a call that creates a response is recorded in the deployment's health.
 
         Raises:
-            UpstreamRefusal: any other status
+            UpstreamRefusal: the status is not 2xx
             UpstreamUnavailable, UpstreamTimeout: also while the body is read, inside the block
 
         """
@@ -111,7 +111,7 @@ class Upstream:
             ),
             proxy=deployment.proxy,
             ssl=tls_of(deployment.verify),
-            # Following one would hand the credential to whatever it names.
+            # Following a redirect would send the credential to whichever host it names.
             allow_redirects=False,
         )
 
@@ -128,7 +128,7 @@ class Upstream:
         return error
 
     def _first_byte(self, deployment: Deployment, call: Call) -> AbstractAsyncContextManager[asyncio.Timeout | None]:
-        # An answer that is not streamed begins when it is complete: there the limit of the whole call is enough.
+        # An answer that is not streamed begins only when it is complete, so the timeout of the whole call suffices.
         if not call.stream:
             return nullcontext()
         wished_s = call.wishes.stream_timeout_s or call.wishes.timeout_s
@@ -142,7 +142,7 @@ def _client_timeout(
     stream_timeout_s: float | None,
     stream: bool,  # noqa: FBT001
 ) -> aiohttp.ClientTimeout:
-    # A deployment that may be silent for longer before its first byte may be so after it.
+    # A longer `stream_timeout` applies to silences after the first byte too.
     silence_s = max(timeouts.stream_s, stream_timeout_s or 0.0)
     return aiohttp.ClientTimeout(
         total=None if stream else timeout_s,
@@ -152,7 +152,7 @@ def _client_timeout(
 
 
 def new_session() -> aiohttp.ClientSession:
-    """One for the whole process: no cookies (they would mix clients), no limit (each job has its connection)."""
+    """The process's session: no cookies, which would mix clients, and no limit, since each job needs a connection."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -178,8 +178,8 @@ async def _pieces(body: bytes) -> AsyncIterator[memoryview]:
 
 
 def _broken(deployment: Deployment, error: Exception, *, begun: bool) -> PolluxError:
-    """What a call failed of that got no answer, or only a part of one."""
-    # Who did not even connect has not asked: that is tried again where a silence after the question is not.
+    """The error for a call that got no answer, or only a part of one."""
+    # A timeout while connecting counts as unavailable: the request was not sent, so the call can safely be repeated.
     if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
         return UpstreamTimeout("The provider did not answer in time.")
     log.info("upstream of %s: %s: %s", deployment.model_name, type(error).__name__, error)

@@ -22,44 +22,44 @@ _AZURE_V1_VERSIONS = ("preview", "latest", "v1")
 
 @dataclass(frozen=True)
 class Deployment:
-    """One configured endpoint. Immutable: how it fares is kept in `health`."""
+    """One configured endpoint. Immutable: its current state is kept in `health`."""
 
     id: str
     model_name: str
     provider: str
-    """As composite ids name it."""
+    """The provider's name in composite ids."""
     listed_provider: str | None
-    """As `polling_via_cache` is compared with: None where the config names none."""
+    """The provider that `polling_via_cache` is compared with; None if the config names none."""
     upstream_model: str
     base_url: str | None
     query: str
-    """Without the question mark; Azure's api-version."""
+    """The query of each URL, without the question mark; holds Azure's `api-version`."""
     headers: Mapping[str, str] = field(repr=False)
     timeout_s: float
     stream_timeout_s: float | None = None
-    """For the first byte of a stream, in place of the general one."""
+    """The timeout for the first byte of a stream; None: the general one applies."""
     max_parallel_requests: int | None = None
-    """Calls at once per process; the others wait."""
+    """How many calls each process makes at once; further ones wait."""
     fill_missing: bool = False
     survivable: bool = False
-    """It has a background mode of its own, in which cached jobs run: their runs survive ours."""
+    """Cached jobs run in this provider's own background mode, so the provider's run survives if our process dies."""
     proxy: str | None = field(default=None, repr=False)
-    """The URL of the proxy on the way to it; a password may stand in it."""
+    """The URL of the proxy for this deployment; it may contain a password."""
     verify: Verify = True
-    """How its certificate is checked."""
+    """How the endpoint's certificate is checked."""
     unusable: str | None = None
-    """Why nothing can be sent to it, and what to write in the config; None: it can be used."""
+    """Why the deployment can't be used, and what to write in the config; None if it can be used."""
     legacy_ids: frozenset[str] = frozenset()
-    """Ids under which LiteLLM knew it: for decoding only."""
+    """The ids that LiteLLM gives this deployment. They are used for decoding only."""
 
     def url(self, *path: str, query: str = "") -> str:
-        """The URL of an operation below /responses. Every part is escaped: nothing in it can leave its segment."""
+        """The URL of an operation below /responses. Every part is escaped, so it can't change the rest of the path."""
         tail = "".join("/" + quote(part, safe="") for part in path)
         joined = "&".join(part for part in (self.query, query) if part)
         return f"{self.base_url}/responses{tail}" + (f"?{joined}" if joined else "")
 
     def model_for(self, requested: str) -> str:
-        """The upstream's name of the model that a client asked for: wildcards stand for what they matched."""
+        """The upstream's name of the requested model; a `*` in it is replaced by the text that the wildcard matched."""
         if "*" not in self.model_name or "*" not in self.upstream_model:
             return self.upstream_model
         return self.upstream_model.replace("*", _wildcard_match(self.model_name, requested) or "", 1)
@@ -92,10 +92,10 @@ class Deployments:
         return list(self._exact) + [alias for alias in self._aliases if alias not in self._exact]
 
     def usable(self, model: str) -> list[Deployment]:
-        """Those that serve this name and can be used.
+        """The deployments that serve this name and can be used.
 
         Raises:
-            ModelNotServed: there are some, and none of them can be used
+            ModelNotServed: deployments serve it, but none of them can be used
 
         """
         serving = self.serving(model)
@@ -128,7 +128,7 @@ class Deployments:
 
 
 def _wildcard_match(pattern: str, name: str) -> str | None:
-    """What `*` stands for, or None."""
+    """The text that `*` matched, or None if the pattern does not match."""
     head, star, tail = pattern.partition("*")
     if not star or len(name) < len(head) + len(tail) or not (name.startswith(head) and name.endswith(tail)):
         return None
@@ -177,7 +177,7 @@ def _deployment(entry: ModelEntry, general: LiteLLMSettings, environ: Mapping[st
 
 
 def _with_way(deployment: Deployment) -> Deployment:
-    """The same with its proxy, if the way to it can be used at all."""
+    """The same deployment with its proxy; marked as unusable if the proxy or the certificate file is invalid."""
     try:
         tls_of(deployment.verify)
         return replace(deployment, proxy=proxy_for(deployment.base_url) if deployment.base_url else None)
@@ -188,7 +188,7 @@ def _with_way(deployment: Deployment) -> Deployment:
 def _why_unusable(
     entry: ModelEntry, provider: str | None, base_url: str | None, headers: Mapping[str, str]
 ) -> str | None:
-    """What is missing, and what to write; the first thing that a reader of the config should mend."""
+    """The first thing missing in the deployment's config, and what to write there; None if nothing is missing."""
     params = entry.litellm_params
     if entry.unset:
         names = " and ".join(entry.unset)
@@ -210,9 +210,10 @@ def _why_unusable(
 
 
 def _told_apart(deployments: list[Deployment]) -> list[Deployment]:
-    """The same, the second and further ones of one id with ids of their own.
+    """The same deployments, where each one that repeats an earlier id gets an id of its own.
 
-    They differ in the credential alone, and a response can be found only through the account that made it.
+    Deployments with the same id differ only in their credential, and a response can be read only with the account that
+    made it.
     """
     seen: Counter[str] = Counter()
     apart = []
@@ -225,7 +226,7 @@ def _told_apart(deployments: list[Deployment]) -> list[Deployment]:
 
 
 def _address(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """Base URL (what comes before /responses) and query. Both are settled here, once, from the config alone."""
+    """The base URL (what precedes /responses) and the query."""
     params = entry.litellm_params
     base = params.api_base or base_of(provider, environ)
     if base is None:
@@ -246,7 +247,7 @@ def _address(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]
 
 
 def _headers(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """Its own headers and its credential. A key from the environment only goes to the provider that it is named for."""
+    """The configured headers and the credential. A key from the environment goes only to the provider it names."""
     params = entry.litellm_params
     ambient = setting(environ, key_variable(provider)) if provider else None
     key = params.api_key.get_secret_value() if params.api_key else ambient
@@ -259,7 +260,7 @@ def _headers(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]
 
 
 def _deployment_id(model_name: str, provider: str, upstream_model: str, base_url: str | None) -> str:
-    """The same in every process and across restarts. Without the credential: rotating it must orphan nothing."""
+    """A hash that is the same in every process. It omits the credential, so that rotating a key orphans no response."""
     text = "\n".join((model_name, provider, upstream_model, base_url or ""))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -1,12 +1,13 @@
-"""How the deployments fare: what each has in flight, how it failed lately, whether it cools down; and whose turn it is.
+"""The health of the deployments: calls in flight, recent failures and cool-downs, and the choice of the next one.
 
-All of it is of one process and in memory. Replicas learn of a dead deployment each by itself, which costs each of them
-one try, and `max_parallel_requests` bounds each process for itself: divide it by their number. Only calls that make a
-response count: what reads or cancels one takes no place, and its failure says more of that response.
+The state is kept in memory, per process. Each replica finds out about a dead deployment by itself, which costs it one
+try. `max_parallel_requests` limits each process separately, so divide the intended limit by their number. Only calls
+that create a response count. Calls that read or cancel one take no place, and their failures rather concern that
+response than the deployment.
 
-A deployment that failed with a passing error cools down, and is not chosen while another one is healthy. After that it
-gets one call at a time until one is answered, so that a dead one delays one request per cool-down, not all of them. Of
-cooling ones the least recently cooled is tried: there is always one.
+A deployment that failed with a passing error cools down: it is not chosen while another one is healthy. After the
+cool-down it gets one call at a time until one succeeds, so that a dead deployment delays one request per cool-down, not
+all. If all deployments are cooling down, the one that began to do so first is tried, so a request always has one.
 """
 
 from __future__ import annotations
@@ -26,27 +27,27 @@ from server.upstream.deployments import Deployment
 log = logging.getLogger("pollux.upstream")
 
 FAILURES_WITHIN_S = 60.0
-"""Failures older than this are forgotten. LiteLLM's minute."""
+"""Failures older than this are forgotten. LiteLLM uses the same minute."""
 FULL_RETRY_AFTER_S = 5
-"""What a client is told that found no place: nobody knows when one is free, and soon enough is often enough."""
+"""The `Retry-After` for a client that got no place. It is an estimate: when a place becomes free is not known."""
 
 
 @dataclass(slots=True, eq=False)
 class _State:
-    """What is known of one deployment."""
+    """The state of one deployment."""
 
     limit: int | None
     failures: deque[float]
-    """When it failed; as many as make it cool down."""
+    """The times of the last failures, as many as lead to a cool-down."""
     in_flight: int = 0
     waiting: OrderedDict[asyncio.Future[bool], None] = field(default_factory=OrderedDict)
-    """Who waits for a place, first come first served: True hands it over, False says to look elsewhere."""
+    """Calls that wait for a place, first come, first served. True gives the place; False means: choose again."""
     cooled_at: float = 0.0
     cools_until: float = 0.0
     doubted: bool = False
-    """It has cooled down and not answered since."""
+    """Whether no call has succeeded since the last cool-down began."""
     trials: int = 0
-    """Calls that were begun in doubt."""
+    """Calls in flight that began while the deployment was doubted."""
 
     @property
     def full(self) -> bool:
@@ -56,7 +57,7 @@ class _State:
         return now >= self.cools_until and not (self.doubted and self.trials)
 
     def load(self) -> tuple[bool, float]:
-        """A free place goes before a queue; then the least in flight, or the shortest queue for its places."""
+        """A sort key: first deployments with a free place, by calls in flight; then full ones, by queue length."""
         if self.limit is not None and self.full:
             return True, len(self.waiting) / self.limit
         return False, self.in_flight
@@ -80,9 +81,9 @@ class Health:
         return self._state(deployment).in_flight
 
     def choose(self, deployments: Sequence[Deployment], tried: Sequence[str] = ()) -> Deployment:
-        """Of the healthy ones, one that was not tried yet, with the least in flight; ties are random.
+        """The healthy deployment that was tried least often, then the one with the lowest load; ties are random.
 
-        `tried` has the ids that this request was sent to, as often as it was.
+        `tried` lists the ids of the deployments that this request was sent to, one for each try.
         """
         if len(deployments) == 1:
             return deployments[0]
@@ -97,12 +98,12 @@ class Health:
     async def place(
         self, deployments: Sequence[Deployment], *, patience_s: float | None = None, tried: list[str] | None = None
     ) -> AsyncIterator[Deployment]:
-        """A deployment that has a place for one more call, for the length of the block.
+        """Choose a deployment, and hold a place for one call on it during the block.
 
-        Waits for one where all are full: as long as the caller lives, or `patience_s`. Its id is added to `tried`.
+        If all are full, this waits for a place, at most `patience_s` if given. The chosen id is added to `tried`.
 
         Raises:
-            RateLimited: there was none in time
+            RateLimited: no place became free in time
 
         """
         chosen = await self._enter(deployments, patience_s, tried or ())
@@ -119,11 +120,11 @@ class Health:
             _hand_over(state)
 
     def succeeded(self, deployment: Deployment) -> None:
-        """It answered."""
+        """Record that the deployment answered a call."""
         self._state(deployment).doubted = False
 
     def failed(self, deployment: Deployment, *, retry_after_s: float | None = None, limited: bool = False) -> None:
-        """It failed in a way that another call may meet too. Being `limited` is enough for a cool-down, at once."""
+        """Record a failure that other calls may meet too. If the provider `limited` us, it cools down at once."""
         state, now = self._state(deployment), self._clock()
         state.failures.append(now)
         often = len(state.failures) == self._enough and now - state.failures[0] <= FAILURES_WITHIN_S
@@ -138,7 +139,7 @@ class Health:
         state.cooled_at, state.doubted = now, True
         state.cools_until = max(state.cools_until, now + pause_s)
         if was_healthy:
-            # Who waits for it may be served elsewhere; if not, they queue again in the same order.
+            # Waiting calls choose again. If there is no other deployment, they queue again in the same order.
             while state.waiting:
                 waiter, _ = state.waiting.popitem(last=False)
                 if not waiter.done():
@@ -176,7 +177,7 @@ def _took_place(state: _State) -> bool:
 
 
 async def _place_at(state: _State) -> bool:
-    """Take a place, after everybody who waits for one already. False: look elsewhere."""
+    """Take a place, after all calls that already wait for one. False: the caller must choose again."""
     if _took_place(state):
         return True
     waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -185,7 +186,7 @@ async def _place_at(state: _State) -> bool:
         return await waiter
     except asyncio.CancelledError:
         if waiter.done() and not waiter.cancelled() and waiter.result():
-            # Handed over and given up in the same moment.
+            # The caller was cancelled after it had been given the place: pass it on.
             state.in_flight -= 1
             _hand_over(state)
         raise
@@ -194,7 +195,7 @@ async def _place_at(state: _State) -> bool:
 
 
 def _hand_over(state: _State) -> None:
-    """Free places go to who waits longest. Whoever comes now finds them taken, and queues behind."""
+    """Give free places to the calls that have waited longest, before a new call can take them."""
     while state.waiting and not state.full:
         waiter, _ = state.waiting.popitem(last=False)
         if not waiter.done():

@@ -1,4 +1,4 @@
-"""Waiting on native responses: one loop a process polls the provider, for all waiters of one response."""
+"""Waiting on native responses: for each response one loop per process polls the provider, for all its waiters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fetch = Callable[[], Awaitable[bytes]]
 
 @dataclass
 class _Poller:
-    """One polled response: the newest body, or the error, for whoever waits."""
+    """One polled response: the newest body, or the error, that its waiters receive."""
 
     waiters: int = 0
     body: bytes | None = None
@@ -36,12 +36,12 @@ class Pollers:
         self.draining = False
 
     async def wait(self, key: str, fetch: Fetch, done: Callable[[bytes], bool], seconds: float) -> bytes | None:
-        """The first body, fetched after this call, that is `done`; else the newest one when the time is over.
+        """Wait until a newly fetched body is `done`, and return it; when the time is over, return the newest body.
 
-        None if nothing was fetched in that time. `key` names the response; all its waiters share one loop.
+        None if nothing was fetched in that time. `key` identifies the response: waiters with the same key share a loop.
 
         Raises:
-            PolluxError: what the provider answered
+            PolluxError: the provider's error, unless it may pass
 
         """
         if self.draining:
@@ -79,7 +79,7 @@ class Pollers:
                 poller.body = await fetch()
             except PolluxError as error:
                 if is_passing(error):
-                    continue  # waiters wait on; at worst until their time is over
+                    continue  # a passing error: the waiters go on waiting, at most until their time is over
                 poller.error = error
             except Exception:
                 log.exception("native poll broke")
@@ -94,7 +94,7 @@ class Pollers:
             del self._pollers[key]
 
     async def drain(self) -> None:
-        """Let every wait answer with what it has."""
+        """End all waits at once, each with the newest body it has."""
         self.draining = True
         for poller in list(self._pollers.values()):
             async with poller.polled:

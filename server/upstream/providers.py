@@ -1,7 +1,7 @@
-"""Providers: who serves a model, where, and which variable holds the key. All of it data.
+"""Providers, as data: which one serves a model, at which address, and which environment variable holds its key.
 
-Names, variables and the way a model without a prefix is resolved are LiteLLM's (`get_llm_provider_logic.py` and the
-lists behind it): a config must mean here what it means there. Above all no key may go to another company than there.
+The names, the variables and how a model without a prefix is resolved are LiteLLM's (`get_llm_provider_logic.py` and the
+lists behind it), because a config must mean the same here. Above all, a key must go to the same company as there.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ ANY_MODEL = "*"
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """Where a provider serves the Responses API, if it does so at one well-known place."""
+    """The address at which a provider serves the Responses API, if it has a well-known one."""
 
     base_url: str | None = None
     base_variables: tuple[str, ...] = ()
-    """Environment variables that name another place; the first that is set counts."""
+    """Environment variables that override the address; the first one that is set counts."""
     needs_base: str = "litellm_params.api_base"
-    """What to set where nothing tells the place."""
+    """The setting that an error message asks for if the address is unknown."""
 
 
 PROVIDERS = {
@@ -55,7 +55,7 @@ _HOSTS = (
     ("api.cerebras.ai", "cerebras"),
     ("api.sambanova.ai", "sambanova"),
 )
-"""Whose hosts these are: the end of a host's name, and the provider."""
+"""The end of a host's name, and the provider that owns it."""
 
 _FAMILIES = tuple(
     (re.compile(pattern, re.IGNORECASE), provider)
@@ -70,7 +70,7 @@ _FAMILIES = tuple(
         (r"((us|eu|apac|jp|au|global)\.)?(anthropic|amazon|meta|cohere|mistral|ai21|qwen)\.", "bedrock"),
     )
 )
-"""Models that are known by their name alone."""
+"""Patterns of model names that identify the provider without a prefix."""
 
 
 def resolve(model: str, listed: str | None, api_base: str | None) -> str | None:
@@ -91,7 +91,7 @@ def known(provider: str | None) -> Provider:
 
 
 def base_of(provider: str | None, environ: Mapping[str, str]) -> str | None:
-    """Where its Responses API is, if the config says nothing."""
+    """The provider's base URL if the config names none: from the environment, else the well-known one."""
     found = known(provider)
     return next((base for name in found.base_variables if (base := setting(environ, name))), found.base_url)
 

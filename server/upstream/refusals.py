@@ -1,4 +1,4 @@
-"""Refusals: from what an upstream answers to an error of ours, and what may help against it."""
+"""Refusals: turns an upstream's error answer into an error of Pollux, and tells whether another try may help."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from server.upstream.deployments import Deployment
 log = logging.getLogger("pollux.upstream")
 
 LONGEST_ERROR_BYTES = 256 * 1024
-"""An error body beyond this is no error body; the rest is not read."""
+"""How much of an error body is read."""
 LONGEST_RETRY_AFTER_S = 60.0
-"""An upstream that asks for more than this is tried again sooner, or elsewhere."""
+"""The longest pause that is granted. If an upstream asks for more, the next try still comes after this long."""
 
 
 async def refusal_of(deployment: Deployment, answer: Answer) -> PolluxError:
@@ -30,7 +30,8 @@ async def refusal_of(deployment: Deployment, answer: Answer) -> PolluxError:
         return UpstreamUnavailable("The provider answered with a redirect, which is not followed.")
     fields = reason_of(raw)
     if answer.status in (401, 403):
-        # Its message quotes our credential, or names our account: the log has it, without what looks like a key.
+        # The provider's message may quote our credential or name our account, so the client does not get it. The log
+        # does, without whatever looks like a key.
         told = {"deployment": deployment.id[:16], "status": answer.status, "error": fields.get("message")}
         log.warning("a provider refused the credential of %s", deployment.model_name, extra=told)
         text = "The provider refused Pollux's credential for this deployment."
@@ -39,7 +40,7 @@ async def refusal_of(deployment: Deployment, answer: Answer) -> PolluxError:
 
 
 def _pause_asked_by(answer: Answer, fields: Fields) -> float | None:
-    """The seconds for which it wants to be left alone: by header, the exact one first, else in words."""
+    """The pause that the provider asks for: from `retry-after-ms`, else `Retry-After`, else the error's message."""
     exact = _number(answer.headers.get("retry-after-ms"))
     if exact is not None:
         return exact / 1000
@@ -48,8 +49,8 @@ def _pause_asked_by(answer: Answer, fields: Fields) -> float | None:
 
 
 def refusal_in(raw: bytes) -> UpstreamRefusal | None:
-    """What a JSON answer of status 200 refuses, where it holds an error and no response."""
-    # As good as every answer names its kind: `"object": "response"`, or `"list"`.
+    """The refusal in a JSON answer of status 200 that holds an error instead of a response; else None."""
+    # The fast path: nearly every answer has `"object": "response"` or `"list"`.
     if b'"response"' in raw or b'"list"' in raw or len(raw) > LONGEST_ERROR_BYTES:
         return None
     try:
@@ -62,19 +63,19 @@ def refusal_in(raw: bytes) -> UpstreamRefusal | None:
 
 
 def failure_said(fields: Fields) -> UpstreamRefusal:
-    """The refusal that a provider put into words behind a status of 200."""
+    """The refusal for an error that a provider sent after it had answered with status 200."""
     return UpstreamRefusal(status_for(fields), fields, pause_s=pause_in(str(fields.get("message") or "")))
 
 
 def remedy_of(error: PolluxError) -> Remedy:
-    """What may help a request that met this error."""
+    """Which kind of another try may help after this error."""
     if isinstance(error, UpstreamRefusal):
         return remedy_for(error.status, {"code": error.code, "type": error.given_type})
     return Remedy.AGAIN if isinstance(error, UpstreamUnavailable | UpstreamTimeout) else Remedy.NOTHING
 
 
 def facts_of(error: PolluxError) -> dict[str, Any]:
-    """What a log line tells of a refusal: no body, no key."""
+    """The fields of a refusal for a log line. They contain neither its body nor a key."""
     if not isinstance(error, UpstreamRefusal):
         return {}
     told = {"upstream_status": error.status, "upstream_request_id": error.passed_on.get("x-upstream-request-id")}
@@ -87,7 +88,7 @@ def is_passing(error: PolluxError) -> bool:
 
 
 def retry_after_of(error: PolluxError) -> float | None:
-    """The seconds that an upstream asked to be left alone, if it did: no more than `LONGEST_RETRY_AFTER_S`."""
+    """The pause that an upstream asked for, in seconds, at most `LONGEST_RETRY_AFTER_S`; None if it asked for none."""
     pause_s = error.pause_s if isinstance(error, UpstreamRefusal) else None
     return None if pause_s is None else min(max(0.0, pause_s), LONGEST_RETRY_AFTER_S)
 

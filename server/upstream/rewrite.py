@@ -1,6 +1,6 @@
-"""Ids on their way through: a provider's raw id never reaches a client, it would sidestep ownership.
+"""Replaces a provider's raw ids by composite ids in answers. With raw ids, clients could evade the check of ownership.
 
-Bytes stay bytes: an object is parsed to find its ids, and only these are replaced.
+An object is parsed to find its ids; then only the ids are replaced in its bytes, and all other bytes stay as they are.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ class Rewriter:
     deployment: Deployment
     marker: Marker
     public_ids: dict[str, str] = field(default_factory=dict)
-    """Raw id → the id that the client knows. Given ones win over made ones."""
+    """Raw id → the id that the client knows. A new composite id is made only for a raw id that is not in here."""
     subject: str = ""
-    """The id, as the client knows it, of the response that is answered about; empty until a new one has told its own.
+    """The client's id of the response that the answer is about; empty for a new response until its id has come.
 
-    Whatever id an answer then gives that response, the client reads this one: LiteLLM as an upstream encrypts its ids
-    anew for each answer.
+    Once it is set, every id that an answer gives that response is replaced by this one, because LiteLLM as an upstream
+    encrypts its ids anew for each answer.
     """
     previous: str = ""
-    """The `previous_response_id` of the request that is answered: whatever the provider calls it, it is told so."""
+    """The request's `previous_response_id`. Answers show this id, whichever one the provider sends."""
     opaque: bool = False
-    """The form of the ids that are made."""
+    """Whether new ids have the opaque form."""
     fill_from: dict[str, Any] = field(default_factory=dict)
     """The request's body, for deployments with `fill_missing`."""
     secrets: Secrets = NO_SECRETS
-    """Those of the request's tools, which no answer may show."""
+    """The secrets in the request's tools, which no answer may show."""
     status: str = ""
-    """Of the response that was rewritten last."""
+    """The status of the response that was rewritten last."""
     is_json: bool = False
-    """Whether what was rewritten last is a JSON object, whatever its label says."""
+    """Whether the body that was rewritten last is a JSON object, whichever content type it has."""
 
     def public(self, raw: str) -> str:
         """The composite id for a raw one.
 
         Raises:
-            UpstreamUnavailable: no URL could carry it
+            UpstreamUnavailable: the id can't be part of a URL
 
         """
         known = self.public_ids.get(raw)
@@ -67,11 +67,11 @@ class Rewriter:
         return known
 
     def again(self) -> Rewriter:
-        """The same for one more answer about the same response. What it learns is not remembered here."""
+        """A copy for one more answer about the same response. Ids that the copy learns are not added here."""
         return replace(self, public_ids=dict(self.public_ids))
 
     def json(self, raw: bytes) -> bytes:
-        """A JSON answer.
+        """Rewrite a JSON answer.
 
         Raises:
             UpstreamUnavailable: it names a response by an id that no URL could carry
@@ -90,7 +90,7 @@ class Rewriter:
         return self._response(raw, body, body)
 
     def event(self, event: ServerEvent) -> bytes:
-        """One event of a stream, as bytes; only those that carry a response, or an error, are looked into.
+        """Rewrite one event of a stream. Only events with a response or an error are parsed.
 
         Raises:
             UpstreamUnavailable: it names a response by an id that no URL could carry
@@ -131,24 +131,24 @@ class Rewriter:
             raw = jsontext.dumps(body)
         for name in ("id", "previous_response_id"):
             value = response.get(name)
-            # A list of items has an id-like key too, but is no response.
+            # A list of items can have such keys too, but it is not a response.
             if isinstance(value, str) and value and response.get("object") != "list":
                 new = self._of_subject(value) if name == "id" else self.previous or self.public(value)
                 raw = put(raw, body, response, name, new)
         return self._messages(raw, body, response)
 
     def _of_subject(self, raw: str) -> str:
-        """The id of the response that is answered about, which this answer calls by this raw one."""
+        """The client's id of the response that the answer is about; `raw` is the id that this answer gives it."""
         self.subject = self.subject or self.public(raw)
         self.public_ids[raw] = self.subject
         return self.subject
 
     def _unparsed(self, raw: bytes) -> bytes:
-        """A text that no parser takes (cut off, say): what by its key is a response's id is replaced all the same."""
+        """Rewrite a text that can't be parsed, such as a truncated one: replace what its key shows to be an id."""
 
         def replaced(match: re.Match[bytes]) -> bytes:
             key, found = match["key"], match["id"].decode("utf-8", "replace")
-            # An `id` may be an item's. The first one is replaced in doubt: most objects begin with their own.
+            # An `id` may belong to an item. The first one is always replaced, as most objects begin with their own id.
             if key == b"id" and not found.startswith(COMPOSITE_PREFIX) and match.start() != first:
                 return match[0]
             certain = key != b"previous_response_id" and found.startswith(COMPOSITE_PREFIX)
@@ -160,14 +160,14 @@ class Rewriter:
         return _ID.sub(replaced, raw)
 
     def _messages(self, raw: bytes, body: dict[str, Any], holder: dict[str, Any]) -> bytes:
-        """The text of an error, in whichever of its three forms."""
+        """Rewrite ids in the text of an error, which comes in one of three forms."""
         for place, name in ((holder.get("error"), "message"), (holder, "error"), (holder, "message")):
             if isinstance(place, dict) and isinstance(text := place.get(name), str):
                 raw = put(raw, body, place, name, self._in_text(text))
         return raw
 
     def _in_text(self, text: str) -> str:
-        # The longest first: one may be the beginning of another.
+        # The longest first, because one id may be the beginning of another.
         for raw in sorted(self.public_ids, key=len, reverse=True):
             if len(raw) >= SHORTEST_DISTINCT:
                 text = text.replace(raw, self.public_ids[raw])
@@ -175,7 +175,7 @@ class Rewriter:
 
     @staticmethod
     def type_of(data: bytes) -> str:
-        """The type of an event whose upstream sends no `event:` line."""
+        """The type in an event's data, for events without an `event:` line."""
         try:
             kind = jsontext.mended(data)[0].get("type")
         except (orjson.JSONDecodeError, AttributeError):

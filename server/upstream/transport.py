@@ -1,7 +1,7 @@
-"""The way to a deployment: through which proxy, and how its certificate is checked.
+"""How a deployment is reached: through which proxy, and how its certificate is checked.
 
-As the environment says (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`),
-and LiteLLM's `ssl_verify`. aiohttp's own `trust_env` is not used: it would send the logins of a `.netrc` along.
+The environment decides (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`, `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`),
+and LiteLLM's `ssl_verify`. aiohttp's `trust_env` is not used, because it would also send the logins in a `.netrc`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from urllib.request import getproxies, proxy_bypass
 from server.sections import ConfigError, setting
 
 Verify = bool | str
-"""True: by the system's authorities; a path: by those in this file; False: not at all."""
+"""True: check against the system's authorities; a path: against those in this file; False: don't check."""
 
 
 def proxy_for(url: str) -> str | None:
     """The proxy that the environment names for a URL.
 
     Raises:
-        ConfigError: it is of a kind that can't be used
+        ConfigError: the proxy is neither http:// nor https://
 
     """
     parts = urlsplit(url)
@@ -37,13 +37,13 @@ def proxy_for(url: str) -> str | None:
 
 
 def verify_by(stated: Verify | None, environ: Mapping[str, str]) -> Verify:
-    """How certificates are checked: as stated in the config, else by SSL_VERIFY, else by the environment's bundle."""
+    """How certificates are checked: as the config states, else SSL_VERIFY, else the environment's bundle."""
     if stated is None:
         stated = setting(environ, "SSL_VERIFY")
     if isinstance(stated, str) and stated.lower() in ("true", "false"):
         stated = stated.lower() == "true"
     if stated is None or stated is True:
-        # OpenSSL heeds SSL_CERT_FILE by itself.
+        # OpenSSL reads SSL_CERT_FILE by itself.
         bundle = None if setting(environ, "SSL_CERT_FILE") else setting(environ, "REQUESTS_CA_BUNDLE")
         return bundle or True
     return stated
@@ -51,7 +51,7 @@ def verify_by(stated: Verify | None, environ: Mapping[str, str]) -> Verify:
 
 @lru_cache(64)
 def tls_of(verify: Verify) -> ssl.SSLContext | bool:
-    """What aiohttp is told about it.
+    """The value of aiohttp's parameter `ssl`.
 
     Raises:
         ConfigError: the file can't be used

@@ -1,4 +1,4 @@
-"""The tries of one request: on which deployment next, and after which pause."""
+"""The tries of one request: which deployment comes next, and after which pause."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def _always(_error: PolluxError) -> bool:
 
 
 class Tries:
-    """Exponential backoff with full jitter, on a deployment that was not tried yet where there is a healthy one.
+    """Exponential backoff with full jitter. A healthy deployment that was not tried yet is preferred.
 
-    An upstream's `retry-after` overrules the backoff where no other deployment can be asked meanwhile.
+    An upstream's `retry-after` replaces the backoff if no other deployment is healthy.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class Tries:
         return self._tried[-1] if self._tried else None
 
     def place(self) -> AbstractAsyncContextManager[Deployment]:
-        """The deployment to try now, and the right to a call on it for the length of the block.
+        """The deployment to try now, with a place for one call on it during the block.
 
         Raises:
-            RateLimited: all are full, and stayed so for `patience_s`
+            RateLimited: all deployments stayed full for `patience_s`
 
         """
         return self._health.place(self._deployments, patience_s=self._patience_s, tried=self._tried)
 
     async def again(self, error: PolluxError, repeatable: Callable[[PolluxError], bool] = _always) -> None:
-        """Wait until the next try, or raise the error where there is none that may help, or that is `repeatable`."""
+        """Wait until the next try. Raise the error if no try is left, none can help, or it is not `repeatable`."""
         remedy = remedy_of(error)
         if self._left <= 0 or remedy is Remedy.NOTHING or not repeatable(error):
             raise error
@@ -64,14 +64,14 @@ class Tries:
         await asyncio.sleep(asked_s if asked_s is not None else random.uniform(0, ceiling_s))  # noqa: S311
 
     def _leave_out(self, refusing: Sequence[str], error: PolluxError) -> None:
-        """Ask this deployment no more: another try there would change nothing."""
+        """Exclude these deployments from further tries, or raise the error if none is left."""
         left = [deployment for deployment in self._deployments if deployment.id not in refusing]
         if not left:
             raise error
         self._deployments = left
 
     def _elsewhere(self) -> bool:
-        """Whether another deployment than the last one can be asked at once."""
+        """Whether a deployment other than the last one is healthy."""
         last = self._tried[-1:]
         return len(self._deployments) > 1 and any(
             self._health.is_healthy(deployment) for deployment in self._deployments if deployment.id not in last
