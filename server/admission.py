@@ -1,8 +1,8 @@
-"""Admission: how many creates a process takes in at once, before it refuses more.
+"""Admission: how many creates a process takes in at once before it refuses more.
 
-A process stores some hundred responses a second. A crowd of thousands at one instant has to queue for that, in memory
-and unseen by the clients, each of which gives up some day. So whoever would wait for too long is refused at once, and
-told when there is room. This is our own overload; a store that is away is another matter, and has its own error.
+A process stores a few hundred responses a second. If thousands of creates arrive at one instant, they queue in memory,
+where the clients can't see them and give up sooner or later. So a create that would wait too long is refused at once,
+and told when to try again. This is about a process that is overloaded; a store that is away has an error of its own.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from contextlib import asynccontextmanager
 from server.errors import RateLimited
 
 LONGEST_TURN_S = 10.0
-"""SDKs wait for minutes, load balancers for one. Nobody should spend more than this in a queue that he can't see."""
+"""The longest time that a create may wait in the queue. SDKs wait for minutes, load balancers for one minute."""
 ALWAYS_ADMITTED = 200
-"""So many wait for less than a second on any machine; below that nothing is measured."""
+"""While fewer creates than this wait, none is refused: any machine stores them in less than a second."""
 MEASURED_OVER = 512
-"""Creates, of which the rate is taken: it follows the load within a second."""
+"""The rate is measured over so many creates, so that it follows the load within a second."""
 
 
 class Admission:
@@ -31,14 +31,14 @@ class Admission:
         self._waiting = 0
         self._busy_since = 0.0
         self._stored: deque[float] = deque(maxlen=MEASURED_OVER)
-        """When the last ones were stored, since there was last nothing to do."""
+        """When the last creates were stored; emptied whenever a create finds nothing waiting."""
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """The time of one create, from its body to its record.
+        """Count one create as waiting, from the arrival of its body until its record is stored.
 
         Raises:
-            RateLimited: it would take longer than `LONGEST_TURN_S` until its turn
+            RateLimited: it would have to wait longer than `LONGEST_TURN_S`
 
         """
         now = self._clock()
@@ -47,7 +47,7 @@ class Admission:
             self._stored.clear()
         elif self._waiting >= ALWAYS_ADMITTED and (wait_s := self._expected_s(now)) > LONGEST_TURN_S:
             text = f"This instance has {self._waiting} requests to store before this one. Try again later."
-            # When a place is free again within the time that is allowed.
+            # After this time, a new create would wait no longer than allowed.
             raise RateLimited(text, math.ceil(wait_s - LONGEST_TURN_S))
         self._waiting += 1
         try:
@@ -57,9 +57,9 @@ class Admission:
             self._stored.append(self._clock())
 
     def _expected_s(self, now: float) -> float:
-        """How long it takes to store what waits, at the rate of late."""
+        """How long it takes to store all waiting creates, at the rate of the last ones."""
         if len(self._stored) == MEASURED_OVER:
             return self._waiting * (now - self._stored[0]) / MEASURED_OVER
         elapsed_s = now - self._busy_since
-        # A crowd is read before any of it is stored: what the first seconds say is not true.
+        # The bodies of a crowd are read before any of it is stored, so the rate of the first seconds is too low.
         return self._waiting * elapsed_s / max(1, len(self._stored)) if elapsed_s > LONGEST_TURN_S / 2 else 0.0

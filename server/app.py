@@ -1,4 +1,4 @@
-"""The composition root: from a config and a store to a running application, and back down again in order."""
+"""The composition root: builds the running application from a config and a store, and takes it down in order."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ from storage import Durability, Store, open_store
 log = logging.getLogger("pollux.app")
 
 BACKLOG = 4096
-"""Connections that the kernel holds while the event loop is busy: a fleet that reconnects at once is not refused."""
+"""How many connections the kernel holds while the event loop is busy, so that many clients can reconnect at once."""
 COLLECT_AFTER = 50_000
-"""Objects, by default 700."""
+"""The garbage collector runs after so many new objects; Python's default is 700."""
 HANDLERS_END_WITHIN_S = 5.0
-"""After the drain nothing is left that is worth waiting longer for."""
+"""How long request handlers may take to end after the drain, which has already ended all waits and streams."""
 
 
 class ServiceBroke(Exception):
-    """A service of the process broke, by a defect of ours. The log has the stack; a new process is what helps."""
+    """A service of the process broke because of a bug in Pollux. The log has the stack; only a new process helps."""
 
 
 class Role(StrEnum):
-    """What a process does, so that the two can be scaled apart."""
+    """What a process does. Answering clients and running jobs can be scaled separately."""
 
     ALL = "all"
     API = "api"
     """Answers clients, and runs no jobs."""
     WORKER = "worker"
-    """Runs jobs, and answers nothing but how it is."""
+    """Runs jobs, and answers health checks only."""
 
 
 def create_app(context: Context, role: Role = Role.ALL) -> web.Application:
@@ -85,9 +85,9 @@ def opened(config: Config) -> AbstractAsyncContextManager[Store]:
 
 @asynccontextmanager
 async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> AsyncIterator[Context]:
-    """Everything that runs in one process, running. In the order of starting; it ends in the reverse order.
+    """Start everything that runs in one process, and end it in the reverse order.
 
-    When one of the services breaks, `Context.broken` is set: the process must not go on half alive.
+    If a service breaks, `Context.broken` is set, so that the process ends instead of going on without that service.
     """
     ours = config.pollux
     deployments = Deployments(config)
@@ -148,7 +148,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
 async def drain(context: Context, *, patience_s: float, hurry: asyncio.Event | None = None) -> None:
     """Refuse new work, answer all waits, let runs end; then hand over the rest and end all streams.
 
-    `hurry` ends the patience. Repeating it is harmless.
+    Runs get `patience_s` to end, or until `hurry` is set. Calling it again is harmless.
     """
     context.draining = True
     context.hub.drain()
@@ -161,7 +161,7 @@ async def drain(context: Context, *, patience_s: float, hurry: asyncio.Event | N
 async def _running(
     name: str, service: Coroutine[Any, Any, None], broken: asyncio.Event, *, wait: bool = False
 ) -> AsyncIterator[None]:
-    """A service of the process for the length of a block."""
+    """Run a service of the process for the length of a block. With `wait`, it has to end by itself."""
 
     def note_end(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -179,12 +179,12 @@ async def _running(
 
 
 def _id_secrets(config: Config, store: Store) -> list[bytes]:
-    # The stored one always verifies: ids that it signed stay good when the first secret is configured.
+    # The stored secret stays in the list, so that ids which it signed stay valid once other secrets are configured.
     return [*(secret.get_secret_value().encode() for secret in config.pollux.id_secrets), store.id_secret]
 
 
 def check_exposure(config: Config, host: str) -> None:
-    """Without any key, serve this machine only.
+    """Refuse to serve other machines while no key is configured.
 
     Raises:
         ConfigError
@@ -206,13 +206,13 @@ def _is_loopback(host: str) -> bool:
 
 
 async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, link: Link | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the drain's patience.
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the wait for runs.
 
-    With a `link`, as one of several processes: then patience is the parent's business.
+    With a `link` this is one of several processes, and the parent decides when that wait ends.
 
     Raises:
         ConfigError, StoreError, OSError (the address is taken)
-        ServiceBroke: after a drain without patience
+        ServiceBroke: after a drain that did not wait for runs
 
     """
     if role is not Role.WORKER:
@@ -244,9 +244,9 @@ async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, lin
 
 
 def spare_the_collector() -> None:
-    """Let the garbage collector pass over all that lives as long as the process, and come more seldom.
+    """Make the garbage collector run less often, and skip all objects that exist already.
 
-    Nothing on the hot path makes cycles, and each run of it walks over what a thousand jobs hold.
+    Nothing on the hot path makes cycles, and each collection would walk over everything that a thousand jobs hold.
     """
     gc.collect()
     gc.freeze()
@@ -254,7 +254,7 @@ def spare_the_collector() -> None:
 
 
 class _End:
-    """The end of this process, as signals or its parent ask for it."""
+    """Tells when this process has to end, because of a signal or because its parent says so."""
 
     def __init__(self, link: Link | None) -> None:
         self.asked, self.hurry = asyncio.Event(), asyncio.Event()
@@ -268,7 +268,7 @@ class _End:
             link.obey(self._ask, self.hurry.set)
 
     async def come(self, broken: asyncio.Event) -> None:
-        """Wait for it, once the process serves: until it is asked for, or something is `broken`."""
+        """Wait until the process has to end, or something is `broken`. To be called once the process serves."""
         self._starting = None
         if self._link is not None:
             self._link.tell_serving()
@@ -287,7 +287,7 @@ class _End:
 
     def _ask(self) -> None:
         if self._starting is not None and not self.asked.is_set():
-            # Nothing is there to be drained; a start can be long, where the store is away.
+            # While the process starts there is nothing to drain, and a start can take long if the store is away.
             self._starting.cancel()
         self.asked.set()
 
@@ -296,12 +296,12 @@ class _End:
 async def running(
     config: Config, sockets: Sequence[socket.socket], role: Role = Role.ALL, *, most_clients: int = UNBOUNDED
 ) -> AsyncIterator[Context]:
-    """All of it, serving. Clients are answered from the beginning: until the store is there, that it is awaited."""
+    """Serve the whole application. Until the store is there, clients are told that the process is still starting."""
     async with AsyncExitStack() as stack:
         async with _answering(starting_app(), sockets, most_clients):
             store = await stack.enter_async_context(opened(config))
             context = await stack.enter_async_context(assembled(config, store, role))
-            # Both answer for a moment, so that no connection is refused in between.
+            # The starting app and the real one overlap for a moment, so that no connection is refused in between.
             await stack.enter_async_context(listening(context, sockets, role, most_clients=most_clients))
         yield context
 
@@ -310,12 +310,12 @@ async def running(
 async def listening(
     context: Context, sockets: Sequence[socket.socket], role: Role = Role.ALL, *, most_clients: int = UNBOUNDED
 ) -> AsyncIterator[None]:
-    """The application on these sockets."""
+    """Serve the application on these sockets."""
     async with _answering(create_app(context, role), sockets, most_clients):
         try:
             yield
         finally:
-            # Else the server would wait for handlers that wait for something to happen.
+            # Ends all waits and streams; otherwise the server would wait for their handlers.
             await drain(context, patience_s=0.0)
 
 
@@ -324,9 +324,9 @@ async def _answering(app: web.Application, sockets: Sequence[socket.socket], mos
     runner = HttpRunner(
         app,
         most_clients=most_clients,
-        # A client that hangs up ends its handler: waits and streams hold nothing for nobody.
+        # When a client hangs up, its handler is cancelled, so that no wait or stream goes on without a reader.
         handler_cancellation=True,
-        # `api/body.py` does, and says what it can't.
+        # `api/body.py` decompresses bodies, and tells the client if it can't.
         auto_decompress=False,
         access_log=None,
         shutdown_timeout=HANDLERS_END_WITHIN_S,
@@ -334,7 +334,7 @@ async def _answering(app: web.Application, sockets: Sequence[socket.socket], mos
     await runner.setup()
     try:
         for held in sockets:
-            # A copy, because the server closes what it is given.
+            # A copy, because the server closes the socket that it is given.
             await web.SockSite(runner, held.dup(), backlog=BACKLOG).start()
         yield
     finally:

@@ -1,7 +1,7 @@
-"""The hub: one store subscription a process, fanned out to all waiters and subscribers.
+"""The hub: one store subscription for each process, fanned out to all its waiters and subscribers.
 
-A notification carries nothing but "look again". So there is no queue per reader, none can overflow, and a lost
-notification costs at most `SWEEP_S`, never a hang.
+A notification says no more than "look again", and each reader then reads the store from its own cursor. So no reader
+needs a queue that could overflow, and if a notification is lost, the next sweep wakes the reader within `SWEEP_S`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from storage import Cursor, End, Shard, Steps, Store, StoreError, StoreUnavailab
 log = logging.getLogger("pollux.hub")
 
 SWEEP_S = 10.0
-"""How often the truth is re-read for everything that somebody waits for."""
+"""How often the store is asked where all the responses are that have waiters here."""
 PATIENCE_S = 15.0
 """How long a stream is held open while the store is away."""
 SWEEP_IDS = 500
 """How many records one call of a sweep reads."""
 PER_WATCH_S, LONGEST_REST_S = 0.0005, 0.1
-"""A crowd is woken together, and less often the larger it is: 200 readers of one response ten times a second."""
+"""A large crowd that waits for one response is woken together after a rest, which is longer the larger the crowd is:
+200 readers of one response are woken ten times a second."""
 CROWD = 20
-"""As many as this are woken one by one, at once: that costs less than a commit."""
+"""Up to so many readers are woken at once by each notification: that costs less than a commit."""
 
 T = TypeVar("T")
 
 
 class Hub:
-    """Who waits for what, in this process."""
+    """The waiters and subscribers of this process, and the topics that they wait for."""
 
     def __init__(self, store: Store, *, wake: Callable[[Shard], None], revoked: Callable[[str], None]) -> None:
         self._store = store
@@ -41,14 +42,14 @@ class Hub:
         self._on_revoked = revoked
         self._listener = store.new_listener(self)
         self._watches: dict[Topic, set[asyncio.Event]] = {}
-        """Each waiter's and subscriber's event, under everything that it waits for."""
+        """For each topic, the events of the waiters and subscribers that it wakes."""
         self._positions: dict[str, Cursor | None] = {}
-        """The places at which watched responses were heard to be."""
+        """For each watched response, the newest place that a notification or a sweep told."""
         self._resting: dict[Topic, asyncio.TimerHandle] = {}
         self.draining = False
         self.closed = False
 
-    # What the listener tells.
+    # Called by the listener.
 
     def heard(self, topic: Topic, to: Cursor | None) -> None:
         if isinstance(topic, Wake):
@@ -75,7 +76,7 @@ class Hub:
         for changed in self._watches.get(topic, ()):
             changed.set()
 
-    # What waiters and subscribers do.
+    # Called by waiters and subscribers.
 
     async def observe(
         self,
@@ -85,12 +86,12 @@ class Hub:
         tick_s: float | None = None,
         deadline: float | None = None,
     ) -> AsyncGenerator[T, None]:
-        """Register, then read, then sleep: the one correct order, in this one place.
+        """Register, then read, then sleep. In any other order, a change between read and sleep would go unnoticed.
 
-        Yields what `read` returns: at once, after each notification on one of the topics, after a sweep that found one
-        of the responses moved unheard, and every `tick_s`; for the last time when the deadline (on the loop's clock)
-        has come, or when the process drains; without a deadline, when it closes. While the store is away it holds on
-        until the deadline.
+        Yields what `read` returns: at once, after each notification on one of the topics, after a sweep that found a
+        response at a new place, and every `tick_s`. It yields for the last time when the deadline (on the loop's
+        clock) has come or the process drains; without a deadline, when the hub is closed. While the store is away it
+        goes on trying until the deadline.
 
         Raises:
             StoreUnavailable: the store was away when the deadline came, or (without one) for `PATIENCE_S`
@@ -132,7 +133,7 @@ class Hub:
                 await self._listener.unsubscribe(left)
 
     def _leave(self, topic: Topic, changed: asyncio.Event) -> bool:
-        """Whether nobody is left there."""
+        """Remove a waiter from a topic. Returns whether it was the last one."""
         watches = self._watches[topic]
         watches.discard(changed)
         if watches:
@@ -144,14 +145,14 @@ class Hub:
             resting.cancel()
         return True
 
-    # What runs for as long as the process.
+    # Services of the process.
 
     async def listen(self) -> None:
         """Hear notifications until cancelled."""
         await self._listener.run()
 
     async def sweep(self) -> None:
-        """Wake, every `SWEEP_S`, whoever waits for something that has moved unheard. Until cancelled."""
+        """Every `SWEEP_S`, wake the readers of responses that have moved without a notification. Until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_S)
             waited_for = [topic.response_id for topic in self._watches if isinstance(topic, End)]
@@ -169,19 +170,19 @@ class Hub:
         for response_id, record in zip(ids, await self._store.responses.find_many(ids), strict=True):
             position = None if record is None else record.cursor
             if End(response_id) not in self._watches:
-                continue  # nobody waits any more
+                continue  # its last reader left during the call
             if position is None or self._positions.get(response_id) != position:
                 self._positions[response_id] = position
                 over = record is None or record.terminal
                 self._wake_all(End(response_id) if over else Steps(response_id))
 
     def drain(self) -> None:
-        """Let every wait answer with the current state, now. Streams go on."""
+        """Make every wait return the current state now. Streams go on."""
         self.draining = True
         self._wake_everybody()
 
     def close(self) -> None:
-        """Let every stream end, now."""
+        """End every stream now."""
         self.closed = self.draining = True
         self._wake_everybody()
 

@@ -1,9 +1,10 @@
 """Several worker processes on one port, kept alive by a parent that does nothing else.
 
-Each child listens for itself (SO_REUSEPORT), and is started from nothing: no fork of a process that has threads or a
-running loop. A socket pair joins parent and child, and says all that they have to say to each other. A child tells that
-it serves. The parent tells when to drain and when to hurry; so a signal that reaches both, from a terminal or from
-systemd, counts once. And if the parent dies, however it dies, its children read the end of the link, and drain.
+Each child listens for itself (SO_REUSEPORT) and is a new program, not a fork, because a fork of a process with threads
+or a running loop is not safe. Parent and child talk over a socket pair. The child tells when it serves. The parent
+tells when to drain and when to hurry, and children wait for its word before they hurry: a signal that reaches both,
+from a terminal or from systemd, counts only once. If the parent dies in any way, its children read the end of the link,
+and drain.
 """
 
 from __future__ import annotations
@@ -22,22 +23,22 @@ from server.sockets import bind
 log = logging.getLogger("pollux.supervise")
 
 SERVING, DRAIN, HURRY = b"s", b"d", b"h"
-"""What is said on a link: the first by the child, the others by the parent."""
+"""The messages on a link. The child sends the first, the parent the others."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
-"""Before the second restart, doubled with each, and at most. The first is immediate."""
+"""The first restart is immediate. The second waits for the first delay, and each further one twice as long."""
 STEADY_S = 10.0
-"""A child that lived this long has earned an immediate restart again."""
+"""After a child has lived this long, its next restart is immediate again."""
 HURRIED_END_WITHIN_S = 15.0
-"""After that a child that was told to hurry is killed: it hangs."""
+"""A child that was told to hurry and has not ended after this time hangs, and is killed."""
 
 
 def say_that_nothing_is_reloaded() -> None:
-    """The answer to SIGHUP, which would otherwise end the process without a drain."""
+    """Handle SIGHUP by a warning. Without a handler it would end the process, without a drain."""
     log.warning("SIGHUP is not heeded: the config is read once, at start. Restart to apply a change")
 
 
 class Link:
-    """The child's end."""
+    """The child's end of the socket pair."""
 
     def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
@@ -45,11 +46,11 @@ class Link:
         self._socket.setblocking(False)
 
     def obey(self, drain: Callable[[], None], hurry: Callable[[], None]) -> None:
-        """Call these when the parent says so; the first also when it is gone."""
+        """Call `drain` and `hurry` when the parent says so. `drain` is also called when the parent is gone."""
         asyncio.get_running_loop().add_reader(self._socket, self._read, drain, hurry)
 
     def tell_serving(self) -> None:
-        with suppress(OSError):  # the parent is gone: we hear of that elsewhere
+        with suppress(OSError):  # the parent is gone: `_read` notices that
             self._socket.send(SERVING)
 
     def _read(self, drain: Callable[[], None], hurry: Callable[[], None]) -> None:
@@ -65,9 +66,9 @@ class Link:
 
 
 async def supervise(command: Sequence[str], host: str, port: int, count: int) -> int:
-    """Keep `count` children of this command until SIGTERM or SIGINT; return the exit code, 1 if none could start.
+    """Keep `count` children running this command until SIGTERM or SIGINT. Returns the exit code: 1 if none could start.
 
-    A second signal ends their patience.
+    After a second signal the children no longer wait for their runs.
 
     Raises:
         OSError: the address is taken
@@ -84,15 +85,15 @@ async def supervise(command: Sequence[str], host: str, port: int, count: int) ->
 
 @contextmanager
 def reserved(host: str, port: int) -> Iterator[int]:
-    """Hold a port, for children to share, without listening; 0 picks one.
+    """Hold a port that children can share, without listening on it. Port 0 picks a free one.
 
     Raises:
-        OSError: it is taken
+        OSError: the port is taken
 
     """
     with ExitStack() as stack:
         for family, *_, address in socket.getaddrinfo(host or None, port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE):
-            # Without sharing first: else we would move in with another Pollux, and get half of its requests.
+            # First without sharing, which fails if another Pollux has the port: we would take half of its requests.
             for share in (False, True):
                 held = stack.enter_context(bind(family, (address[0], port, *address[2:]), share=share))
                 port = held.getsockname()[1]
@@ -102,7 +103,7 @@ def reserved(host: str, port: int) -> Iterator[int]:
 
 
 class _Parent:
-    """The children, and what was decided about them."""
+    """The parent: starts the children, restarts them, and ends them."""
 
     def __init__(self, command: Sequence[str], count: int) -> None:
         self._command = command
@@ -110,13 +111,13 @@ class _Parent:
         self._children: dict[socket.socket, asyncio.subprocess.Process] = {}
         self._ending = asyncio.Event()
         self._first_settled = asyncio.Event()
-        """A child serves, or all is over."""
+        """Set once the first child serves, or once the whole server has to end."""
         self._failed = False
 
     async def run(self) -> int:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep(), name="worker process 1")
-            # The first one alone: what can't start says why once, not once for each.
+            # The others wait for the first one, so that an error at the start is logged once and not by each of them.
             await self._first_settled.wait()
             for number in range(2, self._count + 1):
                 group.create_task(self._keep(), name=f"worker process {number}")
@@ -146,13 +147,13 @@ class _Parent:
                 child.kill()
 
     async def _keep(self) -> None:
-        """One child after the other, until the end."""
+        """Keep one child running: whenever it ends, start another."""
         delay = 0.0
         while not self._ending.is_set():
             began = time.monotonic()
             code = await self._run_child()
             if code > 0 and not self._first_settled.is_set():
-                # It said why. Nothing of ours ever served, so it is no passing trouble.
+                # The child has logged the reason. No child has ever served, so trying again would not help.
                 log.error("the first process could not start")
                 self._failed = True
                 self._end()
@@ -166,7 +167,7 @@ class _Parent:
             delay = min(max(2 * delay, FIRST_DELAY_S), LONGEST_DELAY_S)
 
     async def _run_child(self) -> int:
-        """Start a child, and return its exit code when it has ended; negative is the signal that it died of."""
+        """Run one child until it ends. Returns its exit code; a negative one is the signal that killed it."""
         link, theirs = socket.socketpair()
         with link:
             link.setblocking(False)
@@ -176,14 +177,14 @@ class _Parent:
                         *(*self._command, "--supervised", str(theirs.fileno())),
                         stdin=asyncio.subprocess.DEVNULL,
                         pass_fds=(theirs.fileno(),),
-                        # A terminal's Ctrl-C is for us alone.
+                        # So that a terminal's Ctrl-C reaches the parent alone.
                         start_new_session=True,
                     )
                 except OSError as error:
                     log.error("no process can be started: %s", error)  # noqa: TRY400  # the message says it all
                     return 1
             self._children[link] = child
-            if self._ending.is_set():  # meanwhile
+            if self._ending.is_set():  # set while the child was started
                 self._tell(DRAIN)
             with suppress(ConnectionError):
                 if await asyncio.get_running_loop().sock_recv(link, 1):

@@ -44,10 +44,10 @@ ACKNOWLEDGED_WITHIN_S = 1.0
 
 
 class Ear(Protocol):
-    """Who is told. Both are called on the event loop and must neither block nor raise."""
+    """Receives what the listener hears. Both methods are called on the event loop and must neither block nor raise."""
 
     def heard(self, topic: Topic, to: Cursor | None) -> None:
-        """Something happened. `to` is the place that a response moved to; None: look for yourself."""
+        """Something happened on a topic. `to` is the place that a response moved to; None: unknown, read the record."""
 
     def revoked(self, response_id: str) -> None:
         """This response was cancelled or deleted."""
@@ -63,9 +63,9 @@ class Listener:
         self._connection: Connection | None = None
         self._keyspace = f"__keyspace@{connections.db}__:"
         self._wanted: dict[Topic, list[str]] = {}
-        """What is listened to, and on which channels."""
+        """The topics that are listened to, with their channels."""
         self._topics: dict[str, Topic] = {}
-        """By channel."""
+        """The same by channel."""
         self._awaited: dict[Topic, asyncio.Future[None]] = {}
         """Subscriptions that the server has not acknowledged yet."""
         for shard in self._shards:
@@ -77,9 +77,11 @@ class Listener:
         self._topics.update(dict.fromkeys(channels, topic))
 
     async def subscribe(self, topics: Collection[Topic]) -> None:
-        """From the return on, these are heard; or the connection is down, and they are heard later.
+        """Listen to these topics too.
 
-        Idempotent; a second call while the first one waits shares its acknowledgement.
+        Returns once the server has acknowledged them, so that nothing published later is missed. While the connection
+        is down it returns at once, and reconnecting acknowledges them. Calling it again is harmless; a second call
+        while the first one waits shares its acknowledgement.
         """
         new = [topic for topic in topics if topic not in self._wanted]
         for topic in new:
@@ -95,7 +97,7 @@ class Listener:
             await asyncio.wait(waiting, timeout=ACKNOWLEDGED_WITHIN_S)
 
     async def unsubscribe(self, topics: Collection[Topic]) -> None:
-        """Nobody listens to these any more."""
+        """Stop listening to these topics."""
         channels: list[str] = []
         for topic in topics:
             channels += self._wanted.pop(topic, ())
@@ -175,7 +177,7 @@ class Listener:
         name = channel.decode()
         topic = self._topics.get(name)
         if topic is None:
-            return  # nobody listens to it any more
+            return  # it was unsubscribed after the server had sent this
         if kind == b"subscribe":
             self._acknowledged(topic, name)
         elif kind == b"message":

@@ -1,4 +1,4 @@
-"""What one can listen to. A topic is a value; on which channels it is heard, is known here alone."""
+"""The topics that a process can listen to. Only this module knows on which channels a topic is published."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def steps_and_end(response_id: str) -> tuple[Topic, ...]:
 def channels_of(topic: Topic, shards: Shards, keyspace: str) -> list[str]:
     """The channels of a topic. `keyspace`: the prefix of the channel that tells of a key.
 
-    They are subscribed to in this order: with the acknowledgement of the last one, all are live.
+    They are subscribed to in this order, so once the last one is acknowledged, all of them are.
     """
     match topic:
         case Steps(response_id):
