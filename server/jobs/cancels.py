@@ -1,7 +1,7 @@
-"""Cancelling providers' own background runs: durably, by whichever process is there.
+"""Cancelling providers' own background runs, durably and by any process.
 
-What is to be cancelled stands in the store, written by the very step that ended the response. Any process takes it from
-there, tells the provider, and strikes it off when the provider knows; who dies on the way leaves it to the next.
+The step that ends a response also writes the upstream cancel into the store. Any process takes it from there, tells the
+provider, and then removes it. If that process dies on the way, the cancel becomes due again for another one.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ log = logging.getLogger("pollux.jobs")
 
 LOOK_S = 1.0
 CLAIM_S = 30.0
-"""For so long a claimed one is not tried again: longer than a provider takes to answer."""
+"""A claimed cancel is not tried again for this time, which is longer than a provider takes to answer."""
 AT_ONCE = 16
 GIVE_UP_S = 24 * 3600.0
-"""A provider's run does not last longer."""
+"""A cancel is given up after this time, because no provider's run lasts longer."""
 
 
 @dataclass(frozen=True)
 class UpstreamCancels:
-    """Tells providers which of their runs nobody wants any more."""
+    """Tells providers which of their runs are no longer wanted."""
 
     store: Store
     upstream: Upstream
     deployments: Deployments
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Send upstream cancels until this task is cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
             await asyncio.gather(*(self._run_once(shard) for shard in self.store.jobs.shards))
@@ -52,7 +52,7 @@ class UpstreamCancels:
             log.debug("upstream cancels put off: %s", error)
 
     async def _tell(self, cancel: UpstreamCancel) -> bool:
-        """Whether the matter is settled: told, or never to be."""
+        """Tell the provider. Returns whether the cancel is settled: it worked, or trying again would not help."""
         fields = {"deployment": cancel.deployment[:16], "provider_id": cancel.provider_id}
         deployment = self.deployments.get(cancel.deployment)
         if deployment is None or time.time() - cancel.since_ms / 1000 > GIVE_UP_S:
@@ -62,7 +62,7 @@ class UpstreamCancels:
             async with self.upstream.open(deployment, Call("POST", (cancel.provider_id, "cancel"))) as answer:
                 await answer.body()
         except PolluxError as error:
-            # Refused for good: it has ended by itself, or is unknown there.
+            # A refusal for good means that the run has ended, or that the provider does not know it.
             return not is_passing(error)
         log.info("upstream run cancelled", extra=fields)
         return True

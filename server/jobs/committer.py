@@ -1,7 +1,7 @@
-"""The group commit of one process: what all its journals have gathered is stored together, again and again.
+"""The group commit of one process: at intervals, it stores together what all journals have gathered.
 
-So the store sees a few large calls, whatever the number of jobs, and a slow store makes the batches larger instead of
-the queue longer.
+The store then sees a few large calls, however many jobs there are. If it is slow, the calls become larger, while their
+number does not grow.
 """
 
 from __future__ import annotations
@@ -21,29 +21,30 @@ log = logging.getLogger("pollux.jobs")
 T = TypeVar("T")
 
 INTERVAL_S = 0.04
-"""Between two commits of a lane: below what a reader notices. At 20 ms an event that comes alone costs 7 % more."""
+"""The shortest rest between two commits of a lane: too short for a reader to notice. With 20 ms, an event that comes
+alone costs 7 % more."""
 PER_APPEND_S = 0.0002
-"""And so much for each batch of the last one: a thousand running jobs are stored five times a second."""
+"""The rest is this long for each batch that was just stored: a thousand running jobs are stored five times a second."""
 LONGEST_REST_S = 0.5
 FRESH_S = 1.0
-"""What a lane stored longer ago than this says nothing of its load."""
+"""Commits longer ago than this don't count as load."""
 ALL_PENDING_BYTES = 256 * 1024 * 1024
-"""What all journals of the process may hold together while the store is slow or away: a thousand runs of 4 MB each
-would be more than a process has. Beyond it the runs that hold something stop reading, and their providers wait."""
+"""How much all journals of the process may hold together while the store is slow or away: a thousand runs of 4 MB each
+would need more memory than a process has. Beyond it, runs with unstored events stop reading: their providers wait."""
 COMMIT_BYTES = 4 * 1024 * 1024
 COMMIT_APPENDS = 256
-"""What one call carries at most: a larger one would hold up everybody's commands."""
+"""The most that one call carries: the server would run a larger one for so long that all other commands wait."""
 
 
 class Committer:
-    """A lane a shard. `run` must be running for anything to be stored."""
+    """Has one lane for each shard. Journals are stored only while `run` is running."""
 
     def __init__(self, store: Store, *, lease_s: float, store_grace_s: float) -> None:
         self._store = store
         self._store_grace_s = store_grace_s
         self._lanes = {shard: _Lane(self, store, lease_s) for shard in store.jobs.shards}
         self._passes: dict[_Lane, tuple[float, int]] = {}
-        """When each lane stored all that it had, the last time, and how many batches that was."""
+        """For each lane, when its last pass ended, and how many batches that pass stored."""
         self._pace_s = self._paced_until = 0.0
         self._pending_bytes = 0
 
@@ -55,14 +56,14 @@ class Committer:
         return self._pending_bytes > ALL_PENDING_BYTES
 
     def open(self, lease: Lease, on_lost: Callable[[Outcome], None]) -> Journal:
-        """The journal of a leased job. `on_lost` is called when the job turns out not to be ours any more."""
+        """Open the journal of a leased job. `on_lost` is called if the store says that the lease is no longer ours."""
         return Journal(self._lanes[self._store.jobs.shards.of(lease.id)], lease, on_lost)
 
     def new_grace(self) -> Grace:
         return Grace(self._store_grace_s)
 
     async def patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer of the store, asked as often as it takes.
+        """Call `ask` until the store answers, for `store_grace_s` at most.
 
         Raises:
             StoreGone
@@ -76,11 +77,11 @@ class Committer:
 
     @property
     def pace_s(self) -> float:
-        """How long a run should let events gather before it takes them in: 0 unless there are very many runs."""
+        """How long a run should let the provider's events gather before it reads on: 0 unless there are many runs."""
         return self._pace_s if asyncio.get_running_loop().time() < self._paced_until else 0.0
 
     def rest_s(self, lane: _Lane, appends: int) -> float:
-        """How long a lane may rest that has just stored so many batches: longer, the more all lanes have to store."""
+        """How long a lane rests after it has stored `appends` batches. The more all lanes store, the longer."""
         now = asyncio.get_running_loop().time()
         self._passes[lane] = now, appends
         lately = sum(count for at, count in self._passes.values() if now - at < FRESH_S)
@@ -96,7 +97,7 @@ class Committer:
 
 
 class _Lane:
-    """The group commit of one shard: where it is away, only its own journals have to hold on."""
+    """The group commit of one shard. If the shard is away, only its own journals have to wait."""
 
     def __init__(self, committer: Committer, store: Store, lease_s: float) -> None:
         self._committer = committer
@@ -104,7 +105,7 @@ class _Lane:
         self._lease_s = lease_s
         self._dirty: dict[Journal, None] = {}
         self._urgent: dict[Journal, None] = {}
-        """Those of the dirty ones that can't wait while the lane rests."""
+        """The dirty journals that are stored even while the lane rests."""
         self._any = asyncio.Event()
         self._hurry = asyncio.Event()
         self._rest_until = 0.0
@@ -132,7 +133,7 @@ class _Lane:
         return await self._committer.patiently(lambda: self._store.jobs.finish(finish))
 
     async def run(self) -> None:
-        """Commit until cancelled: a pass over all that is dirty, then a rest."""
+        """Until cancelled, store all dirty journals in one pass, then rest."""
         while True:
             await self._any.wait()
             await self._rest()
@@ -144,7 +145,7 @@ class _Lane:
             self._rest_until = asyncio.get_running_loop().time() + self._committer.rest_s(self, appends)
 
     async def _rest(self) -> None:
-        """Only those in a hurry are stored meanwhile."""
+        """Wait until the rest is over, and store only urgent journals meanwhile."""
         loop = asyncio.get_running_loop()
         while loop.time() < self._rest_until:
             with contextlib.suppress(TimeoutError):
@@ -155,7 +156,10 @@ class _Lane:
                 await self._commit(batch)
 
     def _gather(self, journals: dict[Journal, None], most: int) -> tuple[list[tuple[Journal, Append]], int]:
-        """The next call, and how many journals were passed for it. What does not fit is left for the one after it."""
+        """Gather the appends of the next call; what does not fit is left for a later one.
+
+        Returns them, and how many journals were looked at: some may have nothing to store any more.
+        """
         batch: list[tuple[Journal, Append]] = []
         taken: list[Journal] = []
         size = 0
@@ -179,7 +183,7 @@ class _Lane:
             self._hurry.clear()
 
     async def _commit(self, batch: list[tuple[Journal, Append]]) -> None:
-        """Store a batch of batches; holds on while the store is away."""
+        """Store the batches of several journals in one call. If the store is away, wait before the next try."""
         failed = await self._try(batch) if batch else None
         if failed is None:
             self._grace = self._committer.new_grace()
@@ -192,7 +196,7 @@ class _Lane:
             self._forget(list(self._dirty))
 
     async def _try(self, batch: list[tuple[Journal, Append]]) -> StoreError | None:
-        """Returns why some of it has to be sent again."""
+        """Store the batches. Returns the error because of which some must be sent again, or None."""
         try:
             answers = await self._store.jobs.append_many([append for _, append in batch], self._lease_s)
         except StoreError as error:
@@ -213,7 +217,7 @@ class _Lane:
 
 
 class Grace:
-    """Patience with a store that is away: backs off with jitter, and ends after `store_grace_s`."""
+    """Patience with a store that is away: each pause is longer, with jitter, until `store_grace_s` are over."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

@@ -1,6 +1,6 @@
-"""The writing side of one event log: what its run has added, and what of it is stored.
+"""The writing side of one event log: the frames that its run has added, and how many of them are stored.
 
-A run adds frames and goes on; the group commit (`committer.py`) takes and stores them.
+A run adds frames without waiting; the group commit (`committer.py`) takes and stores them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ EAGER_BYTES = 64 * 1024
 PENDING_BYTES = 4 * 1024 * 1024
 """A journal that holds more than this takes no more: its run stops reading, and the provider has to wait."""
 KEPT_BYTES = 64 * 1024
-"""What a journal keeps of what is stored, should a failover lose it: a second of events, at most."""
+"""How much of the stored frames a journal keeps, to send them again if a failover loses them: a second of events."""
 
 
 class Lost(Exception):
-    """The job is no longer ours to write."""
+    """This run may no longer write its log: the lease was lost, or the response has ended or is gone."""
 
     def __init__(self, outcome: Outcome) -> None:
         super().__init__(outcome.value)
@@ -40,28 +40,28 @@ class StoreGone(Exception):
 
 
 class Unservable(Exception):
-    """No deployment in this replica's config serves the job: in a rolling change, another one's may."""
+    """No deployment in this replica's config serves the job. During a rollout, another replica may have one."""
 
 
 class Lane(Protocol):
-    """Who stores what journals hold."""
+    """What a journal needs of the group commit that stores its frames."""
 
     def notice(self, journal: Journal, *, urgent: bool) -> None:
         """This journal has something to `take`."""
 
     @property
     def pace_s(self) -> float:
-        """How long a run should let events gather before it takes them in: 0 unless there are very many runs."""
+        """How long a run should let the provider's events gather before it reads on: 0 unless there are many runs."""
 
     def hold(self, more_bytes: int) -> None:
-        """A journal holds so many bytes more (less, where negative) that are not stored."""
+        """Count so many more bytes (fewer if negative) that a journal holds and the store does not have yet."""
 
     @property
     def crowded(self) -> bool:
-        """All journals together hold as much as they may."""
+        """Whether all journals together hold more than they may."""
 
     async def finish(self, finish: Finish) -> Step:
-        """Store an end, however often it takes. Raises `StoreGone`."""
+        """Store an end, trying until the store answers. Raises `StoreGone`."""
 
 
 class Journal:
@@ -80,7 +80,7 @@ class Journal:
         self._stored_fields: dict[str, str | bytes] = {}
         self._sending = False
         self._batches = 0
-        """How many were taken."""
+        """How many batches were made so far."""
         self._closed = False
         self._moved = asyncio.Event()
         self._failure: Lost | StoreGone | None = None
@@ -102,7 +102,7 @@ class Journal:
         return self._lane.pace_s
 
     def add(self, frame: bytes, *, urgent: bool = False) -> None:
-        """Add the frame of the next number. Nobody sees it before it is stored."""
+        """Add the frame with the number `next_number`. Readers see it only once it is stored."""
         self._frames.append(frame)
         self._hold(len(frame))
         self._lane.notice(self, urgent=urgent or self._bytes >= EAGER_BYTES)
@@ -126,7 +126,7 @@ class Journal:
         if self._failure is not None or self._bytes > PENDING_BYTES:
             await self._until(lambda: self._bytes <= PENDING_BYTES)
         while self._bytes and self._lane.crowded:
-            # What is ours is stored in its turn, as is everybody's: whoever holds nothing may go on.
+            # Wait until our own frames are stored. A run that holds nothing may go on, so no run stands still for ever.
             await self._until(lambda: not self._bytes)
 
     async def flush(self) -> None:
@@ -140,7 +140,7 @@ class Journal:
         await self._until(lambda: not self.dirty)
 
     async def finish(self, frame: bytes, status: str, snapshot: bytes, *, abandon: bool) -> None:
-        """Store what is left, the terminal frame and the final object, in one step.
+        """Store the remaining frames, the terminal frame and the final object in one step.
 
         Raises:
             Lost, StoreGone
@@ -158,14 +158,14 @@ class Journal:
                 raise Lost(step.outcome)
 
     def abandon(self) -> None:
-        """Give up what is not stored, so that the end can be written."""
+        """Drop what is not stored, and the failure with it, so that the end can still be written."""
         self._frames.clear()
         self._fields.clear()
         self._hold(-self._bytes)
         self._failure = None
 
     def close(self) -> None:
-        """Nobody writes it any more: what it holds is given up."""
+        """Close the journal and drop what it holds."""
         self._closed = True
         self._hold(-self._bytes)
 
@@ -180,10 +180,10 @@ class Journal:
         if self._failure is not None:
             raise self._failure
 
-    # The committer's side.
+    # Called by the committer.
 
     def take(self) -> Append:
-        """Everything that waits, as one batch. Stays here until `settle` says that it is stored."""
+        """Make one batch of everything that is not stored. The frames stay here until `settle` says they are stored."""
         self._sending = True
         return self._append(len(self._frames))
 
@@ -194,7 +194,7 @@ class Journal:
         return Append(self.lease, first, self._committed + count, frames, dict(self._fields), self._batches)
 
     def settle(self, append: Append, step: Step) -> None:
-        """The outcome of a batch that was taken."""
+        """Take note of the outcome of a batch that was taken."""
         self._sending = False
         if step.outcome is Outcome.OK:
             self._drop(append.last)
@@ -209,10 +209,11 @@ class Journal:
             self.fail(Lost(step.outcome))
 
     def _acknowledge(self, step: Step) -> bool:
-        """Whether a gap only says that a batch which seemed lost has arrived: then the rest is sent again.
+        """Correct our idea of what is stored after a gap. Returns whether the rest can be sent again.
 
-        A store that was away for longer than we waited runs what it got when it is back. Meanwhile the batch has
-        grown, and as a whole it no longer fits.
+        If the log is longer than we knew, a call that we had given up was run after all: a store that comes back runs
+        what it had received. The batch has grown meanwhile, and its first frames are stored already. If the log is
+        shorter, a failover lost its end.
         """
         if step.outcome is not Outcome.GAP or step.last == self._committed or step.last >= self.next_number:
             return False
@@ -222,7 +223,7 @@ class Journal:
         return True
 
     def _rewind(self, last: int) -> bool:
-        """Whether what a failover lost can be sent again: events that were stored, and then were not."""
+        """Take back frames that were stored and that a failover has lost. Returns whether all of them were kept."""
         lost = self._committed - last
         if lost > len(self._kept):
             return False
@@ -237,7 +238,7 @@ class Journal:
         return True
 
     def _drop(self, last: int) -> None:
-        """Forget the frames that are stored."""
+        """Note that the frames up to `last` are stored. The newest of them are kept, see `KEPT_BYTES`."""
         count = last - self._committed
         self._hold(-sum(map(len, self._frames[:count])))
         for frame in self._frames[:count]:
@@ -256,6 +257,6 @@ class Journal:
             self._on_lost(failure.outcome)
 
     def unsent(self) -> None:
-        """The batch that was taken may not have arrived: it will be sent again."""
+        """Note that the batch which was taken may not have arrived, and has to be sent again."""
         self._sending = False
         self._moved.set()

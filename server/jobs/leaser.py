@@ -1,4 +1,4 @@
-"""Leasing from one shard: when to ask it, and when not to take what belongs to somebody else."""
+"""Leasing jobs from one shard, and deciding when a job whose lease ran out may be taken from its worker."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from storage import Lease, Shard, Store, StoreError
 log = logging.getLogger("pollux.jobs")
 
 FRESH_MS = 4000
-"""For so long an answer of the server vouches that it, and we, have not stood still."""
+"""How long after its last answer we may assume that neither the server nor this process has stood still."""
 MOST_CALLS = 3
-"""For one job: the second one is fresh, unless the server stands still again."""
+"""How often one job is asked for. The second answer is not `stale`, unless the server stands still again."""
 
 
 class Reclaiming:
-    """Whether we may take a job whose lease ran out: the one place where that is decided.
+    """Decides whether we may reclaim a job whose lease ran out.
 
-    A lease that ran out says that its worker is dead only if it could have been renewed. It could not while the store
-    was away, so nobody is reclaimed before a whole lease has passed since then; nor after our own start, which may come
-    right behind an outage. And it could not while the server stood still, or we did: so each call to the server says
-    until when it may reclaim, by the server's own clock, which we know from its last answer. A call that runs later
-    takes nothing, and is repeated at once; the renewals of all who live have had their turn by then.
+    A lease that ran out means a dead worker only if a living one could have renewed it. No worker could renew while the
+    store was away, so nothing is reclaimed until a whole lease has passed since then. The same holds after our own
+    start, because an outage may have ended just before. Nor could a worker renew while the server stood still, or
+    while we did. So each call tells the server until when it may reclaim, counted from the server's clock in its last
+    answer. If the server runs the call later, it takes nothing and the call is repeated at once; by then the server
+    has also run the renewals of the living workers.
     """
 
     def __init__(self, lease_s: float, now: float) -> None:
@@ -34,13 +35,13 @@ class Reclaiming:
         self._away = False
 
     def until_ms(self, now: float) -> int:
-        """What the next call may: 0 for not at all."""
+        """Until when, on the server's clock, the next call may reclaim; 0: it may not."""
         if self._away or now < self._from:
             return 0
         return self._answered_ms + min(FRESH_MS, int(self._lease_s * 1000))
 
     def note_answer(self, at_ms: int, now: float) -> bool:
-        """The server answered. Whether it had been away."""
+        """Note that the server answered. Returns whether it had been away."""
         self._answered_ms = at_ms
         was_away, self._away = self._away, False
         if was_away:
@@ -48,7 +49,7 @@ class Reclaiming:
         return was_away
 
     def note_outage(self) -> bool:
-        """It did not. Whether that is news."""
+        """Note that the server did not answer. Returns whether it did before."""
         was_away, self._away = self._away, True
         return not was_away
 
@@ -63,13 +64,16 @@ class Leaser:
         self._max_attempts = max_attempts
         self._max_age_s = max_age_s
         self.look = asyncio.Event()
-        """There may be a job."""
-        # Kept until it is answered: a call whose answer was lost is repeated, and gets the job that it got.
+        """Set when there may be a job."""
+        # The token stays the same until a call is answered: if the answer is lost, the repeated call gets the same job.
         self._token = uuid4().hex
         self._reclaiming = Reclaiming(lease_s, asyncio.get_running_loop().time())
 
     async def take(self, passing_over: Collection[str] = ()) -> Lease | None:
-        """A job, or None where there is none, or the shard is away. Not of these models, unless it is reclaimed."""
+        """Lease a job. Returns None if there is none, or if the shard is away.
+
+        Jobs of the models in `passing_over` are left in the queue, but reclaimed if their leases ran out.
+        """
         now = asyncio.get_running_loop().time
         for _ in range(MOST_CALLS):
             try:
@@ -95,6 +99,6 @@ class Leaser:
         return None
 
     def note_outage(self, error: StoreError) -> None:
-        """The store did not answer, here or to a renewal."""
+        """Note that the store did not answer a call to lease, or to renew."""
         if self._reclaiming.note_outage():
             log.warning("the store is away: %s", error, extra={"shard": self._shard.n})

@@ -1,8 +1,8 @@
-"""From a provider's stream to the log: asking deployments until one answers, and taking in what it says.
+"""Producing a response: ask deployments until one answers, and write the provider's events to the log.
 
-A deployment with `upstream_background` runs the job in the provider's own background. Its run survives ours: when the
-connection breaks, or another worker takes over, the stream is resumed where the log ends, and where the provider
-refuses that (OpenAI does so after five minutes), its final object is polled for.
+A deployment with `upstream_background` runs the job in the provider's own background, and that run goes on when ours
+ends. If the connection breaks, or another worker takes over, the stream is resumed where the log ends. If the provider
+refuses to resume it (OpenAI does so after five minutes), its final object is polled for.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FIRST_POLL_S, LONGEST_POLL_S = 1.0, 5.0
 
 @dataclass(slots=True)
 class _Run:
-    """What is known of the provider's own run of this job."""
+    """What we know about the provider's run of this job."""
 
     deployment: Deployment
     who: Identity
@@ -48,16 +48,16 @@ class _Run:
     provider_id: str = ""
     upstream_last: int = -1
     upstream_request_id: str | None = None
-    """By which the provider finds the newest call about it in its own log."""
+    """The id by which the provider finds the newest call about this run in its own log."""
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the log tells of it."""
+        """The fields about this run for our log."""
         return {"deployment": self.deployment.id[:16], "upstream_request_id": self.upstream_request_id}
 
     @property
     def survivable(self) -> bool:
-        """Whether the provider runs it in its own background; it does so only for what it may store."""
+        """Whether the provider runs the job in its own background; that needs a response that it may store."""
         return self.deployment.survivable and self.who.request.get("store") is not False
 
     @property
@@ -76,9 +76,10 @@ class Producer:
     num_retries: int
 
     async def produce(self, lease: Lease, who: Identity, journal: Journal) -> Ending:
-        """Have a provider answer, log what it says, and return how it ended.
+        """Get an answer from a provider, write its events to the journal, and return how it ended.
 
-        Until output has begun, whatever passes is tried again on the next deployment, however the provider said it.
+        Until output has begun, a failure that may pass is tried again on the next deployment, whether it came as an
+        HTTP status, as an event or as a broken connection.
 
         Raises:
             Unservable: nothing was done
@@ -99,7 +100,7 @@ class Producer:
         while True:
             ending = None
             try:
-                # Waits for a place as long as the run may last. Its pauses are spent outside.
+                # The wait for a place may last as long as the run may. Pauses between tries hold no place.
                 async with tries.place() as deployment:
                     run = _Run(deployment, who, self.affinity.marker(deployment, lease.owner))
                     ending = await self._attempt(run, lease, journal)
@@ -139,7 +140,7 @@ class Producer:
         except UpstreamRefusal as refusal:
             if lease.stream or not _refuses_streaming(refusal):
                 raise
-        # Nobody asked for a stream: that is only how we run jobs.
+        # The client did not ask for a stream, we did, so the provider may as well answer without one.
         return await self._ask_once(run, lease, journal, stream=False)
 
     async def _ask_once(self, run: _Run, lease: Lease, journal: Journal, *, stream: bool) -> Ending | None:
@@ -159,7 +160,7 @@ class Producer:
             return ending_of(run.marker.mark(await answer.body()))
 
     async def _resume(self, run: _Run, journal: Journal) -> Ending:
-        """Go on with a run of the provider's, as often as it takes while it goes forward."""
+        """Follow a run in the provider's background. Tries are counted anew whenever new events have come."""
         tries = Tries(self.upstream.health, [run.deployment], self.num_retries)
         while True:
             last = run.upstream_last
@@ -173,7 +174,7 @@ class Producer:
                     ending = await self._take_in(answer, run, journal, resumed=True)
                 if ending is not None:
                     return ending
-                return await self._poll(run)  # a clean end that says nothing: only its object can
+                return await self._poll(run)  # the stream ended without a terminal event: the object tells
             except PolluxError as error:
                 if not is_passing(error):
                     return await self._poll(run)
@@ -185,7 +186,7 @@ class Producer:
                     return _failure_of(final)
 
     async def _poll(self, run: _Run) -> Ending:
-        """The end of a run whose stream can't be had any more. Who follows gets the terminal event alone."""
+        """Poll for the end of a run whose stream can't be resumed. Subscribers get only its terminal event."""
         pause_s = FIRST_POLL_S
         tries = Tries(self.upstream.health, [run.deployment], self.num_retries)
         while True:
@@ -205,7 +206,7 @@ class Producer:
             pause_s = min(LONGEST_POLL_S, pause_s * 1.5)
 
     async def _take_in(self, answer: Answer, run: _Run, journal: Journal, *, resumed: bool = False) -> Ending | None:
-        """Log a stream to its end; None where it ended without saying how."""
+        """Write a stream's events to the journal until it ends. Returns None if it had no terminal event."""
         intake, parser = Intake(run.who, journal.next_number, run.upstream_last if resumed else None), SseParser()
         noted = resumed
         try:
@@ -230,7 +231,7 @@ class Producer:
         return intake.end() if intake.failed else None
 
     async def _note_beginning(self, run: _Run, base: dict[str, object], journal: Journal) -> None:
-        """Store whose run this is, at once: from here on it can be resumed, continued and cancelled."""
+        """Store deployment and provider's id at once: from then on the run can be resumed, continued and cancelled."""
         provider_id = base.get("id")
         run.provider_id = provider_id if isinstance(provider_id, str) else ""
         fields: dict[str, str | bytes] = {
@@ -245,7 +246,7 @@ class Producer:
         try:
             await journal.flush()
         except (Lost, asyncio.CancelledError):
-            # Cancelled before anybody could know that there is something to cancel.
+            # The response was cancelled before the record named the provider's run, so we queue its cancel here.
             record = await self.store.responses.find(journal.lease.id)
             if record is None or record.terminal:
                 await self.store.jobs.cancel_upstream(journal.lease, run.deployment.id, run.provider_id)
@@ -262,17 +263,17 @@ def _has_begun(journal: Journal, ending: Ending | None) -> bool:
 
 
 def _forget_run(journal: Journal) -> None:
-    """Let nobody resume, continue or cancel the provider's run that failed: another one follows."""
+    """Remove a failed run from the record, so that it is not resumed, continued or cancelled. Another one follows."""
     journal.set(deployment="", provider_id="", base=b"", survivable="")
 
 
 def _refuses_streaming(refusal: UpstreamRefusal) -> bool:
-    """Whether it would answer if it were not for `stream` (OpenAI does so for organizations that are not verified)."""
+    """Whether the provider refuses only `stream`, as OpenAI does for organizations that are not verified."""
     return 400 <= refusal.status < 500 and refusal.param == "stream"
 
 
 def _failure_of(error: PolluxError) -> Ending:
-    """The `error` of a response whose upstream refused, or could not be reached."""
+    """The failure, and its `error`, of a response whose upstream refused or could not be reached."""
     if isinstance(error, UpstreamTimeout):
         code = "timeout"
     elif not isinstance(error, UpstreamRefusal):

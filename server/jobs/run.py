@@ -1,4 +1,4 @@
-"""One leased job: from its lease to the end that is written. Knows no queue, no client and no HTTP."""
+"""Runs one leased job until its end is written. Knows nothing of queues, clients and HTTP."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _UNREADABLE = failure("server_error", "The request, as it was stored, can't be r
 
 @dataclass(frozen=True)
 class Runner:
-    """What every run needs."""
+    """Runs leased jobs; holds what every run needs."""
 
     store: Store
     producer: Producer
@@ -47,7 +47,7 @@ class Runner:
     async def run(self, lease: Lease, on_lost: Callable[[Outcome], None]) -> Status:
         """Work one job to its end, and return the status that it ended with.
 
-        `on_lost` is called when the job turns out not to be ours any more, also while nothing is written.
+        `on_lost` is called when the store says that the lease is no longer ours, even while the run writes nothing.
 
         Raises:
             Unservable: nothing was done; another replica may have another config
@@ -57,7 +57,7 @@ class Runner:
         request = stored_request(lease.request)
         who = Identity(lease.id, lease.created_at, without_input(request), Secrets(request))
         ending = _VERDICTS.get(lease.verdict, None if request else _UNREADABLE)
-        del request  # it may be long, and the run too
+        del request  # frees its memory: both the request and the run may be long
         try:
             if ending is None:
                 ending = await self._produce(lease, who, journal)
@@ -67,7 +67,7 @@ class Runner:
         return ending.status
 
     async def _produce(self, lease: Lease, who: Identity, journal: Journal) -> Ending:
-        """What the provider made of it, or why nothing: whatever goes wrong here, the response ends."""
+        """Return how the provider's run ended. Other errors become a failure, so that the response ends."""
         try:
             async with asyncio.timeout(self.max_run_s):
                 return await self.producer.produce(lease, who, journal)
@@ -76,7 +76,7 @@ class Runner:
         except StoreGone as gone:
             if isinstance(gone.cause, StoreUnavailable):
                 raise
-            # It takes no more events, but it takes the end. What was pending is lost, and said so.
+            # The store refuses more events, but still takes an end. Unstored events are lost, and the error says why.
             journal.abandon()
             full = isinstance(gone.cause, StoreFull)
             text = (
@@ -86,7 +86,7 @@ class Runner:
         except (Lost, Unservable):
             raise
         except Exception:
-            # A defect. Tried again it would most likely break again, and be paid for again.
+            # A bug of ours. A second try would probably break too, and the provider would charge for it again.
             log.exception("run broke", extra={"response_id": lease.id})
             return failure("server_error", "Pollux met an internal error. Its log tells more under this response's id.")
 
@@ -97,7 +97,7 @@ class Runner:
         upstream = ending.upstream
         raw_id = (upstream or {}).get("id")
         if upstream is None or (not output and journal.next_number > LAST_OPENING + 1):
-            # There was no terminal event, or a weak upstream left it out: it is what had arrived.
+            # There was no terminal event, or it had no output: the output is what the log holds.
             await journal.flush()
             reading, arrived = await self._arrived(who.id)
             output = output or arrived
@@ -121,9 +121,9 @@ class Runner:
             _log_failure(journal.lease, final["error"], ending)
 
     async def _arrived(self, response_id: str) -> tuple[Reading | None, list[dict[str, object]]]:
-        """The record with what the upstream began with, and the output that its events came to.
+        """Read the record with the upstream's first object, and the output that the logged events add up to.
 
-        Nothing of a log that can't be read: the response must end all the same.
+        If the log can't be read, both are empty, because the response must end all the same.
 
         Raises:
             StoreGone
@@ -141,7 +141,7 @@ class Runner:
 
 
 def _log_failure(lease: Lease, error: dict[str, str], ending: Ending) -> None:
-    """One line for a response that failed. The message may quote the client: a bounded part of it."""
+    """Log one line for a response that failed. Its message is cut, because it may quote a long text of the client's."""
     fields = {
         "response_id": lease.id,
         "model": lease.model,
@@ -157,12 +157,12 @@ def _log_failure(lease: Lease, error: dict[str, str], ending: Ending) -> None:
 
 def _json(base: bytes) -> dict[str, object] | None:
     found = parse_answer(base) if base else None
-    # Its error, if any, was no final word.
+    # An error in the first object does not tell how the response ended.
     return {**found, "error": None} if isinstance(found, dict) else None
 
 
 def _without_raw_ids(message: str, known: tuple[tuple[object, object], ...]) -> str:
-    """A provider's message with the ids that the client knows."""
+    """Replace the provider's own ids in its message by the ids that the client knows."""
     for raw, public in known:
         if isinstance(raw, str) and isinstance(public, str) and len(raw) >= SHORTEST_DISTINCT:
             message = message.replace(raw, public)

@@ -1,6 +1,6 @@
-"""The worker: leases jobs, keeps the leases alive, stops what is no longer ours, hands over what it can't finish.
+"""The worker: leases jobs, renews the leases, stops runs whose lease is lost, and hands over what it can't finish.
 
-It knows neither providers nor events: what a job does is the given `run`.
+It knows neither providers nor events: the given `run` does the work of a job.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from storage import Lease, Outcome, Shard, Store, StoreError
 log = logging.getLogger("pollux.jobs")
 
 UNSERVABLE_PAUSE_S = 2.0
-"""For so long a worker leaves the jobs of a model that its config does not know to others."""
+"""After a job of a model that this config does not know, jobs of that model are left to other workers for this time."""
 MOST_PAUSED = 64
-"""Models at once; beyond it the one that was paused first is asked for again."""
+"""How many models are left to others at once; beyond that, the one that was paused first is taken again."""
 IDLE_S = 1.0
-"""How often an idle worker looks, should a wake notification get lost."""
+"""How often an idle worker looks for jobs even without a wake notification, because one may get lost."""
 
 RunJob = Callable[[Lease, Callable[[Outcome], None]], Awaitable[Status]]
 
@@ -35,25 +35,25 @@ class _Active:
 
     lease: Lease
     leaser: Leaser
-    """Who took it: all that one leaser took lies in its shard."""
+    """The leaser of its shard."""
     task: asyncio.Task[None] | None = None
     begun: bool = False
     stopped: str | None = None
     """Why it was stopped, if it was."""
     over_since_renewal: bool = False
-    """The last renewal found the response ended: by somebody else, or by this very run, which has not heard yet."""
+    """The last renewal found that the response had ended. This run may have ended it, and not have the answer yet."""
 
     def stop(self, why: str) -> None:
         if self.stopped is not None or self.task is None:
             return
         self.stopped = why
-        # A task that is cancelled before its first step never runs at all, not even its `finally`.
+        # A task that is cancelled before its first step never runs, not even its `finally`; `_work` looks at `stopped`.
         if self.begun:
             self.task.cancel()
 
 
 class Worker:
-    """The consumer of jobs of one process."""
+    """Leases and runs the jobs of one process."""
 
     def __init__(
         self,
@@ -74,23 +74,23 @@ class Worker:
             if concurrency
         }
         self._places = asyncio.Semaphore(concurrency)
-        """One for each run that may be, taken before its lease. Who waits longest gets the next: no shard starves."""
+        """One place for each run, taken before its lease. The leaser that waited longest is next: no shard starves."""
         self._active: dict[str, _Active] = {}
         self._draining = False
         self._paused: dict[str, float] = {}
-        """Models of which jobs came that nothing here serves, and until when they are left to others."""
+        """Models that no deployment here serves, and until when their jobs are left to other workers."""
 
     @property
     def active(self) -> int:
         return len(self._active)
 
     def wake(self, shard: Shard) -> None:
-        """There may be a job in this shard."""
+        """Look for a job in this shard."""
         if leaser := self._leasers.get(shard):
             leaser.look.set()
 
     def revoked(self, response_id: str) -> None:
-        """Stop the run of this response, should it be ours: it was cancelled or deleted."""
+        """Stop the run of this response, if it is one of ours: the response was cancelled or deleted."""
         if active := self._active.get(response_id):
             active.stop("revoked")
 
@@ -128,7 +128,7 @@ class Worker:
         self._paused[model] = asyncio.get_running_loop().time() + UNSERVABLE_PAUSE_S
 
     async def renew(self) -> None:
-        """Keep the leases of all runs alive, until cancelled. Each shard by itself: one may be silent for seconds."""
+        """Renew the leases of all runs until cancelled. Each shard has its own task: one may be silent for seconds."""
         async with asyncio.TaskGroup() as group:
             for leaser in self._leasers.values():
                 group.create_task(self._renew_all_of(leaser), name="renewals")
@@ -149,11 +149,11 @@ class Worker:
                     self._lose(lease, outcome)
 
     async def drain(self, patience_s: float, hurry: asyncio.Event | None = None) -> None:
-        """Take no more, let runs end for so long (or until `hurry`), then hand the rest to whoever is there."""
+        """Take no more jobs, let runs end for `patience_s` or until `hurry`, then release the jobs that are left."""
         self._draining = True
         for leaser in self._leasers.values():
             leaser.look.set()
-            self._places.release()  # whoever waits for a place finds that it needs none any more
+            self._places.release()  # so that a leaser that waits for a place wakes and sees the drain
         if self._active and patience_s > 0:
             log.info("draining %d runs for up to %.0f s", len(self._active), patience_s)
             with contextlib.suppress(TimeoutError):
@@ -176,7 +176,10 @@ class Worker:
             hurried.cancel()
 
     def _grant_a_round(self, lease: Lease) -> bool:
-        """Whether a run whose response is over gets until the next renewal to find out by itself."""
+        """Let a run whose response has ended go on until the next renewal, so that it can hear of the end by itself.
+
+        Returns False if it has had that time already.
+        """
         active = self._active.get(lease.id)
         if active is None or active.over_since_renewal:
             return False
@@ -189,20 +192,20 @@ class Worker:
             active.stop(outcome)
 
     async def _take_on(self, lease: Lease, leaser: Leaser) -> None:
-        """Begin its run. The place is the run's until it has ended."""
-        if self._draining:  # since we asked for it
+        """Begin the run of a leased job. The run keeps its place until it has ended."""
+        if self._draining:  # the drain began while we asked for the job
             await self._release(lease)
             self._places.release()
             return
         if previous := self._active.get(lease.id):
-            # We were paused, our lease ran out, and it came back to us.
+            # This process stood still, the lease ran out, and now we have leased the same job again.
             previous.stop(Outcome.STALE)
         active = _Active(lease, leaser)
         self._active[lease.id] = active
         active.task = asyncio.create_task(self._work(active), name=f"run {lease.id}")
 
     async def _work(self, active: _Active) -> None:
-        """One run, and what its end means. Nothing that it raises leaves here."""
+        """Run a job, and decide by its outcome whether to release it. Errors are logged here and go no further."""
         active.begun = True
         lease = active.lease
         fields = {
@@ -228,7 +231,7 @@ class Worker:
         except StoreGone as gone:
             log.warning("run given up, the store is away: %s", gone, extra=fields)
         except Exception:
-            # A defect. The lease is left to expire, so that the job is tried again, `max_attempts` times at most.
+            # A bug of ours. The lease is left to run out, so that the job is tried again, at most `max_attempts` times.
             log.exception("run broke", extra=fields)
         finally:
             if self._active.get(lease.id) is active:
