@@ -1,4 +1,4 @@
-"""Reading an event log: the frames behind a place in it, and the fold of all that it holds."""
+"""Reading an event log: the frames behind a place in it, and the fold of all its events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LogFold:
 
     def __init__(self) -> None:
         self.who: Identity | None = None
-        """Of whose response, once known."""
+        """The identity of the response, once it was read."""
         self.cursor = START
         self.size = 0
         self._fold = Fold()
@@ -29,7 +29,7 @@ class LogFold:
             self.take(batch)
 
     def take(self, batch: Batch) -> None:
-        """Apply what is new in a batch. A later epoch starts again; batches may overlap and repeat."""
+        """Apply the new events of a batch. A later epoch starts the fold again; batches may overlap or repeat."""
         if batch.cursor.epoch > self.cursor.epoch:
             self.cursor, self._fold = Cursor(batch.cursor.epoch, -1), Fold()
         if batch.cursor.epoch < self.cursor.epoch or batch.cursor.last <= self.cursor.last:
@@ -46,21 +46,21 @@ _LIFECYCLE = tuple(f"event: {name}\n".encode() for name in OPENING)
 
 
 def frames_after(batch: Batch, last: int) -> list[bytes]:
-    """The frames of a batch behind a number: batches straddle cursors."""
+    """The frames of a batch with a higher number than `last`: a reader's cursor may lie inside a batch."""
     frames = split_frames(batch.frames)
     first = batch.cursor.last - len(frames) + 1
     return frames[max(0, last + 1 - first) :]
 
 
 def bytes_after(batch: Batch, last: int) -> bytes:
-    """The same as one piece; as good as always it is the whole batch."""
+    """The frames of a batch with a higher number than `last`, as one piece. Nearly always that is the whole batch."""
     if batch.cursor.last - batch.frames.count(b"\n\n") >= last:
         return batch.frames
     return b"".join(frames_after(batch, last))
 
 
 async def fold_log(store: Store, response_id: str) -> LogFold:
-    """The fold of a whole log, read page by page."""
+    """Read a whole log page by page, and fold it."""
     fold = LogFold()
     while reading := await store.responses.read_log(response_id, fold.cursor):
         fold.take_all(reading)

@@ -1,4 +1,4 @@
-"""Cancelling a cached response: final at once in the store, whoever works on it."""
+"""Cancelling a cached response: the store makes it final at once, even while a worker runs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from storage import CancelOutcome, Record, Store
 
 
 async def cancel(store: Store, record: Record) -> CancelOutcome:
-    """Make it cancelled, unless it has ended. Its run hears of it, and closes the connection to the provider.
+    """Cancel a response, unless it has ended. Its run is notified, and closes the connection to the provider.
 
     Raises:
         StoreError

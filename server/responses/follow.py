@@ -1,6 +1,6 @@
-"""Following a cached response: replay and follow are one loop over its event log, on any replica.
+"""Following a cached response: one loop over its event log replays old events and waits for new ones, on any replica.
 
-What it gives are bytes; a stream of server-sent events to an HTTP client is one use of them.
+It yields the bytes of frames; the API sends them to a client as server-sent events.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from server.responses.tails import Tails
 from storage import Batch, Cursor, Reading, steps_and_end
 
 CHUNK_BYTES = 64 * 1024
-"""So much is gathered: as much as a transport takes before it asks to wait."""
+"""Small batches are gathered into chunks of about this size, which a transport takes before it asks to wait."""
 EPOCH = 1
-"""A response that was created with `stream` is never run again once a provider's event was logged."""
+"""The only epoch of a response created with `stream`: it is not run again once a provider's event was logged."""
 
 
 class Cut(Exception):
-    """It ends here for this follower, before the terminal event: the process drains, or the response is gone."""
+    """The follower ends before the terminal event, because the process drains or the response is gone."""
 
 
 @dataclass
 class Follower:
-    """One on the way through one log, from behind the event `last`."""
+    """Follows one log for one reader, from behind the event `last`."""
 
     tails: Tails
     hub: Hub
@@ -38,12 +38,13 @@ class Follower:
     _gave: bool = False
 
     async def follow(self, *, tick_s: float) -> AsyncGenerator[bytes, None]:
-        """The frames behind `last`, many together, up to and with the terminal one; then it ends.
+        """Yield the frames behind `last`, in chunks, up to and including the terminal one.
 
-        The first chunk comes at once, and may be empty: the response exists. So may those that come every `tick_s`.
+        The first chunk is empty and comes at once; it tells that the response exists. Later ones may be empty too: at
+        least one comes every `tick_s`.
 
         Raises:
-            ResponseNotFound: before anything is given
+            ResponseNotFound: before the first chunk
             Cut
             StoreError
 
@@ -73,15 +74,15 @@ class Follower:
         return await self.tails.read_log(self.response_id, Cursor(EPOCH, max(self.last, -1)))
 
     def _has_all(self, reading: Reading) -> bool:
-        """Whether the end was given."""
+        """Whether the terminal event was yielded."""
         if not reading.record.terminal:
             return False
         if self._gave and self.last > reading.record.cursor.last:
-            raise Cut  # a failover lost what this follower has, and it ended otherwise
+            raise Cut  # a failover lost events that this reader has, and the response ended with others
         return self.last >= reading.record.cursor.last
 
     def _chunks(self, batches: tuple[Batch, ...]) -> list[bytes]:
-        """Small batches together: each chunk becomes a packet, and a third of what a reader costs."""
+        """Join small batches: each chunk becomes a packet, and sending it is a third of what a reader costs."""
         self._gave = self._gave or bool(batches)
         chunks: list[bytes] = []
         gathered: list[bytes] = []

@@ -1,4 +1,4 @@
-"""One answer for all who ask the same thing at the same instant."""
+"""One answer from the store for all readers that ask the same question at the same time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class _Look(Generic[T]):
-    """One look, and what came of it."""
+    """One question to the store, and its answer or error."""
 
     def __init__(self) -> None:
         self.over = asyncio.Event()
@@ -19,10 +19,10 @@ class _Look(Generic[T]):
 
 
 class Shared(Generic[T]):
-    """Questions that are put once, however many ask: a notification wakes hundreds of readers of one response.
+    """Asks a question once for all callers that wait for it: a notification may wake hundreds of readers of a response.
 
-    Only those share an answer who ask before it is looked for: nobody gets what is older than his question. Who gives
-    up takes nothing from the others.
+    A caller joins only a question that has not been sent yet, so that no answer is older than the call. A caller that
+    is cancelled does not disturb the others.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Shared(Generic[T]):
         self._looking: set[asyncio.Task[None]] = set()
 
     async def ask(self, about: Hashable, find: Callable[[], Awaitable[T]]) -> T:
-        """What `find` returns, or raises: ours, or that of somebody who asks about the same."""
+        """Return or raise what `find` does, or the `find` of another caller that asks `about` the same."""
         look = self._asked.get(about)
         if look is None:
             look = self._asked[about] = _Look()
@@ -46,7 +46,7 @@ class Shared(Generic[T]):
         del self._asked[about]
         try:
             look.answer = await find()
-        except BaseException as error:  # noqa: BLE001 - theirs who asked, a cancellation at the end of the process too
+        except BaseException as error:  # noqa: BLE001 - the callers get it, even a cancellation at the end of the process
             look.error = error
         finally:
             look.over.set()

@@ -1,4 +1,4 @@
-"""Submitting a background response: from a request to a stored record, two events and a job, in one step."""
+"""Submitting a background response: one step stores its record, its first two events and its job."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from storage import (
 log = logging.getLogger("pollux.jobs")
 
 UNSTORED_TTL_S = 600.0
-"""What `store: false` asks for: kept for ten minutes after the end, so that it can be fetched at all."""
+"""A response with `store: false` is kept for ten minutes after its end, so that it can be fetched at all."""
 MOST_DOUBTS = 10_000
-"""Creates of unknown outcome that are remembered; beyond it the oldest is let run."""
+"""How many creates with an unknown outcome are remembered. Beyond that the oldest is forgotten, and may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +50,24 @@ _NOTHING = Previous()
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What comes along with a request: who sends it, and under which conditions."""
+    """What belongs to a request besides its body: its owner, and the conditions for it."""
 
     owner: str
     previous: Previous = _NOTHING
     idempotency_key: str | None = None
     max_in_flight: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Those of the client's that the provider gets."""
+    """Headers of the client that are sent to the provider."""
     request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """What a create call came to."""
+    """The result of a create call."""
 
     id: str
     view: View | None
-    """The queued response, as it was created; None where the idempotency key led to one that was there already."""
+    """The queued response as it was created; None if the idempotency key had started this response before."""
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Submitter:
     _doubts: dict[str, Record] = field(default_factory=dict)
 
     async def submit(self, request: CreateRequest, raw: bytes, submission: Submission) -> Submitted:
-        """Store it, and return its id: a new one, or that of the response which the same key started.
+        """Store a request as a new response, or find the response that its idempotency key started before.
 
         Raises:
             IdempotencyKeyReused, RateLimited
@@ -92,7 +92,7 @@ class Submitter:
             created = await self.store.responses.create(new)
         except StoreUnavailable:
             if not submission.idempotency_key:
-                # It may have been created all the same. The client will hear 503 and create another one.
+                # It may have been created all the same, but the client gets a 503 and will create another one.
                 self._doubt(new)
             raise
         match created.outcome:
@@ -115,7 +115,7 @@ class Submitter:
         return Submitted(created.id, queued_view(new))
 
     async def replayed(self, raw: bytes, owner: str, idempotency_key: str | None) -> Submitted | None:
-        """What the same key and body started before, if anything: it stays so, whatever became of its conditions.
+        """Find what the same key and body started before. It is returned even if today's conditions would forbid it.
 
         Raises:
             IdempotencyKeyReused
@@ -166,15 +166,15 @@ class Submitter:
         self._doubts[new.id] = new_record(new)
 
     async def settle_doubts(self) -> None:
-        """Remove, once the store is back, what was created though its client was told otherwise. Until cancelled."""
+        """Once the store is back, remove responses whose create was answered with 503. Runs until cancelled."""
         while True:
             await asyncio.sleep(1.0)
             for response_id, record in list(self._doubts.items()):
                 try:
                     removed = await self.store.responses.delete(record, uuid4().hex)
                 except StoreError:
-                    # Still away: later, and another one first, which may lie in a shard that is not.
-                    if self._doubts.pop(response_id, None):  # else it was let run meanwhile
+                    # The store is still away. Next time another response comes first: its shard may be back sooner.
+                    if self._doubts.pop(response_id, None):  # otherwise it was forgotten meanwhile
                         self._doubts[response_id] = record
                     break
                 self._doubts.pop(response_id, None)
@@ -192,13 +192,13 @@ def new_record(new: NewResponse) -> Record:
 
 
 def queued_view(new: NewResponse) -> View:
-    """The response as it was created, whatever a fast worker has made of it since."""
+    """The response as it was created, even if a worker has changed it since."""
     opened = jsontext.loads(frame_data(split_frames(new.opening)[0]))
     return View(new_record(new), jsontext.dumps(opened["response"]))
 
 
 def continued(record: Record | None, response_id: str) -> Previous:
-    """What `previous_response_id` means when it names a cached response.
+    """Where to continue the cached response that `previous_response_id` names.
 
     Raises:
         PreviousNotFound, PreviousNotFinished

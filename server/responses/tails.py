@@ -1,4 +1,4 @@
-"""The ends of the logs that are being followed: read once for all who follow one in this process."""
+"""The ends of the logs that are followed in this process: each is read once for all its followers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from server.responses.shared import Shared
 from storage import Batch, Cursor, Reading, Store
 
 TAIL_BYTES = 256 * 1024
-"""What is kept of one log: whoever lags behind more than this reads from the store by himself."""
+"""How much of one log is kept. A follower that lags behind by more reads from the store on its own."""
 TAILS = 128
-"""Of so many logs; beyond it the one that was read longest ago is dropped."""
+"""How many logs have a tail here; beyond that, the one that was read longest ago is dropped."""
 
 
 class _Tail:
@@ -25,7 +25,7 @@ class _Tail:
         return cursor.epoch == self.start.epoch and self.start.last <= cursor.last <= self.end.last
 
     def take(self, batches: tuple[Batch, ...]) -> None:
-        """Append what is new."""
+        """Append the batches that are new."""
         for batch in batches:
             if batch.cursor.last > self.end.last:
                 self._batches.append(batch)
@@ -54,7 +54,7 @@ class Tails:
         self._shared: Shared[Reading | None] = Shared()
 
     async def read_log(self, response_id: str, cursor: Cursor) -> Reading | None:
-        """As `Responses.read_log`: a page of what lies behind the cursor; None where there is no such response."""
+        """Read what lies behind the cursor, like `Responses.read_log`; None if there is no such response."""
         tail = self._tails.get(response_id)
         if tail is None or not tail.covers(cursor):
             reading = await self._store.responses.read_log(response_id, cursor)
@@ -63,7 +63,7 @@ class Tails:
             return reading
         reading = await self._shared.ask(tail, lambda: self._read_on(response_id, tail))
         if reading is None or reading.record.cursor.last < tail.end.last or not tail.covers(cursor):
-            # It is gone; or a failover lost the end of it; or it moved so far that our place is no longer kept.
+            # The response is gone, a failover lost the end of its log, or the tail no longer reaches back to `cursor`.
             return reading and await self._store.responses.read_log(response_id, cursor)
         return Reading(reading.record, batches=tail.behind(cursor))
 
@@ -74,7 +74,7 @@ class Tails:
         else:
             tail.take(reading.batches)
             if reading.record.terminal:
-                self._tails.pop(response_id, None)  # nobody has to follow it any more
+                self._tails.pop(response_id, None)  # it has ended, so nothing more will come
             elif response_id in self._tails:
                 self._tails.move_to_end(response_id)
         return reading

@@ -1,7 +1,7 @@
-"""What a reader sees of a cached response: its object and its ETag, folded from the log by whoever reads.
+"""What a reader sees of a cached response: its object and its ETag.
 
-Snapshots of running responses are not stored. A fold is kept in a bounded cache, and next time only what is new is
-read; so a poll costs what has happened since the last one, on any replica.
+Snapshots of running responses are not stored: the replica that answers folds the log. It keeps the fold in a bounded
+cache and next time reads only the new events, so a poll costs no more than what has happened since the last one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CACHED_FOLDS = 1024
 CACHED_BYTES = 64 * 1024 * 1024
 """Beyond either, the fold that was read longest ago is dropped; its next reader folds from the start."""
 MOST_LOOKS = 4
-"""At a fold that is not of the same place as its record."""
+"""How often a response is read again while its fold and its record are at different places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class View:
 
 
 def etag_of(record: Record) -> str:
-    """Opaque; every event, every status and every rerun makes another one."""
+    """An opaque ETag, which changes with every event, status and rerun."""
     return etag_at(record.cursor)
 
 
@@ -66,8 +66,8 @@ class Views:
         return await self._views.ask(response_id, lambda: self._view(response_id))
 
     async def _view(self, response_id: str) -> View | None:
-        # Held here, because the cache may drop it while we read. Another reader may go on with the same one: `take`
-        # passes over what it has.
+        # A local reference, because the cache may drop the fold while we read. Another reader may be using the same
+        # fold: `take` skips events that it has already.
         fold = self._folds.get(response_id) or LogFold()
         looks = 0
         while True:
@@ -83,10 +83,11 @@ class Views:
             if fold.cursor == reading.record.cursor or looks == MOST_LOOKS:
                 return View(reading.record, _folded(reading, fold, fold.who))
             if looks == MOST_LOOKS - 1:
-                # It is ahead for good: a failover lost what it has.
+                # The fold is still ahead of the record, because a failover lost events that it has: start again.
                 self._drop(response_id)
                 fold = LogFold()
-            # Else another reader, whose answer was the newer one, took more into it: one ETag, one state.
+            # Otherwise another reader got a newer answer and has moved the fold on. We read again, so that the body
+            # shows the place that the ETag names.
 
     def _take(self, fold: LogFold, reading: Reading) -> None:
         response_id = reading.record.id
@@ -103,13 +104,14 @@ class Views:
 
 
 def _identity(reading: Reading) -> Identity:
-    """Without the input, which may be long and is not echoed."""
+    """The identity of a response. Its request is kept without the input, which may be long and is not echoed."""
     request = without_input(stored_request(reading.request))
     return Identity(reading.record.id, reading.record.created_at, request)
 
 
 def _folded(reading: Reading, fold: LogFold, who: Identity) -> bytes:
     record = reading.record
-    # The upstream's first fields come into sight with its first output: both under the same number.
+    # The upstream's own fields are shown only once its first event is logged, because they have no number of their own:
+    # shown earlier, they would change the object without changing the ETag.
     base = jsontext.loads(reading.base) if reading.base and record.cursor.last > len(OPENING) - 1 else None
     return dumps(response_object(who, Status(record.status), base, output=fold.output))
