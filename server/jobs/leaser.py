@@ -49,7 +49,7 @@ class Reclaiming:
         return was_away
 
     def note_outage(self) -> bool:
-        """Note that the server did not answer. Returns whether it did before."""
+        """Note that the server did not answer. Returns whether this outage is new."""
         was_away, self._away = self._away, True
         return not was_away
 
