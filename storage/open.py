@@ -74,7 +74,7 @@ async def open_store(
     A server that does not answer is waited for, with warnings at growing intervals, up to `patience_s`.
 
     Raises:
-        StoreMisfit: at once, if this server can't be used or the embedded one can't be started; the message says why
+        StoreMisfit: this server can't be used, or the embedded one can't be started; the message says why
         StoreUnavailable: no server answered within `patience_s`
 
     """
