@@ -1,7 +1,7 @@
-"""Typed stream events: what they are, and giving them our sequence number.
+"""Typed stream events: parsing them, and replacing their sequence number by ours.
 
-Events are opaque unless they carry a response: some sixty types exist and more come. So a number is spliced into
-the bytes as they came, and nothing else is touched.
+Some sixty event types exist, and more will come, so events that carry no response are not interpreted: only the number
+is replaced in their bytes, and everything else stays as it came.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from server.protocol.sse import encode_frame
 _TYPE = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 # Inside a JSON string the closing quote would be escaped, so an unescaped match is always a key.
 _NUMBER = re.compile(rb'"sequence_number"\s*:\s*(-?[0-9][0-9.eE+\-]*|null|"[^"\\]*")')
-# Possessive: a string of megabytes must not be remembered step by step.
+# Possessive quantifiers: without them the matcher stores a backtracking step for each character of a huge string.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]')
 
 
 class MalformedEvent(ValueError):
-    """An upstream sent something that is no Responses event. The message says what, without its content."""
+    """An upstream sent something that is not a Responses event. The message says why, without quoting it."""
 
 
 class Event(NamedTuple):
@@ -34,7 +34,7 @@ class Event(NamedTuple):
     type: str
     payload: dict[str, Any]
     data: bytes
-    """Its JSON as it came, on one line."""
+    """The event's JSON as it came, on one line."""
 
     @property
     def response(self) -> dict[str, Any] | None:
@@ -43,7 +43,7 @@ class Event(NamedTuple):
 
     @property
     def error(self) -> Fields | None:
-        """The error, if this is one. An event of another type may hold one too, of a tool, say: that ends nothing.
+        """The error, if this is an `error` event. Others may hold a tool's error, which does not end the response.
 
         OpenAI has sent both `{"type": "error", "error": {…}}` and `{"type": "error", "code": …, "message": …}`.
         """
@@ -60,7 +60,7 @@ class Event(NamedTuple):
 
     @property
     def carries_output(self) -> bool:
-        """Whether output has begun with it: it carries an item, a part, a delta, or names an item by its place."""
+        """Whether the event is output: it carries an item, a part or a delta, or has an `output_index`."""
         return not _CARRIES.isdisjoint(self.payload)
 
 
@@ -83,7 +83,7 @@ def parse_event(name: str, data: bytes) -> Event:
         raise MalformedEvent("not a JSON object")
     if is_too_deep(data, payload):
         raise MalformedEvent("nested too deeply")
-    # The name of an error goes before its type, which may be `invalid_request_error`.
+    # An event named `error` is one, even if its `type` is that of the error, such as `invalid_request_error`.
     kind = name if name == "error" else payload.get("type") or name or ("error" if payload.get("error") else None)
     if not isinstance(kind, str) or not _is_type(kind):
         raise MalformedEvent("without a type")
@@ -95,7 +95,7 @@ def parse_event(name: str, data: bytes) -> Event:
 
 @lru_cache(256)
 def is_transport(kind: str) -> bool:
-    """Whether events of this type only keep a connection alive. OpenAI sends `keepalive`, first of all at times."""
+    """Whether events of this type only keep a connection alive. OpenAI's is `keepalive`, which may come first."""
     return _TRANSPORT.fullmatch(kind) is not None
 
 
@@ -108,12 +108,12 @@ def renumber(event: Event, number: int) -> bytes:
     """The event's frame with our number; all its other bytes as they came."""
     data, theirs = event.data, event.payload.get("sequence_number")
     if type(theirs) is int and data.count(b'"sequence_number"') == 1:
-        # As good as all come like that; written otherwise (with a space, say) it is not found, and searched for below.
+        # The fast path for nearly all events. A number written differently, say with a space, is searched for below.
         written = b'"sequence_number":%d' % theirs
         if written in data:
             return encode_frame(event.type, data.replace(written, b'"sequence_number":%d' % number))
     if "sequence_number" not in event.payload:
-        # An object without any key, typed by its `event:` line alone, needs no comma.
+        # An empty object, whose type is only in the `event:` line, needs no comma.
         comma = b"," if event.payload else b""
         numbered = b'{"sequence_number":%d%b%b' % (number, comma, data[1:].lstrip())
     elif where := _top_level_number(data):
@@ -124,9 +124,9 @@ def renumber(event: Event, number: int) -> bytes:
 
 
 def _top_level_number(data: bytes) -> tuple[int, int] | None:
-    """Where the number of the event itself stands: the items inside may have keys of the same name.
+    """The span of the event's own sequence number; the items in it may have keys of the same name.
 
-    None where it is no number at all, but an object, say.
+    None if the value is not a number, but an object, for example.
     """
     matches = list(_NUMBER.finditer(data))
     if len(matches) == 1 == data.count(b'"sequence_number"'):
@@ -140,7 +140,7 @@ def _top_level_number(data: bytes) -> tuple[int, int] | None:
         elif mark in b"}]":
             depth -= 1
         elif depth == 1 and token.start() in places:
-            # Of a key that stands twice, parsers take the last.
+            # If a key occurs twice, parsers take the last one.
             found = places[token.start()]
     return found
 
@@ -151,13 +151,13 @@ def encode_lifecycle(event_type: str, number: int, response: dict[str, Any]) -> 
 
 
 def splice_lifecycle(event_type: str, number: int, response: bytes) -> bytes:
-    """The same frame around a response that is JSON already."""
+    """The same frame, for a response that is already encoded as JSON."""
     data = b'{"type":"%b","sequence_number":%d,"response":%b}' % (event_type.encode(), number, response)
     return encode_frame(event_type, data)
 
 
 def halve_lifecycle(event_type: str, response: dict[str, Any]) -> tuple[bytes, bytes]:
-    """The same frame in two halves, between which its number belongs."""
+    """The same frame as two parts: its number belongs between them, and is inserted by the store."""
     head = encode_frame(event_type, b'{"type":"%b","sequence_number":' % event_type.encode())[:-2]
     return head, b',"response":%b}\n\n' % jsontext.dumps(response)
 

@@ -1,7 +1,7 @@
 """The fold: from the events of a log to the growing `output` of its response.
 
-It knows every event that carries content and passes over all others, also malformed ones: an upstream's mistake
-must not make a response unreadable. `output_item.done` replaces whatever was folded of its item before.
+The fold applies every event that carries content, and ignores all others and malformed ones, so that an upstream's
+mistake does not make a response unreadable. `output_item.done` replaces everything folded into its item before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PROGRESS = re.compile(
 
 
 class Text:
-    """A string that grows by deltas: adding costs its own length, not the whole's."""
+    """A string that grows by deltas. Adding one takes time in proportion to the delta, not to the whole string."""
 
     __slots__ = ("_parts",)
 
@@ -51,15 +51,18 @@ class Fold:
     def __init__(self) -> None:
         self._items: dict[int, dict[str, Any]] = {}
         self._placed: dict[tuple[int, str, int], int] = {}
-        """Where a part stands in its list. Not at its index where an upstream counts on from item to item."""
+        """The position of each part in its list.
+
+        It differs from the part's index if an upstream does not restart its indexes with each item.
+        """
 
     @property
     def output(self) -> list[dict[str, Any]]:
-        """The items in order. Live: encode it with `dumps` before the next event is applied."""
+        """The items in order. Later events change these objects: encode them with `dumps` before applying another."""
         return [item for _, item in sorted(self._items.items())]
 
     def apply(self, event: dict[str, Any]) -> None:
-        """Apply one event. Never raises, whatever it holds. What lies in the event is the fold's own from now on."""
+        """Apply one event. Never raises. The fold keeps and changes objects of the event, so it must not be reused."""
         kind = event.get("type")
         if not isinstance(kind, str):
             return
@@ -79,7 +82,7 @@ class Fold:
             self._items[index] = item
 
     def _part(self, event: dict[str, Any], listed: str, empty: dict[str, Any]) -> dict[str, Any] | None:
-        """The part that a delta belongs to, made where the upstream did not announce it."""
+        """The part that a delta belongs to; it is created if the upstream did not announce it."""
         item = self._item(event)
         if item is None:
             return None
@@ -102,7 +105,7 @@ class Fold:
             parts[place : place + 1] = [part]
 
     def _place(self, event: dict[str, Any], listed: str, parts: list[Any]) -> int | None:
-        """Where in the list of its item the part of an event stands, or is to be appended."""
+        """The position of the event's part in its item's list; the list's length if it must be appended."""
         index = event.get(_INDEXES[listed])
         if type(index) is not int or index < 0:
             return None
@@ -137,7 +140,7 @@ class Fold:
         return last
 
     def _command(self, event: dict[str, Any]) -> tuple[list[Any], int] | None:
-        """The commands of a shell call, and the place of the one that the event is about."""
+        """The commands of a shell call, and the position of the event's command in them."""
         action, index = (self._item(event) or {}).get("action"), event.get("command_index")
         if not isinstance(action, dict) or type(index) is not int or index < 0:
             return None
@@ -183,7 +186,7 @@ _Apply = Callable[[Fold, dict[str, Any]], None]
 
 
 def _adds(place: _Place, field: str) -> _Apply:
-    """A delta: adds to a text."""
+    """A function that applies a delta: it appends to a text."""
 
     def apply(fold: Fold, event: dict[str, Any]) -> None:
         holder, delta = place(fold, event), event.get("delta")
@@ -201,7 +204,7 @@ def _adds(place: _Place, field: str) -> _Apply:
 
 
 def _sets(place: _Place, field: str, source: str | None = None) -> _Apply:
-    """The end of a text: replaces what its deltas made."""
+    """A function that applies the end of a text: it replaces what the deltas made."""
 
     def apply(fold: Fold, event: dict[str, Any]) -> None:
         holder, text = place(fold, event), event.get(source or field)

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 COMPOSITE_PREFIX = "resp_"
 LONGEST_ID = 7000
-"""What fits into a request line: 8190 bytes may have it, and a path and a query stand around the id."""
+"""The longest id that fits into a request line. The line may have 8190 bytes, including the path and the query."""
 
 _OPAQUE = b"\x80"
 _COMPOSITE = re.compile(
@@ -38,14 +38,14 @@ _PROVIDER_ID = re.compile(r"(?!\.{1,2}$)[\x21-\x7e]+")
 
 
 class CompositeId(NamedTuple):
-    """Where a response lives, told by its id alone."""
+    """The parts of a composite id, which tell where a response lives."""
 
     provider: str
     model_id: str
     response_id: str
     tag: str | None = None
     opaque: bool = False
-    """How it is written."""
+    """Whether the id is written in the opaque form."""
 
     @property
     def untagged(self) -> str:
@@ -60,10 +60,10 @@ def encode_composite(composite: CompositeId) -> str:
 
 
 def new_composite(composite: CompositeId) -> str | None:
-    """The id of a new response, or None where no URL could carry it: the response could never be asked for."""
+    """The id of a new response; None if it can't be part of a URL, because no client could then read the response."""
     made = encode_composite(composite)
     if not composite.opaque and ("/" in made or "+" in made):
-        # In a URL these two mean something else. Only ids with `>`, `?` or `~` come to this.
+        # Both characters have another meaning in a URL. Only provider's ids with `>`, `?` or `~` lead to them.
         made = encode_composite(composite._replace(opaque=True))
     return made if len(made) <= LONGEST_ID and _PROVIDER_ID.fullmatch(composite.response_id) else None
 
@@ -84,7 +84,7 @@ def decode_composite(text: str) -> CompositeId | None:
 
 
 def _read(encoded: str) -> tuple[bytes, bool]:
-    """What is encoded, without the mark of its form, and whether that is the opaque one; nothing where it is no id."""
+    """The decoded text without the byte that marks the opaque form, and whether it had it; empty if not decodable."""
     for opaque, altchars in ((False, b"+/"), (True, b"-_")):
         try:
             raw = b64decode(_padded(encoded), altchars, validate=True)
@@ -101,23 +101,23 @@ def _padded(encoded: str) -> str:
 
 
 class ForeignForm(StrEnum):
-    """Ids that are none of ours, and whose form tells where they come from."""
+    """Ids that Pollux did not make, and whose form shows where they come from."""
 
     PROVIDER = "provider"
     """A provider's own: `resp_…` (OpenAI, Azure, Groq, vLLM), `gen-…` (OpenRouter), a UUID (xAI)."""
     ENCRYPTED = "encrypted"
-    """Encrypted by a LiteLLM proxy with a master key (its `ResponsesIDSecurity`), which alone can read it."""
+    """Encrypted by a LiteLLM proxy (its `ResponsesIDSecurity`) with its master key: only that proxy can read it."""
 
 
 _PROVIDERS_OWN = re.compile(r"(resp_|gen-)[A-Za-z0-9_-]+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _GCM_PREFIX = "v2:gcm:"
-"""What LiteLLM's `encryption_algorithm: aes-256-gcm` begins with."""
+"""The beginning of ids that LiteLLM encrypts with `encryption_algorithm: aes-256-gcm`."""
 _SHORTEST_ENCRYPTED = 88
-"""24 bytes of nonce, 16 of authentication, and and the text `litellm_proxy:responses_api:response_id:;user_id:`."""
+"""24 bytes of nonce, 16 of authentication, and the text `litellm_proxy:responses_api:response_id:;user_id:`."""
 
 
 def foreign_form(text: str) -> ForeignForm | None:
-    """Where an id comes from that is none of ours, as far as its form tells. It may exist there, or not."""
+    """Where an id that Pollux did not make comes from, judged by its form alone; it need not exist there."""
     encoded = text.removeprefix(COMPOSITE_PREFIX)
     if text != encoded and (encoded.startswith(_GCM_PREFIX) or _may_be_sealed(encoded)):
         return ForeignForm.ENCRYPTED

@@ -1,4 +1,4 @@
-"""Changing single strings of a JSON text, and none of its other bytes."""
+"""Replaces single strings in a JSON text, and leaves its other bytes as they are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import orjson
 from server.protocol import jsontext
 
 SHORTEST_DISTINCT = 8
-"""A string shorter than this may occur by chance: bytes are not searched for it."""
+"""A shorter string may occur elsewhere by chance, so it is not replaced by a search in the bytes."""
 
 
 def parsed(raw: bytes) -> tuple[dict[str, Any], bytes] | None:
-    """The object, and its text as every client's parser takes it. None where it is no object."""
+    """The object, and its text in a form that every client's parser accepts; None if the text is not an object."""
     try:
         body, text = jsontext.mended(raw)
     except orjson.JSONDecodeError:
@@ -22,7 +22,10 @@ def parsed(raw: bytes) -> tuple[dict[str, Any], bytes] | None:
 
 
 def put(raw: bytes, body: dict[str, Any], holder: dict[str, Any], name: str, new: str) -> bytes:
-    """Put a string in its place in the body, and in its bytes: there by search, where that can hit nothing else."""
+    """Set a string in the object and in its bytes.
+
+    The bytes are searched for the old string if it is long enough to be unique; otherwise the body is encoded anew.
+    """
     old, holder[name] = holder[name], new
     if old == new:
         return raw

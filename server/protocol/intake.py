@@ -1,10 +1,10 @@
-"""Intake: from an upstream's events to the frames of our log and to the end of the response.
+"""Intake: turns an upstream's events into the frames of the event log and into the end of the response.
 
-Pure: bytes in, frames out. It decides what is logged (everything but the upstream's own lifecycle events, errors and
-keepalives), gives each frame its number, and recognises the one end.
+Pure: bytes in, frames out. It logs every event except the upstream's own lifecycle events, errors and keepalives, gives
+each frame its number, and recognises the end.
 
-Nothing is logged before an event that carries output: what comes earlier is held back until then. So a log that holds
-more than the opening events is one whose output has begun, and a run that failed before can be followed by another.
+Events that come before the first output are held back until it comes. So a log with more than the opening events always
+contains output, and a run that failed before its first output can be repeated.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ _DONE = b"[DONE]"
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run ends, before it is written."""
+    """How a run ended; nothing of it is stored yet."""
 
     status: Status
     upstream: dict[str, Any] | None = None
     """The provider's final response object, where it sent one."""
     error: dict[str, Any] | None = None
     about: dict[str, Any] = field(default_factory=dict, compare=False)
-    """What the log tells of a failure: where, under which status and which request id."""
+    """Fields for the log line about a failure: the deployment, the status and the provider's request id."""
 
     @property
     def error_fields(self) -> dict[str, Any]:
-        """Why it failed, as far as the provider told."""
+        """The fields of the error, as far as the provider told them."""
         return self.error or reason_in((self.upstream or {}).get("error")) or {}
 
     @property
     def by_provider(self) -> bool:
-        """The provider itself has ended it: there is nothing left to cancel."""
+        """Whether the provider itself ended the response, so that nothing is left to cancel there."""
         return self.upstream is not None
 
 
@@ -53,32 +53,32 @@ def failure(code: str, message: str) -> Ending:
 
 
 MOST_EARLY, MOST_EARLY_BYTES = 64, 256 * 1024
-"""What is held back of events before any output. A provider that sends more has begun, whatever they mean."""
+"""How many events are held back before any output. Beyond this, output counts as begun, whatever the events are."""
 CUT_SHORT = failure("server_error", "The provider ended the stream before the response was complete.")
 
 
 class Intake:
-    """One upstream stream. `take` its events in order, then ask `end` what they came to."""
+    """The intake of one upstream stream. Call `take` with each event in order, then `end` for the outcome."""
 
     def __init__(self, who: Identity, first_number: int, upstream_last: int | None = None) -> None:
         self._who = who
         self.number = first_number
-        """The number that the next logged event gets."""
+        """The sequence number of the next logged event."""
         self.upstream_last = -1 if upstream_last is None else upstream_last
-        """The provider's own number of the last event taken."""
+        """The provider's sequence number of the last event taken."""
         self._resumed = upstream_last is not None
         self.begun = self._resumed
         """Whether output has begun."""
         self._early: list[Event] = []
-        """What came before it."""
+        """Events held back until output begins."""
         self._early_bytes = 0
         self.base: dict[str, Any] | None = None
-        """The response object that the upstream began with."""
+        """The response object in the upstream's opening events."""
         self.ending: Ending | None = None
         self._error: dict[str, Any] | None = None
 
     def take(self, event: ServerEvent) -> Sequence[bytes]:
-        """The frames to log now, most often one. Sets `ending` with the terminal event, and then takes no more."""
+        """The frames to log now, usually one. A terminal event sets `ending`; all events after it are ignored."""
         if self.ending is not None or event.data == _DONE:
             return ()
         try:
@@ -95,7 +95,7 @@ class Intake:
 
     def _taken(self, event: Event) -> Sequence[bytes]:
         if self._error is not None:
-            # It was held back for the provider's own response.failed, which is not what came.
+            # The error was held back in case the provider's own `response.failed` followed, but another event did.
             self.ending = Ending(Status.FAILED, error=self._error)
         elif (error_fields := event.error) is not None:
             self._error = error_fields
@@ -123,7 +123,7 @@ class Intake:
         self.number += 1
         if event.response is None and "response_id" not in event.payload:
             return renumber(event, number)
-        # A type that is not known yet, and that carries a response: the client gets it under its own id.
+        # An unknown event type that carries a response: replace the provider's id by the client's.
         payload = {**event.payload, "sequence_number": number}
         if event.response is not None:
             payload["response"] = response_object(self._who, Status.IN_PROGRESS, event.response)
@@ -133,16 +133,16 @@ class Intake:
 
     @property
     def failed(self) -> bool:
-        """An error came that no other event has followed."""
+        """Whether the last event taken was an error."""
         return self._error is not None
 
     @property
     def holds_events(self) -> bool:
-        """Something was taken that is not logged yet."""
+        """Whether events were taken that are not logged yet."""
         return bool(self._early)
 
     def _is_repeated(self, event: Event) -> bool:
-        """Whether a resumed stream sends again what was taken before. Of other streams the numbers mean nothing."""
+        """Whether a resumed stream repeats an event already taken. In other streams the numbers are ignored."""
         number = event.payload.get("sequence_number")
         if type(number) is not int:
             return False
@@ -152,7 +152,7 @@ class Intake:
         return False
 
     def end(self) -> Ending:
-        """What a stream that is over came to."""
+        """The outcome of the stream, once it is over."""
         if self.ending is not None:
             return self.ending
         if self._error is not None:
@@ -168,7 +168,7 @@ class Intake:
 
 
 def parse_answer(raw: bytes) -> dict[str, Any] | None:
-    """The object in a JSON answer, or None where there is none that could be passed on."""
+    """The object in a JSON answer; None if it is not an object, or nested too deeply to be passed on."""
     try:
         answer, _ = jsontext.mended(raw)
     except orjson.JSONDecodeError:
@@ -177,7 +177,7 @@ def parse_answer(raw: bytes) -> dict[str, Any] | None:
 
 
 def ending_of(raw: bytes) -> Ending:
-    """The end told by a whole JSON answer: a finished response object, or else why there is none."""
+    """The ending in a JSON answer: that of its finished response object, or a failure with the reason."""
     response = parse_answer(raw) or {}
     reason = None if "output" in response else reason_in(response)
     if reason is None and response.get("status") in ("completed", "failed", "incomplete", "cancelled"):

@@ -1,9 +1,9 @@
-r"""JSON as the world writes it: the fast parser where it can, a tolerant one where it can't.
+r"""Reads and writes JSON: with orjson where possible, else with a slower, more tolerant parser.
 
-orjson refuses what every client's parser takes: half an emoji (`"\ud83d"`, from JavaScript that cut a string between
+orjson refuses what every client's parser accepts: half an emoji (`"\ud83d"`, from JavaScript that cut a string between
 its two halves), numbers beyond a double (`1e400`), a byte order mark. And it turns integers of more than 64 bits into
-doubles. Here all of these are read, and written again as they stood. What only some parsers take (Python's `NaN`, bytes
-that are no UTF-8) can be mended.
+doubles. This module reads all of these, and writes them again unchanged. What only some parsers accept (Python's `NaN`,
+bytes that are not UTF-8) can be mended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import orjson
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _LONG_INTEGER = b"0" * 19
-"""As many digits as the largest signed integer of 64 bits has: what has fewer, orjson reads exactly."""
+"""As many digits as the largest signed 64-bit integer has. orjson reads every integer with fewer digits exactly."""
 _DIGITS_AS_ZEROS = bytes(0x30 if 0x30 <= byte <= 0x39 else byte for byte in range(256))
 """For `bytes.translate`, which with a search for zeros is thirty times as fast as a regular expression."""
 
@@ -30,7 +30,7 @@ def loads(raw: bytes) -> Any:
     """The value of a JSON text in UTF-8. Numbers that Python has no exact value for become `orjson.Fragment`s.
 
     Raises:
-        orjson.JSONDecodeError: no client's parser would take it either
+        orjson.JSONDecodeError: no client's parser would accept it either
 
     """
     if _LONG_INTEGER in raw.translate(_DIGITS_AS_ZEROS):
@@ -41,13 +41,13 @@ def loads(raw: bytes) -> Any:
         try:
             return _loads_slowly(raw)
         except orjson.JSONDecodeError:
-            raise refused from None  # it tells best what is wrong, and where
+            raise refused from None  # orjson's error describes best what is wrong, and where
 
 
 def mended(raw: bytes) -> tuple[Any, bytes]:
-    """The value of an upstream's text, and that text as every client's parser takes it: most often the same bytes.
+    """The value of an upstream's text, and the text as every client's parser accepts it: usually the same bytes.
 
-    Bytes that are no UTF-8 become U+FFFD, as in a browser's decoder; `NaN` and `Infinity`, which Python writes, become
+    Bytes that are not UTF-8 become U+FFFD, as in a browser's decoder; `NaN` and `Infinity`, which Python writes, become
     null, as in JavaScript.
 
     Raises:
@@ -103,7 +103,7 @@ def dumps(value: Any, default: Default | None = None) -> bytes:
 
 
 def _writable(value: Any, default: Default | None) -> Any:
-    """The same value with each string that is no UTF-8 as escapes: two halves that have met make one character."""
+    """The value with each string that can't be UTF-8 written as escapes. Two adjacent halves become one character."""
     if isinstance(value, str):
         return orjson.Fragment(escaped(value).encode()) if is_cut(value) else value
     if isinstance(value, dict):
@@ -116,12 +116,12 @@ def _writable(value: Any, default: Default | None) -> Any:
 
 
 def _key(key: Any) -> Any:
-    # A fragment can't be a key, and half an emoji in one is no name of anything.
+    # orjson can't write a fragment as a key, so half an emoji in a key is replaced; no known key has one.
     return key.encode("utf-8", "replace").decode() if isinstance(key, str) and is_cut(key) else key
 
 
 def is_cut(text: str) -> bool:
-    """Whether it holds half a character, which can be written as an escape only."""
+    """Whether the text contains half a surrogate pair, which can be written only as an escape."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The statuses of a response and the events that tell of them."""
+"""The statuses of a response, and the events that announce them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Status(StrEnum):
     IN_PROGRESS = "in_progress"
     """A worker has begun it at least once."""
     COMPLETED = "completed"
-    """The provider said so, in a terminal event."""
+    """The provider completed it, and said so in a terminal event."""
     FAILED = "failed"
     """It ended with an error; `output` is what had arrived."""
     INCOMPLETE = "incomplete"
@@ -30,13 +30,13 @@ OPENING = ("response.created", "response.queued", "response.in_progress")
 """Events 0, 1 and 2 of every log. An upstream's own are never logged."""
 
 LAST_OPENING = len(OPENING) - 1
-"""The number of the last of them: whatever is beyond it came from a provider."""
+"""The sequence number of the last opening event. Every event after it came from a provider."""
 
 TERMINAL_EVENTS = {
     "response.completed": Status.COMPLETED,
     "response.failed": Status.FAILED,
     "response.incomplete": Status.INCOMPLETE,
-    # No such type exists in the standard; from an upstream that sends it, it is understood.
+    # Not a standard type, but some upstreams may send it.
     "response.cancelled": Status.CANCELLED,
 }
 

@@ -1,4 +1,4 @@
-"""The decision: which of the three ways serves a request. Exactly LiteLLM's rules, and a reason to show."""
+"""Decides in which of the three modes a request is served, by exactly LiteLLM's rules, and gives the reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BackgroundMode:
-    """`litellm_settings.responses.background_mode`, as it stands in the config."""
+    """`litellm_settings.responses.background_mode`, as written in the config."""
 
     polling_via_cache: Any = False
     """`"all"`, a list of providers, or anything else for off."""

@@ -1,7 +1,7 @@
-"""The Response object of a cached response: whose value each key has, and its default.
+"""The Response object of a cached response: where the value of each key comes from.
 
-The value is ours where ours rules; else the upstream's where not null; else the request's where not null; else the
-default. A null in place of these breaks the SDKs' own code (`for t in response.tools`).
+Some keys, such as `id` and `status`, are set by Pollux. Every other key has the first value that is not null of: the
+upstream's, the request's, the default. A null in these keys would break the SDKs' own code (`for t in response.tools`).
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _NOT_ECHOED = frozenset({"output", "usage"})
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What is ours in every object of one response, for ever."""
+    """The values set by Pollux that are the same in every object of one response."""
 
     id: str
     created_at: int
     request: dict[str, Any]
-    """The body that the client sent. Of a run without its input, which may be long and is not echoed."""
+    """The body that the client sent. A run omits its `input`, which may be long and is not echoed."""
     secrets: Secrets = NO_SECRETS
-    """Those of its tools, which nothing may show."""
+    """The secrets in the request's tools, which no object may show."""
 
 
 def response_object(
@@ -66,8 +66,8 @@ def response_object(
 ) -> dict[str, Any]:
     """The object with all its keys.
 
-    `upstream` is the provider's response object, as far as known; `output` overrules its output; `error` overrules
-    its error; `ended_at` stands in for a `completed_at` that it does not tell.
+    `upstream` is the provider's response object, as far as known. `output` and `error` replace the provider's own;
+    `ended_at` is used if the provider gave no `completed_at`.
     """
     theirs = upstream or {}
     completed_at = theirs.get("completed_at")
@@ -104,7 +104,7 @@ def fill(made: dict[str, Any], request: dict[str, Any]) -> None:
 
 
 def fill_foreign(made: dict[str, Any], request: dict[str, Any]) -> None:
-    """Complete a provider's own object in place: all standard keys, its own values kept."""
+    """Add all missing standard keys to a provider's own object in place, and keep the provider's values."""
     for key in ("error", "incomplete_details", "completed_at"):
         made.setdefault(key, None)
     made.setdefault("background", request.get("background") or False)

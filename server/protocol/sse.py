@@ -9,7 +9,7 @@ HEARTBEAT = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"
 
 LONGEST_EVENT_BYTES = 64 * 1024 * 1024
-"""A generated image comes in one event of several megabytes; beyond this an upstream has lost its mind."""
+"""A longer event is refused. A generated image comes in one event of several megabytes."""
 
 # Atomic: CRLF is one line end, never two.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
@@ -17,7 +17,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class ServerEvent(NamedTuple):
-    """One event as it came: its name (empty where none was given), its data, and all its bytes."""
+    """One event as it came: its name (empty if it has none), its data, and all its bytes."""
 
     name: str
     data: bytes
@@ -29,7 +29,7 @@ class EventTooLong(ValueError):
 
 
 class SseParser:
-    """Cuts a byte stream into events, whatever its chunks. Holds one unfinished event, bounded in size."""
+    """Cuts a byte stream into events, however it is chunked. It holds at most one unfinished event of bounded size."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -44,7 +44,7 @@ class SseParser:
         """
         if b"\r" in chunk or b"\r" in self._rest:
             return self._feed_any(chunk)
-        # As good as all upstreams end their lines: three times as fast as the search for any end of a line.
+        # Nearly all upstreams end lines with LF alone; this path is three times as fast as looking for any line end.
         self._rest += chunk
         # A blank line may straddle the chunks.
         end = self._rest.rfind(b"\n\n", max(0, self._searched - 1))
@@ -81,7 +81,7 @@ class SseParser:
 
 
 def _parse_plain(block: bytes) -> ServerEvent | None:
-    """One event of lines that end in LF, without its blank line: in the form in which as good as all of them come."""
+    """Parse one event whose lines end in LF, without its blank line. Nearly all have this two-line form."""
     head, separator, data = block.partition(b"\ndata: ")
     if separator and head.startswith(b"event: ") and b"\n" not in data and b"\n" not in head:
         return ServerEvent(head[7:].strip().decode("utf-8", "replace"), data, block + b"\n\n")
@@ -89,7 +89,10 @@ def _parse_plain(block: bytes) -> ServerEvent | None:
 
 
 def _may_grow(found: re.Match[bytes], buffer: bytearray) -> bool:
-    """CRLF, CR at the end of the buffer is CRLF, CRLF without its end: that LF must not begin an event."""
+    """Whether a blank line at the buffer's end may be incomplete.
+
+    CR LF CR may be CR LF CR LF whose last byte has not arrived; that LF must not count as part of the next event.
+    """
     return found.end() == len(buffer) and found.group().endswith(b"\n\r")
 
 
@@ -110,10 +113,10 @@ def encode_frame(event_type: str, data: bytes) -> bytes:
 
 
 def split_frames(frames: bytes) -> list[bytes]:
-    """The single frames of a batch of our own making."""
+    """The single frames of a batch that Pollux made."""
     return [frame + b"\n\n" for frame in frames.split(b"\n\n")[:-1]]
 
 
 def frame_data(frame: bytes) -> bytes:
-    """The data of one frame of our own making."""
+    """The data of one frame that Pollux made."""
     return frame[frame.index(b"\ndata: ") + 7 : -2]
