@@ -1,7 +1,7 @@
-"""Fields of a request body that only LiteLLM knows: heeded where we have the thing, and never sent to a provider.
+"""Request fields that only LiteLLM knows. Pollux obeys some of them, and sends none of them to a provider.
 
-LiteLLM takes them out of a body before it calls a provider (its `all_litellm_params` and what its router and proxy read
-on the way). A provider would refuse them, or learn what is none of its business.
+LiteLLM removes them too before it calls a provider: its `all_litellm_params`, and what its router and proxy read. A
+provider would refuse them, or see values that are not meant for it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _NAMES = frozenset(
         *("stream_timeout", "force_timeout", "cooldown_time", "fallbacks", "default_fallbacks", "max_fallbacks"),
         *("context_window_fallbacks", "context_window_fallback_dict", "content_policy_fallbacks", "disable_fallbacks"),
         *("fallback_depth", "routing_strategy", "enable_tag_filtering", "rpm", "tpm", "max_parallel_requests"),
-        # What becomes of parameters.
+        # How parameters are changed.
         *("drop_params", "additional_drop_params", "allowed_openai_params", "merge_reasoning_content_in_choices"),
         *("enable_json_schema_validation", "use_chat_completions_api", "use_litellm_proxy", "modify_params"),
-        # The proxy's own business: caches, guards, logs, tags, money.
+        # For the proxy itself: caches, guards, logs, tags, budgets.
         *("cache", "caching", "cache_key", "no-cache", "no-store", "ttl", "namespace", "guardrails"),
         *("guardrail_config", "disable_global_guardrails", "policies", "tags", "no-log", "turn_off_message_logging"),
         *("proxy_server_request", "secret_fields", "max_budget", "budget_duration", "logger_fn", "verbose"),
@@ -44,23 +44,23 @@ def is_litellms(name: str) -> bool:
 
 
 class Wishes(NamedTuple):
-    """What a request wants of us, in LiteLLM's fields; None: as configured."""
+    """The settings that a request overrides through LiteLLM's fields; None: the configured value applies."""
 
     num_retries: int | None = None
     timeout_s: float | None = None
-    """For an answer that is not streamed, or until a stream begins."""
+    """Limit for an answer that is not streamed, or for the beginning of a stream."""
     stream_timeout_s: float | None = None
-    """Until a stream begins."""
+    """Limit for the beginning of a stream."""
 
 
 def wishes_in(body: dict[str, Any]) -> Wishes:
-    """What a body wishes.
+    """The wishes in a body.
 
     Raises:
         InvalidType, InvalidValue
 
     """
-    # As good as no body has any of them.
+    # The fast path: hardly any body has one of these fields.
     if _HEEDED.isdisjoint(body):
         return NOTHING
     return Wishes(

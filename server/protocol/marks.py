@@ -1,14 +1,14 @@
-"""Marks on what only one account can use, so that a later request that holds it finds the account again.
+"""Marks on values that only one account can use, so that a later request that contains one goes to that account.
 
 A provider encrypts reasoning and compacted history for the account that asked, and its containers belong to that
-account. A client sends these back in its next request, which names no response; with two accounts behind one model
-every other such request would be refused. So each such value leaves Pollux with a mark, and comes back with it:
+account. A client sends these values back in its next request, which need not name a response; with two accounts behind
+one model, every other such request would be refused. So Pollux marks each such value, and clients send the mark back:
 
     pollux-account.<deployment, in base64url>.<check>.<the provider's value>
 
 A container's id keeps its beginning in front of that: `cntr_pollux-account.…`. The check binds deployment and value to
-their owner, so that nobody can steer a request to a deployment by a mark that was made up, or made for somebody else.
-Values without a mark, and with a mark that is not genuine, are none of ours and stay as they are.
+their owner, so that nobody can direct a request to a deployment with a forged mark, or with one of another owner.
+Values without a mark, or with a mark that is not genuine, are left unchanged.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from server.protocol.ids import owner_tag
 
 MARK = "pollux-account."
 CONTAINER = "cntr_"
-"""What the ids of containers begin with, at OpenAI and Azure."""
+"""The beginning of container ids at OpenAI and Azure."""
 
 _TELLING = (b'"encrypted_content"', b'"cntr_')
 HOLDERS = ("item", "part", "annotation", "output", "data", "input", "instructions", "tools")
-"""Where items and tools stand, in an event, an object, a list or a request. Everything else is the client's own."""
+"""The keys under which events, objects, lists and requests hold items and tools. Nothing else is searched."""
 
 
 class Marked(NamedTuple):
-    """A value with its mark."""
+    """The parts of a marked value."""
 
     deployment: str
     check: str
     value: str
 
     def is_genuine(self, owner: str, secrets: Sequence[bytes]) -> bool:
-        """Whether it was made for this owner, under any of the secrets."""
+        """Whether the mark was made for this owner with one of the secrets."""
         return any(
             hmac.compare_digest(_check(secret, owner, self.deployment, self.value), self.check) for secret in secrets
         )
 
 
 class Place(NamedTuple):
-    """Where such a value stands."""
+    """The dictionary and key that hold a value that only one account can use."""
 
     holder: dict[str, Any]
     key: str
@@ -57,17 +57,17 @@ class Place(NamedTuple):
 
     @property
     def is_reasoning(self) -> bool:
-        """It can be left out: the model then thinks anew."""
+        """Whether the value is encrypted reasoning. It can be left out; the model then reasons anew."""
         return self.key == "encrypted_content" and self.holder.get("type") == "reasoning"
 
     @property
     def is_history(self) -> bool:
-        """A container in which something once ran. Unlike one in `tools` it is not used again."""
+        """Whether the value names a container of a past call. Unlike a container in `tools`, it is not used again."""
         return self.holder.get("type") in ("code_interpreter_call", "container_file_citation")
 
 
 def marked(value: str, deployment: str, owner: str, secret: bytes) -> str:
-    """The value with its mark. One that has the same mark already is not marked twice."""
+    """The value with a mark; unchanged if it already has this mark."""
     there = parse_marked(value)
     if there and there.deployment == deployment and there.is_genuine(owner, [secret]):
         return value
@@ -101,7 +101,7 @@ def may_have_places(raw: bytes) -> bool:
 
 
 def places(body: dict[str, Any]) -> Iterator[Place]:
-    """All values in items and tools that only one account can use, in order: of an answer, an event or a request."""
+    """All values in an answer, event or request that only one account can use, in order."""
     response = body.get("response")
     for owner in (body, response) if isinstance(response, dict) else (body,):
         for name in HOLDERS:
@@ -109,7 +109,7 @@ def places(body: dict[str, Any]) -> Iterator[Place]:
 
 
 def _places_in(value: Any) -> Iterator[Place]:
-    # A stack of its own: what a provider sends may be nested more deeply than Python calls.
+    # Not recursive, because a provider's JSON may be nested more deeply than Python's call stack allows.
     waiting = [value]
     while waiting:
         value = waiting.pop()

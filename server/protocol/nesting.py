@@ -1,4 +1,4 @@
-"""Nesting: JSON that can be read but not written again."""
+"""Nesting: detects JSON that orjson can read, but is nested too deeply to be written again."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from server.protocol import jsontext
 
 _HARMLESS_BRACKETS = 200
 _MARGIN = 16
-"""Levels that Pollux may put around a value of others: an item lies in a response, and that in an event."""
+"""How many levels Pollux may wrap around a value: an item is put into a response, and that into an event."""
 
 
 def is_too_deep(raw: bytes, value: Any) -> bool:
     """Whether a value, parsed from `raw`, is nested too deeply to be encoded: orjson reads 1024 levels, writes 254."""
-    # What is short can't be deep: each level takes two bytes.
+    # A short text can't be too deep, since each level takes two bytes.
     if len(raw) <= 2 * _HARMLESS_BRACKETS or raw.count(b"{") + raw.count(b"[") <= _HARMLESS_BRACKETS:
         return False
     for _ in range(_MARGIN):

@@ -1,4 +1,4 @@
-"""A provider's reason: found in whatever shape it comes, and what it means for another try.
+"""Finds a provider's reason for a failure in any known shape, and decides whether another try may help.
 
 Shapes seen: OpenAI and Anthropic `{"error": {…}}`, Google a list of these, Ollama `{"error": "text"}`, vLLM
 `{"object": "error", "message": …}`, FastAPI `{"detail": …}` (a text, or a list of `{"loc", "msg"}`), RFC 9457
@@ -17,37 +17,37 @@ import orjson
 from server.protocol import jsontext
 
 Fields = dict[str, Any]
-"""Of an error: `message`, `type`, `param`, `code`, as far as the provider told them."""
+"""The fields of an error, as far as the provider told them: `message`, `type`, `param`, `code`."""
 
 LONGEST_EXCERPT = 300
-"""Characters that are shown of what is no error in any known shape."""
+"""How many characters are shown of an error body of unknown shape."""
 LONGEST_MESSAGE = 8192
-"""Characters of a message; providers quote whole prompts in theirs."""
+"""The longest message, in characters. Some providers quote the whole prompt in it."""
 _DEEPEST = 4
-"""A gateway wraps the error of a gateway that wraps a provider's."""
+"""How many levels are searched: gateways wrap the errors of other gateways, which wrap the provider's."""
 
 
 class Remedy(Enum):
-    """What may help a request that failed."""
+    """Which kind of another try may help a failed request."""
 
     AGAIN = "again"
-    """Another try, anywhere: it failed by chance, or for a while."""
+    """A try on any deployment: the failure was temporary."""
     ELSEWHERE = "elsewhere"
-    """Another account only: this one has no right, no quota, or does not have what is asked for."""
+    """Only a try with another account: this one lacks the permission, the quota or the model."""
     NOTHING = "nothing"
-    """The request itself is refused, and would be everywhere."""
+    """No other try: every deployment would refuse this request."""
 
 
 _SECRET = re.compile(r"\b(Bearer\s+|(?:sk|pk|rk|xai|gsk|ghp|hf|pat|key)[-_]|AIza)[-\w.*]{8,}", re.IGNORECASE)
 
 
 def without_secrets(text: str) -> str:
-    """The text with whatever looks like a credential cut down to its beginning."""
+    """The text, in which everything that looks like a credential is cut off after its prefix."""
     return _SECRET.sub(r"\1…", text)
 
 
 def reason_of(raw: bytes) -> Fields:
-    """What a body says of why it is no answer: at least a `message`, unless it is empty. Without credentials."""
+    """The error in a body, without credentials. It has at least a `message`, unless the body is empty."""
     fields = _reason_of(raw)
     return {**fields, "message": without_secrets(str(fields["message"]))} if fields else {}
 
@@ -63,7 +63,7 @@ def _reason_of(raw: bytes) -> Fields:
 
 
 def reason_in(body: Any, depth: int = _DEEPEST) -> Fields | None:
-    """The fields of an error that stand in a value, or None where there is no such thing."""
+    """The fields of the error in a value, or None if it contains no error."""
     if isinstance(body, str):
         return {"message": body[:LONGEST_MESSAGE]} if body.strip() else None
     if isinstance(body, list):
@@ -73,7 +73,7 @@ def reason_in(body: Any, depth: int = _DEEPEST) -> Fields | None:
     outer = _own_fields(body)
     for key in ("error", "errors", "message", "fault", "detail", "details"):
         if inner := reason_in(body.get(key), depth - 1):
-            # What stands nearest to the message names it best.
+            # Fields at the same level as the message describe it best.
             return {**outer, **inner} if "message" not in outer or key == "error" else {**inner, **outer}
     if "message" not in outer and isinstance(title := body.get("title"), str) and title.strip():
         outer["message"] = title[:LONGEST_MESSAGE]
@@ -91,7 +91,7 @@ def _own_fields(body: dict[str, Any]) -> Fields:
     for name in ("type", "code", "param"):
         if isinstance(value := body.get(name), str | int) and not isinstance(value, bool) and value != "error":
             found[name] = value
-    # Google's word for it: RESOURCE_EXHAUSTED, say.
+    # Google puts the type into `status`, such as RESOURCE_EXHAUSTED.
     if isinstance(status := body.get("status"), str) and "code" in found:
         found.setdefault("type", status)
     return found
@@ -109,7 +109,7 @@ _TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DO
 
 
 def _text_of_page(text: str) -> str:
-    """The title of an HTML page, else what of the text can be read."""
+    """The title of an HTML page, else its text without tags."""
     if "<" not in text:
         return _shortened(text)
     titled = _TITLE.search(text)
@@ -147,15 +147,16 @@ _ACCOUNT_STATUSES = (401, 402, 403, 404)
 
 
 def remedy_for(status: int | None, fields: Fields) -> Remedy:
-    """What may help. A code goes before the status: gateways answer 500 to a bad prompt, and 400 to an empty wallet.
+    """Which kind of another try may help.
 
-    `status` is None where the provider had answered 200 before it said this.
+    The error's code takes precedence over the status, because gateways answer 500 to a bad prompt and 400 to a spent
+    budget. `status` is None if the provider had already answered 200 when it reported the error.
     """
     words = _words_of(fields)
     if any(_ACCOUNT.search(word) for word in words):
         return Remedy.ELSEWHERE
     told = status or _status_in(fields)
-    # A type is vague: `invalid_request_error` stands beside many a status.
+    # With a status the type is ignored, because it is vague: `invalid_request_error` comes with many statuses.
     for word in words[:1] if told else words:
         if _PASSING.search(word):
             return Remedy.AGAIN
@@ -169,7 +170,7 @@ def remedy_for(status: int | None, fields: Fields) -> Remedy:
 
 
 def status_for(fields: Fields) -> int:
-    """The HTTP status that an error would have had, had the provider not answered 200 already."""
+    """The HTTP status for an error that a provider reported after it had answered 200."""
     if told := _status_in(fields):
         return told
     if is_limited(fields):
@@ -179,12 +180,12 @@ def status_for(fields: Fields) -> int:
 
 
 def is_limited(fields: Fields) -> bool:
-    """Whether it says that there is too much to do, or nothing left to do it with."""
+    """Whether the error reports a rate limit or a spent quota."""
     return any(_LIMITED.search(word) for word in _words_of(fields))
 
 
 def _words_of(fields: Fields) -> list[str]:
-    """Its code before its type: `requests` is the type of OpenAI's `rate_limit_exceeded`."""
+    """The code and the type. The code is more telling: the type of OpenAI's `rate_limit_exceeded` is `requests`."""
     return [str(fields.get(name) or "") for name in ("code", "type")]
 
 

@@ -1,12 +1,12 @@
-"""Secrets of tools: they go to the provider with the request, and are shown nowhere else.
+"""Secrets of tools: they are sent to the provider with the request, and shown nowhere else.
 
-OpenAI takes an MCP tool's `authorization` and `headers`, and what of its `server_url` names more than a server, and
-shows none of them again; nor the values of a container's `domain_secrets`. Here the rule is the name of a key, so that
-the tools of tomorrow are covered: whatever is called a token, a secret, a password or the like is null where a tool is
-shown. JSON schemas are left alone, where such a name is that of a parameter.
+OpenAI never shows an MCP tool's `authorization` and `headers` again, nor the parts of its `server_url` beyond the
+server, nor the values of a container's `domain_secrets`. Pollux goes by the names of keys, so that future tools are
+covered: where a tool is shown, every value called a token, a secret, a password or the like is null. JSON schemas are
+left alone, since such a name is that of a parameter there.
 
-A provider may echo a secret anywhere (a weak one in its objects, any in the message of an error). So what it sends in
-answer to a request with secrets is searched for them too.
+A provider may echo a secret: a nonconforming one in its objects, any in an error's message. So its answers to a request
+with secrets are searched for them too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from server.protocol import jsontext
 
 HIDDEN = "***"
 SHORTEST_SECRET = 8
-"""Characters. A shorter text may occur by chance: it is hidden where it stands in a tool, and not searched for."""
+"""In characters. A shorter secret is hidden in the tool itself, but not searched for: it may occur by chance."""
 
 _SECRET = re.compile(
     r"(.*[_-])?(authorization|headers|cookies?|(api|access|private)[_-]?key|tokens?|secrets?|passwords?|passphrase"
@@ -33,7 +33,7 @@ _URL = re.compile(r"(.*_)?url", re.IGNORECASE)
 
 
 def shown_tools(tools: list[Any]) -> list[Any]:
-    """The tools as they may be shown; those without secrets are the same objects."""
+    """The tools without their secrets; function tools are returned as the same objects."""
     return [_shown(tool) if isinstance(tool, dict) and tool.get("type") != "function" else tool for tool in tools]
 
 
@@ -48,17 +48,17 @@ def _shown(value: Any, name: str = "") -> Any:
 
 
 def _place_of(url: str) -> str:
-    """The server of a URL: what else stands in one may be a key to it."""
+    """The scheme and host of a URL. Its other parts are dropped, because they may contain a key."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme and parts.netloc else HIDDEN
 
 
 class Secrets:
-    """The secrets of one request, to be hidden in whatever is said about it."""
+    """The secrets of one request, which are hidden in every answer about it."""
 
     def __init__(self, body: dict[str, Any]) -> None:
         found = {secret for tools in _tools_in(body) for tool in tools for secret in _secrets_in(tool)}
-        # The longest first: one may be a part of another.
+        # The longest first, because one secret may be a part of another.
         self._texts = sorted((text for text in found if len(text) >= SHORTEST_SECRET), key=len, reverse=True)
         self._bytes = [jsontext.dumps(text)[1:-1] for text in self._texts]
 
@@ -98,13 +98,13 @@ def _secrets_in(value: Any, name: str = "", *, secret: bool = False) -> Iterator
     elif isinstance(value, str):
         if secret:
             yield value
-            yield from value.split(" ", 1)[1:]  # behind `Bearer `
+            yield from value.split(" ", 1)[1:]  # the token after `Bearer `
         elif _URL.fullmatch(name):
             yield from _secrets_of_url(value)
 
 
 def _hides(holder: str, name: str) -> bool:
-    """Whether what stands under this name, in what stands under that, is a secret."""
+    """Whether the value of the key `name`, in the object that is the value of the key `holder`, is a secret."""
     if holder == _LIST_OF_SECRETS:
         return name == "value"
     return name != _LIST_OF_SECRETS and _SECRET.fullmatch(name) is not None

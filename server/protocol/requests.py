@@ -1,4 +1,4 @@
-"""Request bodies: what Pollux reads of them, and what it makes of them for an upstream."""
+"""Request bodies: parsing and checking them, and making the bodies that are sent to an upstream."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from server.protocol.redaction import shown_tools
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """The body of POST /responses. Null means absent, everywhere."""
+    """The body of POST /responses. A null value is treated as absent."""
 
     body: dict[str, Any]
     model: str
@@ -28,7 +28,7 @@ class CreateRequest:
     previous_response_id: str | None
     wishes: Wishes = NOTHING
     marked: bool = False
-    """It may hold values that only one account can use."""
+    """Whether the body may contain marked values, which only one account can use."""
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 def stored_request(raw: bytes) -> dict[str, Any]:
-    """The request of a record: empty where it is gone, or was broken by hand. Nothing can be run then, but all ends."""
+    """The stored request; empty if it is gone or was damaged. Its job can't run then, but can still be ended."""
     try:
         return parse_object(raw)
     except InvalidJson:
@@ -66,7 +66,7 @@ def without_input(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_create(raw: bytes, model_in_path: str | None = None) -> CreateRequest:
-    """Read a body. A model in the path, where Azure's clients name it, goes before the body's.
+    """Read a body. A model in the path, where Azure's clients put it, takes precedence over the body's.
 
     Raises:
         InvalidJson, InvalidType, MissingParameter, ModelNotFound
@@ -79,7 +79,7 @@ def parse_create(raw: bytes, model_in_path: str | None = None) -> CreateRequest:
     if not model:
         raise MissingParameter("model")
     if jsontext.is_cut(model):
-        raise ModelNotFound(model)  # it could not be stored, and no deployment is called so
+        raise ModelNotFound(model)  # such a name is not valid UTF-8, so it can't be stored
     return CreateRequest(
         body=body,
         model=model,
@@ -121,7 +121,7 @@ def _typed(body: dict[str, Any], name: str, wanted: type, expected: str, param: 
 
 
 def forwarded_body(body: dict[str, Any], model: str, previous: str | None) -> bytes:
-    """The body for an upstream: its own name of the model, its own id of the previous response."""
+    """The body for an upstream, with its name of the model and the provider's id of the previous response."""
     changed = {name: value for name, value in body.items() if not is_litellms(name)}
     changed["model"] = model
     if previous is not None:
@@ -134,7 +134,7 @@ def job_body(
 ) -> bytes:
     """The body that a job sends: streamed, and without `background`, which Pollux does itself.
 
-    With `background` the provider shall run it in its own background too, so that its run survives ours.
+    With `background` the provider runs it in its own background too, so that its run survives the end of ours.
     """
     changed = {name: value for name, value in body.items() if name != "background"}
     if background:
