@@ -6,6 +6,7 @@ has the same outcome as if it ran once. The rest of Pollux imports from this pac
 
 from storage.embedded import default_directory
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
+from storage.feed import Feed, parse_place
 from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
 from storage.open import Store, open_store
@@ -19,18 +20,22 @@ from storage.records import (
     CreateOutcome,
     Cursor,
     Durability,
+    FeedPage,
     Finish,
     Lease,
     Leased,
     NewResponse,
     Outcome,
+    Place,
     Reading,
     Record,
+    Retention,
+    StatusEntry,
     Step,
     UpstreamCancel,
     Verdict,
 )
-from storage.topics import End, Revoked, Steps, Topic, Wake, steps_and_end
+from storage.topics import End, Fed, Revoked, Steps, Topic, Wake, steps_and_end
 
 __all__ = [
     "START",
@@ -44,16 +49,22 @@ __all__ = [
     "Durability",
     "Ear",
     "End",
+    "Fed",
+    "Feed",
+    "FeedPage",
     "Finish",
     "Lease",
     "Leased",
     "Listener",
     "NewResponse",
     "Outcome",
+    "Place",
     "Reading",
     "Record",
+    "Retention",
     "Revoked",
     "Shard",
+    "StatusEntry",
     "Step",
     "Steps",
     "Store",
@@ -69,5 +80,6 @@ __all__ = [
     "default_directory",
     "draw_id",
     "open_store",
+    "parse_place",
     "steps_and_end",
 ]

@@ -16,17 +16,19 @@ from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, Shards, by_shard
 from storage.packing import pack
 from storage.records import (
+    DAY,
     Append,
     Durability,
     Finish,
     Lease,
     Leased,
     Outcome,
+    Retention,
     Step,
     UpstreamCancel,
     Verdict,
 )
-from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word
+from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word, feed_words
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -38,7 +40,13 @@ class Jobs:
     """The queue of jobs, their leases, and the writing side of the event logs."""
 
     def __init__(
-        self, connections: Connections, shards: int, durability: Durability = Durability.NONE, *, packed: bool = True
+        self,
+        connections: Connections,
+        shards: int,
+        durability: Durability = Durability.NONE,
+        retention: Retention = DAY,
+        *,
+        packed: bool = True,
     ) -> None:
         self._client = connections.commands
         self._clustered = connections.clustered
@@ -46,6 +54,7 @@ class Jobs:
         self._durability = durability
         self._renewals = connections.renewals
         self.shards = Shards(shards)
+        self._kept_in_feed = feed_words(retention, shards)
 
     async def lease(
         self,
@@ -70,6 +79,7 @@ class Jobs:
                 leases=shard.leases,
                 rotation=shard.rotation,
                 grant=shard.grant(token),
+                feed=shard.feed,
                 token=token,
                 lease_ms=int(lease_s * 1000),
                 max_attempts=max_attempts,
@@ -80,6 +90,7 @@ class Jobs:
                 queue_prefix=shard.queue(""),
                 moved_prefix=shard.moved(""),
                 owned_prefix=shard.owned(""),
+                **self._kept_in_feed,
                 passed_over=list(passing_over),
             )
             aside += some
@@ -172,6 +183,7 @@ class Jobs:
             owned=shard.owned(lease.owner),
             ended=shard.ended(lease.owner),
             upstream_cancels=shard.upstream_cancels,
+            feed=shard.feed,
             id=lease.id,
             token=lease.token,
             epoch=lease.epoch,
@@ -179,6 +191,7 @@ class Jobs:
             last=append.last,
             over=shard.over(lease.id),
             index_ttl_ms=INDEX_TTL_MS,
+            **self._kept_in_feed,
             frames=self._pack(append.frames),
             status=finish.status,
             snapshot=finish.snapshot,

@@ -9,6 +9,7 @@
 | `pollux:{n}:leases` | zset | leased jobs, by deadline (ms, the server's clock) | none; empty is gone |
 | `pollux:{n}:grant:<token>` | string | the job that a lease token got: a repeated `lease` gets it again | a lease |
 | `pollux:{n}:upstream_cancels` | zset | `<since> <deployment> <provider's id>`, by next try | none; empty is gone |
+| `pollux:{n}:feed` | stream | each change of a status, see `feed.py`; also a channel | `feed_retention_s` |
 | `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:ended:<owner>` | zset | those of `owned` that ended, by time of expiry (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |
@@ -92,6 +93,10 @@ class Shard:
     @cached_property
     def upstream_cancels(self) -> str:
         return f"{self.prefix}upstream_cancels"
+
+    @cached_property
+    def feed(self) -> str:
+        return f"{self.prefix}feed"
 
     def owned(self, owner: str) -> str:
         return f"{self.prefix}owned:{owner}"

@@ -18,10 +18,11 @@ from storage.cluster import Cluster
 from storage.connection import Connections, answered, ask
 from storage.embedded import default_directory, embedded_server
 from storage.errors import StoreError, StoreMisfit, StoreUnavailable
+from storage.feed import Feed
 from storage.jobs import Jobs
 from storage.keys import SETTINGS
 from storage.notify import Ear, Listener
-from storage.records import Durability
+from storage.records import DAY, Durability, Retention
 from storage.responses import Responses
 
 log = logging.getLogger("pollux.store")
@@ -48,6 +49,7 @@ class Store:
     """32 random bytes, made once and the same for every process on this store."""
     responses: Responses
     jobs: Jobs
+    feed: Feed
     connections: Connections
 
     def new_listener(self, ear: Ear) -> Listener:
@@ -65,6 +67,7 @@ async def open_store(
     durability: Durability = Durability.NONE,
     *,
     packed: bool = True,
+    retention: Retention = DAY,
     patience_s: float = math.inf,
 ) -> AsyncIterator[Store]:
     """Open `embedded://[directory]`, `redis://…`, `rediss://…`, `unix://…`, `sentinel://…` or `cluster://…`.
@@ -85,11 +88,13 @@ async def open_store(
         directory = _absolute(place) if place else default_directory()
         async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
             name = f"embedded://{directory}"
-            yield await _store(name, links, shards, durability, packed=packed, patience_s=patience_s)
+            shards, secret = await _waited_for(name, partial(_settled, links, shards, durability), patience_s)
+            yield _store(name, links, shards, secret, durability, retention, packed=packed)
     elif parts.scheme in ("redis", "rediss", "unix", "sentinel", "sentinels", "cluster", "clusters"):
         async with _connected(url) as links:
             name = _without_password(url)
-            yield await _store(name, links, shards, durability, packed=packed, patience_s=patience_s)
+            shards, secret = await _waited_for(name, partial(_settled, links, shards, durability), patience_s)
+            yield _store(name, links, shards, secret, durability, retention, packed=packed)
     else:
         raise StoreMisfit(
             f"the store {parts.scheme or url!r} is not known: use embedded://[directory], redis://host:port/db, "
@@ -108,17 +113,23 @@ async def _connected(url: str) -> AsyncIterator[Connections]:
         await connections.aclose()
 
 
-async def _store(
-    name: str, connections: Connections, shards: int | None, durability: Durability, *, packed: bool, patience_s: float
+def _store(
+    name: str,
+    connections: Connections,
+    shards: int,
+    secret: bytes,
+    durability: Durability,
+    retention: Retention,
+    *,
+    packed: bool,
 ) -> Store:
-    settled = partial(_settled, connections, shards, durability)
-    shards, secret = await _waited_for(name, settled, patience_s)
     return Store(
         name=name,
         shards=shards,
         id_secret=secret,
-        responses=Responses(connections, shards, durability, packed=packed),
-        jobs=Jobs(connections, shards, durability, packed=packed),
+        responses=Responses(connections, shards, durability, retention, packed=packed),
+        jobs=Jobs(connections, shards, durability, retention, packed=packed),
+        feed=Feed(connections, shards),
         connections=connections,
     )
 

@@ -45,6 +45,8 @@ class NewResponse:
     """The deployment it must run on (it continues a response that lives there), or empty."""
     previous: str = ""
     """The provider's own id of the response that it continues, or empty."""
+    metadata: bytes = b""
+    """The metadata that the client gave, JSON, for status events; or empty."""
     headers: bytes = b""
     """Headers of the client that go to the provider, JSON, or empty."""
     request_id: str = ""
@@ -55,6 +57,54 @@ class NewResponse:
     """How many jobs of all owners together may be queued in its shard; 0: any number."""
     most_in_flight: int = 0
     """How many responses of this owner may be unfinished; 0: any number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much of a shard's feed is kept."""
+
+    most: int = 200_000
+    """Entries; beyond it the oldest go first."""
+    for_s: float = 24 * 3600
+    """Seconds."""
+
+
+DAY = Retention()
+
+
+class Place(NamedTuple):
+    """A place in the feed of a shard: the id of an entry. Ids grow, and are made of the server's clock."""
+
+    ms: int
+    number: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusEntry:
+    """One change of a response's status, as the feed keeps it."""
+
+    place: Place
+    status: str
+    """The status that the response took, or `deleted`."""
+    response_id: str
+    owner: str
+    model: str
+    metadata: bytes
+    """What the client gave, JSON; empty where it gave none."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedPage:
+    """Consecutive entries behind a place, and what of the feed is kept."""
+
+    entries: tuple[StatusEntry, ...]
+    oldest: Place | None
+    """Of what is kept; None where nothing is."""
+    newest: Place
+    """The end of the feed: what comes later lies behind it."""
 
 
 class Durability(StrEnum):

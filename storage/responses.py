@@ -18,6 +18,7 @@ from storage.keys import (
 )
 from storage.packing import pack, unpack
 from storage.records import (
+    DAY,
     START,
     Batch,
     CancelOutcome,
@@ -28,8 +29,9 @@ from storage.records import (
     NewResponse,
     Reading,
     Record,
+    Retention,
 )
-from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ
+from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ, feed_words
 
 _FIELDS = ("owner", "status", "model", "created_at", "stream", "epoch", "last", "deployment", "provider_id")
 _CONTENT = ("request", "base", "snapshot")
@@ -44,12 +46,19 @@ class Responses:
     """The records and logs of all responses, from any process."""
 
     def __init__(
-        self, connections: Connections, shards: int, durability: Durability = Durability.NONE, *, packed: bool = True
+        self,
+        connections: Connections,
+        shards: int,
+        durability: Durability = Durability.NONE,
+        retention: Retention = DAY,
+        *,
+        packed: bool = True,
     ) -> None:
         self._client = connections.commands
         self._pack = pack if packed else bytes
         self._durability = durability
         self._shards = Shards(shards)
+        self._kept_in_feed = feed_words(retention, shards)
 
     async def create(self, new: NewResponse) -> Created:
         """Write record, events 0 and 1, and the job; or find the response that the idempotency key started before.
@@ -68,6 +77,7 @@ class Responses:
             owned=shard.owned(new.owner),
             ended=shard.ended(new.owner),
             tombstone=shard.tombstone(new.id),
+            feed=shard.feed,
             idempotency=shard.idempotency(new.owner, key) if key else None,
             id=new.id,
             owner=new.owner,
@@ -82,8 +92,11 @@ class Responses:
             most_queued=new.most_queued,
             most_in_flight=new.most_in_flight,
             ttl_ms=int(new.ttl_s * 1000),
+            model=new.model,
+            metadata=new.metadata,
+            **self._kept_in_feed,
             fields=[
-                *("model", new.model, "created_at", new.created_at, "stream", int(new.stream)),
+                *("created_at", new.created_at, "stream", int(new.stream)),
                 *("request", new.request, "started", self._pack(new.started)),
                 *("pinned", new.pinned, "previous", new.previous),
                 *("request_id", new.request_id, *(("headers", new.headers) if new.headers else ())),
@@ -160,10 +173,12 @@ class Responses:
             ended=shard.ended(record.owner),
             queue=shard.queue(record.owner),
             upstream_cancels=shard.upstream_cancels,
+            feed=shard.feed,
             id=record.id,
             over=shard.over(record.id),
             revoked=shard.revoked,
             index_ttl_ms=INDEX_TTL_MS,
+            **self._kept_in_feed,
             head=head,
             tail=tail,
         )
@@ -182,11 +197,13 @@ class Responses:
             queue=shard.queue(record.owner),
             tombstone=shard.tombstone(record.id),
             upstream_cancels=shard.upstream_cancels,
+            feed=shard.feed,
             id=record.id,
             token=token,
             over=shard.over(record.id),
             revoked=shard.revoked,
             tombstone_ttl_ms=TOMBSTONE_TTL_MS,
+            **self._kept_in_feed,
         )
         return bool(outcome == b"ok")
 

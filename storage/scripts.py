@@ -27,7 +27,7 @@ from redis.exceptions import NoScriptError
 
 from storage.connection import Client, answered, ask, exchange
 from storage.errors import StoreUnavailable
-from storage.records import Durability
+from storage.records import Durability, Retention
 
 Word = str | bytes | int | float
 
@@ -146,6 +146,11 @@ class Script:
         return [len(keys), *keys, *self.args.words(given)]
 
 
+def feed_words(retention: Retention, shards: int) -> dict[str, Word]:
+    """What every script that changes a status is told of the feed of its shard."""
+    return {"feed_most": max(1, retention.most // shards), "feed_ms": int(retention.for_s * 1000)}
+
+
 CREATE = Script("create")
 LEASE = Script("lease")
 RENEW = Script("renew")
@@ -157,3 +162,4 @@ DELETE = Script("delete")
 READ = Script("read")
 FIND = Script("find")
 CLAIM_CANCELS = Script("claim_cancels")
+READ_FEED = Script("read_feed")

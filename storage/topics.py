@@ -35,7 +35,14 @@ class Revoked:
     shard: Shard
 
 
-Topic = Steps | End | Wake | Revoked
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """That the feed of a shard has grown: a response of it changed its status."""
+
+    shard: Shard
+
+
+Topic = Steps | End | Wake | Revoked | Fed
 
 
 def steps_and_end(response_id: str) -> tuple[Topic, ...]:
@@ -58,3 +65,5 @@ def channels_of(topic: Topic, shards: Shards, keyspace: str) -> list[str]:
             return [shard.wake]
         case Revoked(shard):
             return [shard.revoked]
+        case Fed(shard):
+            return [shard.feed]

@@ -2,14 +2,15 @@
 -- Cancel a response in one step: set the status, append the terminal event and end the lease. The caller does not know
 -- the event's sequence number, so the script puts it between two halves of the frame.
 -- KEYS
---   record, log, leases, owned, ended, queue, upstream_cancels
+--   record, log, leases, owned, ended, queue, upstream_cancels, feed
 -- ARGV
 --   id
 --   over, revoked                  channels
 --   index_ttl_ms:number
+--   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
 --   head, tail                     of the terminal frame, around its number
 local r = redis.call('HMGET', record, 'status', 'epoch', 'last', 'ttl_ms', 'idempotency', 'survivable', 'deployment',
-  'provider_id')
+  'provider_id', 'owner', 'model', 'metadata')
 if not r[1] then return 'gone' end
 if TERMINAL[r[1]] then return r[1] == 'cancelled' and 'cancelled' or 'over' end
 
@@ -20,7 +21,8 @@ redis.call('HDEL', record, 'verdict', 'started')
 redis.call('ZREM', leases, id)
 redis.call('ZREM', queue, id)
 cancel_upstream(upstream_cancels, r[6], r[7], r[8])
-local of = {id = id, record = record, log = log, owned = owned, ended = ended, ttl_ms = r[4],
+local of = {id = id, record = record, status = r[1], owner = r[9], model = r[10], metadata = r[11], feed = feed,
+  feed_most = feed_most, feed_ms = feed_ms, log = log, owned = owned, ended = ended, ttl_ms = r[4],
   index_ttl_ms = index_ttl_ms, idempotency = idempotency_of(r[5], id)}
 transition(of, 'cancelled', 'last', last, 'token', '')
 redis.call('PUBLISH', over, position)

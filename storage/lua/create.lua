@@ -2,7 +2,7 @@
 -- Write the record, events 0 and 1, and the job in one step. Without allow-oom, because a full server must take no new
 -- work.
 -- KEYS
---   record, log, queue, rotation, owned, ended, tombstone
+--   record, log, queue, rotation, owned, ended, tombstone, feed
 --   idempotency?
 -- ARGV
 --   id, owner
@@ -13,6 +13,8 @@
 --   record_prefix, queue_prefix, ended_prefix
 --   most_queued:number, most_in_flight:number    of all, of this owner; 0: no limit
 --   ttl_ms:number                  of the record, from its end on
+--   model, metadata                of the record
+--   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
 --   fields...                      field, value … of the record
 local now = now_ms()
 
@@ -80,7 +82,9 @@ if idempotency then
   redis.call('PEXPIRE', idempotency, idempotency_ttl_ms)
   redis.call('HSET', record, 'idempotency', idempotency)
 end
-transition({id = id, record = record}, 'queued', 'owner', owner, 'queued_ms', now, 'epoch', 1, 'attempt', 0, 'last', 1,
-  'ttl_ms', ttl_ms, unpack(fields))
+local of = {id = id, record = record, owner = owner, model = model, metadata = metadata, feed = feed,
+  feed_most = feed_most, feed_ms = feed_ms}
+transition(of, 'queued', 'owner', owner, 'model', model, 'metadata', metadata, 'queued_ms', now, 'epoch', 1,
+  'attempt', 0, 'last', 1, 'ttl_ms', ttl_ms, unpack(fields))
 redis.call('PUBLISH', wake, id)
 return {'created', id}

@@ -1,12 +1,14 @@
 #!lua flags=allow-oom
 -- Remove a response and all that belongs to it in one step; if it runs, that also cancels it.
 -- KEYS
---   record, log, leases, owned, ended, queue, tombstone, upstream_cancels
+--   record, log, leases, owned, ended, queue, tombstone, upstream_cancels, feed
 -- ARGV
 --   id, token
 --   over, revoked                  channels
 --   tombstone_ttl_ms
-local r = redis.call('HMGET', record, 'status', 'idempotency', 'survivable', 'deployment', 'provider_id')
+--   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
+local r = redis.call('HMGET', record, 'status', 'idempotency', 'survivable', 'deployment', 'provider_id', 'owner',
+  'model', 'metadata')
 if not r[1] then
   -- 'ok' if this call ran before. Otherwise the tombstone keeps a `create` of this id that comes late from succeeding.
   redis.call('SET', tombstone, 'gone', 'PX', tombstone_ttl_ms, 'NX')
@@ -16,8 +18,10 @@ if not TERMINAL[r[1]] then cancel_upstream(upstream_cancels, r[3], r[4], r[5]) e
 redis.call('ZREM', leases, id)
 redis.call('ZREM', queue, id)
 redis.call('SET', tombstone, token, 'PX', tombstone_ttl_ms)
-transition({id = id, record = record, log = log, owned = owned, ended = ended, idempotency = idempotency_of(r[2], id)},
-  'deleted')
+local of = {id = id, record = record, status = r[1], owner = r[6], model = r[7], metadata = r[8], feed = feed,
+  feed_most = feed_most, feed_ms = feed_ms, log = log, owned = owned, ended = ended,
+  idempotency = idempotency_of(r[2], id)}
+transition(of, 'deleted')
 redis.call('PUBLISH', over, 'gone')
 redis.call('PUBLISH', revoked, id)
 return 'ok'

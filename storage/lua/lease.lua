@@ -2,12 +2,13 @@
 -- Take one job: first one whose lease ran out, otherwise the next job of the owner whose turn it is.
 -- Jobs of models that this worker can't serve are left to other workers.
 -- KEYS
---   leases, rotation, grant
+--   leases, rotation, grant, feed
 -- ARGV
 --   token
 --   lease_ms:number, max_attempts:number, max_age_ms:number
 --   reclaim_until:number           the time (ms) until which this call may take jobs whose lease ran out; 0: none
 --   record_prefix, log_prefix, queue_prefix, moved_prefix, owned_prefix
+--   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
 --   passed_over...                 models
 -- Returns the time (ms), a word, the ids of records that were set aside, and with the word 'job' the job.
 --       'none': there is nothing to do. 'again': many jobs were looked at, all were over, and there are more.
@@ -51,7 +52,7 @@ end
 local function start(id)
   local record = record_prefix .. id
   local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started',
-    'survivable', 'provider_id', 'created_at', 'owner', 'upstream_last')
+    'survivable', 'provider_id', 'created_at', 'owner', 'upstream_last', 'model', 'metadata')
   if not r[1] and not r[11] then
     redis.call('ZREM', leases, id)
     redis.call('DEL', log_prefix .. id)
@@ -86,7 +87,9 @@ local function start(id)
     redis.call('HDEL', record, 'started')
     last = 2
   end
-  transition({id = id, record = record}, 'in_progress', 'token', token, 'verdict', verdict, 'epoch', epoch,
+  local of = {id = id, record = record, status = r[1], owner = r[11], model = r[13], metadata = r[14], feed = feed,
+    feed_most = feed_most, feed_ms = feed_ms}
+  transition(of, 'in_progress', 'token', token, 'verdict', verdict, 'epoch', epoch,
     'attempt', attempt, 'last', last, 'batch', 0)
   redis.call('ZADD', leases, now + lease_ms, id)
   redis.call('SET', grant, id, 'PX', lease_ms)

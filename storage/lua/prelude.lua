@@ -75,14 +75,33 @@ local function remove(of)
   redis.call('ZREM', of.ended, of.id)
 end
 
+-- Tell all who follow the feed that a response took a status.
+local function tell(of, status)
+  local words = {'t', status, 'r', of.id, 'o', of.owner, 'm', of.model or '', 'd', of.metadata or ''}
+  local told = redis.pcall('XADD', of.feed, 'MAXLEN', '~', of.feed_most, '*', unpack(words))
+  if type(told) == 'table' and told.err then
+    -- A feed that was broken by hand must not keep a response from moving on.
+    redis.call('DEL', of.feed)
+    redis.call('XADD', of.feed, '*', unpack(words))
+  end
+  redis.call('XTRIM', of.feed, 'MINID', '~', now_ms() - of.feed_ms)
+  redis.call('PEXPIRE', of.feed, of.feed_ms)
+  redis.call('PUBLISH', of.feed, status)
+end
+
 -- Give a response a status, or remove it (`deleted`). No script writes a status anywhere else.
--- of: id and record of the response; where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if any
+-- of: the response: id, record, owner, model, metadata, and its present status if it has one;
+--     the feed of its shard: feed, feed_most, feed_ms;
+--     where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if it has one
 -- …: field, value … of the record, which are set together with the status
 local function transition(of, status, ...)
+  if of.status ~= status then tell(of, status) end
   if status == 'deleted' then
     remove(of)
+  elseif of.status == status then
+    redis.call('HSET', of.record, ...)
   else
-    redis.call('HSET', of.record, 'status', status, ...)
+    redis.call('HSET', of.record, 'status', status, 'since_ms', now_ms(), ...)
   end
   if TERMINAL[status] then expire(of) end
 end

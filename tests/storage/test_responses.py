@@ -464,7 +464,7 @@ async def test_of_a_deleted_response_nothing_is_left_but_a_tombstone(
     shard = shard_of_id(store, new.id)
     left = [key for key, value in contents(admin).items() if new.id in key or new.id in str(value)]
     grants = [key for key in left if ":grant:" in key]
-    assert sorted(left) == sorted([*grants, shard.tombstone(new.id)])
+    assert sorted(left) == sorted([*grants, shard.tombstone(new.id), shard.feed]), "and what the feed told of it"
     assert 0 < admin.pttl(shard.tombstone(new.id)) <= 60_000
     assert await store.responses.find(new.id) is None
     assert [one async for one in store.responses.owned(ALICE)] == []

@@ -21,6 +21,7 @@ from storage.scripts import (
     FINISH,
     LEASE,
     READ,
+    READ_FEED,
     RELEASE,
     RENEW,
     Script,
@@ -47,7 +48,7 @@ from tests.support.stored import (
 
 Call = Callable[[], Awaitable[object]]
 
-ALL = (CREATE, LEASE, RENEW, APPEND, FINISH, CANCEL, RELEASE, DELETE, READ, FIND, CLAIM_CANCELS)
+ALL = (CREATE, LEASE, RENEW, APPEND, FINISH, CANCEL, RELEASE, DELETE, READ, FIND, CLAIM_CANCELS, READ_FEED)
 LUA = Path(__file__).parents[2] / "storage" / "lua"
 
 # ---- What they may do
@@ -63,11 +64,13 @@ def test_what_takes_more_may_not(script: Script) -> None:
     assert script.text.startswith("#!lua\n")
 
 
-@pytest.mark.parametrize("script", [READ, FIND], ids=["read", "find"])
+@pytest.mark.parametrize("script", [READ, FIND, READ_FEED], ids=lambda script: script.name)
 def test_those_that_read_are_refused_by_a_replica_and_served_by_a_full_server(script: Script) -> None:
     assert script.text.startswith("#!lua flags=allow-oom\n")
     body = (LUA / f"{script.name}.lua").read_text()
-    assert set(re.findall(r"redis\.p?call\('(\w+)'", body)) <= {"HMGET", "HEXISTS", "XRANGE"}, "they write nothing"
+    assert set(re.findall(r"redis\.p?call\('(\w+)'", body)) <= {"HMGET", "HEXISTS", "XRANGE", "XREVRANGE"}, (
+        "they write nothing"
+    )
 
 
 # ---- Names
@@ -93,12 +96,12 @@ async def test_a_wrong_or_missing_name_is_refused_before_anything_is_sent() -> N
 
 def test_a_header_is_read_as_it_is_written() -> None:
     assert CREATE.keys.names[-1] == "idempotency"
-    assert CREATE.args.names[-3:] == ("most_in_flight", "ttl_ms", "fields")
+    assert CREATE.args.names[-3:] == ("feed_most", "feed_ms", "fields")
     for line in (
-        "local idempotency = KEYS[8]\n",
+        "local idempotency = KEYS[9]\n",
         "local opening = ARGV[4]\n",
         "local ttl_ms = tonumber(ARGV[13])\n",
-        "local fields = from(ARGV, 14)\n",
+        "local fields = from(ARGV, 18)\n",
     ):
         assert line in CREATE.text
     assert APPEND.args.names == ("lease_ms", "record_prefix", "log_prefix", "moved_prefix", "batches")
