@@ -1,4 +1,4 @@
-"""What a config means, for people: for every model its mode, its deployments, and why."""
+"""Explains a config to people: the mode of every model and the reason for it, and its deployments."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ WARNING = "warning: "
 
 
 def describe(config: Config) -> str:
-    """The text that `pollux check-config` prints. No secret is in it."""
+    """The text that `pollux check-config` prints. It contains no secrets."""
     lines = [*_general(config), "", *_models(config), *(WARNING + text for text in warnings_about(config))]
     return "\n".join(lines) + "\n"
 
 
 def warnings_about(config: Config) -> Iterator[str]:
-    """What can't be served, and what is legal and probably not meant."""
+    """Warnings about deployments that can't be used, and about settings that are valid but probably not intended."""
     yield from unusable_in(config)
     yield from _surprises(config)
 
 
 def unusable_in(config: Config) -> Iterator[str]:
-    """The deployments to which nothing can be sent, and why."""
+    """The deployments that can't be used, each with the reason."""
     for number, deployment in enumerate(Deployments(config).all):
         if deployment.unusable is not None:
             yield f"model_list.{number} ({deployment.model_name}) can't be used: {deployment.unusable}"
@@ -87,13 +87,13 @@ def _deployment(deployment: Deployment) -> str:
 
 
 def _decide(config: Config, deployments: Deployments, model: str) -> Decision:
-    # A request does not name a wildcard, but a model that no deployment has by exactly that name.
+    # A request never names the wildcard itself, but a model that matches it, and which no deployment has by that name.
     exact = deployments.providers_of if "*" not in model else lambda _: ()
     return decide(model, background=True, settings=config.background_mode, providers_of=exact)
 
 
 def _surprises(config: Config) -> Iterator[str]:
-    """What is legal and probably not meant."""
+    """Settings that are valid but probably not intended."""
     if not config.model_fields_set:
         yield "the file says nothing: everything has its default, and there is no model"
     if config.litellm_settings.ssl_verify is False:
@@ -117,7 +117,7 @@ def _surprises(config: Config) -> Iterator[str]:
 
 
 def _misses_the_list(config: Config, deployments: Deployments, name: str) -> bool:
-    """Whether a model is native although the list names the provider of one of its deployments."""
+    """Whether a model is native although `polling_via_cache` lists the provider of one of its deployments."""
     polling = config.background_mode.polling_via_cache
     if not isinstance(polling, list) or _decide(config, deployments, name).mode is not Mode.NATIVE:
         return False
@@ -125,7 +125,10 @@ def _misses_the_list(config: Config, deployments: Deployments, name: str) -> boo
 
 
 def _without_secret(url: str) -> str:
-    """The URL without user, password and query. In doubt less of it: a password may hold any of `@?#`."""
+    """The URL without user, password and query.
+
+    A password may contain `@`, `?` or `#`. If the parts can't be told apart for that reason, the host is hidden too.
+    """
     scheme, mark, rest = url.partition("://")
     before_query = re.split(r"[?#]", rest, maxsplit=1)[0]
     if "@" not in rest:

@@ -26,7 +26,7 @@ log = logging.getLogger("pollux.cli")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit code is 0, 1 (it failed, and said why) or 2 (wrong usage)."""
+    """Run a command. The exit code is 0, 1 (it failed, and printed or logged why) or 2 (wrong usage)."""
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.command(arguments)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pollux: {error.strerror or error}", file=sys.stderr)  # noqa: T201
         return 1
     except ServiceBroke:
-        return 1  # the log has said it; a supervisor starts another one
+        return 1  # the failure was logged; a supervisor restarts the process
     return code
 
 
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="{all,api,worker}",
         help="answer clients (api), run jobs (worker), or both (default: %(default)s)",
     )
-    # One of several processes; the descriptor of its link to the parent.
+    # Set by the parent of several processes: the file descriptor of the link to it.
     serving.add_argument("--supervised", type=int, default=None, help=argparse.SUPPRESS)
     serving.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     serving.set_defaults(command=_serve)
@@ -113,19 +113,19 @@ def _serve_as_one_of_several(config: Config, arguments: argparse.Namespace) -> i
 
 
 def _command(arguments: argparse.Namespace) -> list[str]:
-    """What starts one of several processes, without its port."""
+    """The command line that starts one of several processes, without its port."""
     options = {
         "--config": arguments.config,
         "--host": arguments.host,
         "--role": arguments.role,
         "--log-level": arguments.log_level,
     }
-    # -P: something named `server` in the working directory is not us.
+    # -P keeps Python from importing another `server` that is in the working directory.
     return [sys.executable, "-P", "-m", "server", "serve", *(str(word) for pair in options.items() for word in pair)]
 
 
 def _name_process_in_logs() -> None:
-    """Give each line the field `pid`: several processes write to one stream."""
+    """Add the field `pid` to each log line, because several processes write to one stream."""
     make = logging.getLogRecordFactory()
 
     def make_with_pid(*args: Any, **kwargs: Any) -> logging.LogRecord:

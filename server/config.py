@@ -1,4 +1,4 @@
-"""The configuration: LiteLLM's file as it is, and our own section `pollux:`. Read once, at start.
+"""The configuration: an unchanged LiteLLM config file, and our own section `pollux:`. It is read once, at the start.
 
 LiteLLM's other keys are accepted and listed in one warning; a mistake in ours is an error that names its dotted
 path. `os.environ/NAME` may stand for any string.
@@ -40,11 +40,11 @@ log = logging.getLogger("pollux.config")
 
 ENVIRON = "os.environ/"
 _KNOWN_ELSEWHERE = {"rpm", "tpm"}
-"""LiteLLM's limits: tolerated in silence, not served."""
+"""LiteLLM's rate limits. Pollux does not apply them, and does not warn of them either."""
 
 
 class _Ours(Section):
-    """A section of ours: what we don't know is a mistake."""
+    """A section of Pollux's own: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -67,7 +67,7 @@ def _hashable_prefix(value: str) -> str:
 
 
 class Pollux(_Ours):
-    """Everything of ours."""
+    """The section `pollux`."""
 
     store: str | None = Field(
         None,
@@ -125,7 +125,7 @@ class Pollux(_Ours):
 
 
 class Config(Foreign):
-    """The whole file."""
+    """The whole config file."""
 
     model_list: list[ModelEntry] = Field(default_factory=list)
     litellm_settings: LiteLLMSettings = LiteLLMSettings()
@@ -183,7 +183,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def _yaml_problem(error: Exception) -> str:
-    """What is wrong, and where. Without the line itself, in which a secret may stand."""
+    """The problem and its position. The line itself is not quoted, because it may contain a secret."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{error.problem} at line {mark.line + 1} column {mark.column + 1}"
@@ -191,7 +191,7 @@ def _yaml_problem(error: Exception) -> str:
 
 
 def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) -> Config:
-    """Check what a file holds.
+    """Check the content of a config file.
 
     Raises:
         ConfigError
@@ -207,7 +207,7 @@ def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) 
         complaints += [_not_set(path, name) for path, name in unset.items() if path.startswith(_NEEDED)]
         raise ConfigError("\n".join(dict.fromkeys(complaints))) from error
     unused = tuple(unknown_keys(config))
-    # LiteLLM's own sections, of a database say, may name what is set only there.
+    # LiteLLM's other sections, such as that of its database, may name variables that are set only where LiteLLM runs.
     needed = [path for path in unset if not any(path == key or path.startswith(f"{key}.") for key in unused)]
     if needed:
         raise ConfigError("\n".join(_not_set(path, unset[path]) for path in needed))
@@ -218,11 +218,11 @@ def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) 
 
 
 _NEEDED = ("pollux.", "general_settings.master_key", "litellm_settings.cache_params.")
-"""Without these nothing can be served; without a variable of a deployment only that one can't be used."""
+"""Settings whose variables must be set, else the start fails. A deployment that lacks one is merely unusable."""
 
 
 def _take_out(resolved: dict[str, Any], unset: dict[str, str]) -> dict[int, list[str]]:
-    """Remove from the parameters of deployments what names variables that are not set; gives these by deployment."""
+    """Remove parameters of deployments that name unset variables. Returns these variables for each deployment."""
     found: dict[int, list[str]] = {}
     for path in list(unset):
         section, *steps = path.split(".")
@@ -260,7 +260,7 @@ def _check(config: Config) -> None:
 
 
 def _resolve(value: Any, environ: Mapping[str, str], path: str, unset: dict[str, str]) -> Any:
-    """Put the environment in place of `os.environ/NAME`; `unset` gets the paths of what is not in it."""
+    """Replace each `os.environ/NAME` by the variable's value; `unset` gets the paths and names of unset ones."""
     if isinstance(value, dict):
         return {key: _resolve(item, environ, f"{path}.{key}".lstrip("."), unset) for key, item in value.items()}
     if isinstance(value, list):
@@ -289,6 +289,6 @@ def unknown_keys(section: BaseModel, path: str = "") -> Iterator[str]:
 
 
 def warn_of_unknown_keys(config: Config) -> None:
-    """One warning that lists them all."""
+    """Log one warning that lists all of LiteLLM's keys that Pollux does not use."""
     if found := sorted(set(unknown_keys(config))):
         log.warning("these keys of the config are LiteLLM's and not used by Pollux: %s", ", ".join(found))

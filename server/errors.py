@@ -1,4 +1,4 @@
-"""Every refusal that a client can meet: each class owns its status, type and code (contract: OpenAI's error shape).
+"""Every error that a client can get. Each class defines its status, type and code; the JSON has OpenAI's error format.
 
 PolluxError
 ├── BadRequest 400                 MalformedHttp, InvalidJson, InvalidType, MissingParameter, PreviousNotFound …
@@ -10,7 +10,7 @@ PolluxError
 ├── UpstreamUnavailable 502, UpstreamTimeout 504
 └── UpstreamRefusal                an upstream's own status and error, passed on
 
-409 is never used: SDKs retry it, POST too, without an idempotency key.
+409 is never used, because SDKs retry it, even for a POST, and without an idempotency key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from server.protocol import jsontext
 
 
 class PolluxError(Exception):
-    """An error with an answer. `message` is for the client: it leaks no key, no URL, no stack."""
+    """An error that becomes an HTTP answer. The client gets `message`, so it contains no key, URL or stack."""
 
     status = 500
     type = "server_error"
@@ -42,7 +42,7 @@ class PolluxError(Exception):
         return {"Retry-After": self.retry_after_s} if self.retry_after_s else {}
 
     def body(self) -> bytes:
-        """The JSON that the client gets: always the four keys."""
+        """The JSON that the client gets. The error always has four keys."""
         return jsontext.dumps({"error": self.as_dict()})
 
     def as_dict(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class ModelNotFound(NotFound):
 
 
 class ModelNotServed(BadRequest):
-    """The config names the model, and none of its deployments can be used. The reason says what to write."""
+    """The config has the model, but none of its deployments can be used. The reason says what to write there."""
 
     code = "model_not_served"
     param = "model"
@@ -194,7 +194,7 @@ class ExpectationFailed(PolluxError):
 
 
 class UpgradeRequired(PolluxError):
-    """A WebSocket was asked for. Codex, for one, then goes on over plain HTTP."""
+    """The client asked for a WebSocket. After this error Codex, for example, uses plain HTTP."""
 
     status = 426
     type = "invalid_request_error"
@@ -209,7 +209,7 @@ class UpgradeRequired(PolluxError):
 
 
 class RateLimited(PolluxError):
-    """More than this key, this service or this deployment may have under way."""
+    """The key, the service or the deployment has as many requests in flight as it may."""
 
     status = 429
     type = "requests"
@@ -228,7 +228,7 @@ class Unavailable(PolluxError):
 
 
 class Internal(PolluxError):
-    """A defect of ours. The log has the stack under the request id."""
+    """A defect in Pollux. The log has the stack, under the request id."""
 
     code = "internal_error"
 
@@ -243,7 +243,7 @@ class UpstreamUnavailable(PolluxError):
     def __init__(self, message: str, *, begun: bool = False) -> None:
         super().__init__(message)
         self.begun = begun
-        """The upstream had begun to answer: what was asked has been done, or is being done."""
+        """Whether the upstream had begun to answer. If so, it may have carried out the call, or still be doing so."""
 
 
 class UpstreamTimeout(PolluxError):
@@ -252,7 +252,7 @@ class UpstreamTimeout(PolluxError):
 
 
 class UpstreamRefusal(PolluxError):
-    """What the upstream answered: its status, its four fields, and how long it wants to be left alone."""
+    """An upstream's error answer: its status, its four fields, and the pause that it asked for."""
 
     def __init__(
         self,
@@ -268,9 +268,9 @@ class UpstreamRefusal(PolluxError):
         self.code = None if error.get("code") is None else str(error["code"])
         self.param = None if error.get("param") is None else str(error["param"])
         self.passed_on = dict(passed_on or {})
-        """What the client gets of its headers."""
+        """The upstream's headers that the client gets."""
         self.pause_s = pause_s
-        """Seconds, however it said so."""
+        """The pause that the upstream asked for, in seconds, in a header or in words."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -288,6 +288,6 @@ def json_type(value: Any) -> str:
 
 
 def shown(text: str) -> str:
-    """A client's own words, fit for a message: printable and short."""
+    """A client's text made safe for a message: printable and short."""
     clean = "".join(c if c.isprintable() else "?" for c in text[:200])
     return clean + ("…" if len(text) > 200 else "")

@@ -1,8 +1,8 @@
-"""How many files a process may have open, and for what it needs them: nearly all are connections.
+"""How many files a process may have open, and how they are divided. Nearly all open files are connections.
 
-Where they run out the kernel refuses new connections in both directions, so a crowd of clients would fail the jobs that
-were accepted before. So the limit is raised as far as it goes, a part of it is kept for jobs and the store, and clients
-get what is left.
+When no file is left, the kernel refuses new connections in both directions, so too many clients would make jobs fail
+that were accepted before. Therefore the limit is raised as far as possible, a part of it is reserved for jobs and the
+store, and clients get the rest.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from dataclasses import dataclass
 from server.sections import ConfigError
 
 MOST_FILES = 1_048_576
-"""More than this is never asked for: a hard limit may be "unlimited", which no kernel grants."""
+"""The highest limit that is asked for: a hard limit may be "unlimited", which no kernel grants."""
 MOST_FILES_OF_MACOS = 10_240
-"""Where the hard limit says "unlimited", macOS grants this to everybody."""
+"""The limit that macOS grants to every process although its hard limit is "unlimited"."""
 OF_THE_PROCESS = 128
-"""The store's connections (34, on a cluster for each node), its locks, the event loop, logs, libraries."""
+"""Reserved for the store's connections (34; on a cluster, for each node) and locks, the event loop, logs, libraries."""
 FOR_PROVIDERS = 1 / 4
-"""Of what is left for clients: some of their requests are passed on, by a connection to a provider. Waits need none."""
+"""The share of the rest that is reserved for forwarding clients' requests to providers. Waiting clients need none."""
 FEWEST_CLIENTS = 64
-"""With room for fewer nothing could be served."""
+"""The start is refused if there is room for fewer clients."""
 
 
 @dataclass(frozen=True)
 class OpenFiles:
-    """The limit of a process, and the jobs that have the first claim on it."""
+    """The limit of open files of a process, and the number of jobs that files are reserved for."""
 
     limit: int
     jobs: int
 
     @property
     def clients(self) -> int:
-        """How many clients there is room for beside all that."""
+        """How many clients may be connected, after all reservations."""
         return int((self.limit - self.jobs - OF_THE_PROCESS) * (1 - FOR_PROVIDERS))
 
     def __str__(self) -> str:
         return f"{self.clients} clients and {self.jobs} jobs ({self.limit} open files)"
 
     def check(self) -> None:
-        """Refuse what can't fit.
+        """Refuse to start if the limit is too low for the jobs and the fewest clients.
 
         Raises:
             ConfigError
@@ -67,7 +67,7 @@ def raise_limit() -> int:
         possible = wanted if hard == unlimited else min(wanted, hard)
         if soft == unlimited or soft >= possible:
             break
-        with suppress(ValueError, OSError):  # more than the kernel grants, whatever the hard limit says
+        with suppress(ValueError, OSError):  # the kernel may refuse a value below the hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
             break
     reached = resource.getrlimit(resource.RLIMIT_NOFILE)[0]

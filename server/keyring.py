@@ -1,4 +1,4 @@
-"""Keys: who is calling, and what that principal may use. Keys are kept only as hashes."""
+"""API keys: finds the principal that a key stands for, and what it may use. Keys are kept in memory only as hashes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Principal:
     """Who an API key stands for."""
 
     name: str
-    """The owner of what it creates."""
+    """The owner of the responses that it creates."""
     models: frozenset[str] | None = None
     """The models it may use; None: all."""
     max_in_flight: int | None = None
@@ -36,7 +36,7 @@ class Principal:
 
 
 class Keyring:
-    """All configured keys. Without any, everybody is the master."""
+    """All configured keys. If there are none, every caller is the master."""
 
     def __init__(self, config: Config, master_key: str | None) -> None:
         self._principals: list[tuple[bytes, Principal]] = []
@@ -67,7 +67,7 @@ class Keyring:
             raise Unauthorized("You didn't provide an API key. Send it in the header Authorization: Bearer YOUR_KEY.")
         digest = _digest(key)
         found: Principal | None = None
-        # All are compared, each in constant time: the time taken tells nothing of which one came close.
+        # Every key is compared, each in constant time, so that the time taken reveals nothing about the keys.
         for known, principal in self._principals:
             if hmac.compare_digest(known, digest):
                 found = principal
@@ -92,6 +92,6 @@ def _digest(key: str) -> bytes:
 
 
 def masked(key: str) -> str:
-    """Enough of a key to recognise one's own: its beginning and its last four characters."""
+    """The first three and the last four characters of a key, by which its owner can recognise it."""
     shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in key)
     return f"{shown[:3]}…{shown[-4:]}" if len(shown) >= 12 else "…"

@@ -1,4 +1,4 @@
-"""Log lines: one per lifecycle edge, for people or as JSON. Never a body, never a key."""
+"""Log lines: one for each step in the life of a response, as text or JSON. They contain no bodies and no keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Formats each record as one line with a JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -34,10 +34,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """A line to read: what happened, then `name=value` of what it happened to."""
+    """Formats each record as text: the message, then its fields as `name=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        # A client may have chosen the value: a line break in it must not begin another line.
+        # `shown` escapes line breaks: a client may have chosen the value, and must not be able to forge a line.
         extras = " ".join(f"{name}={shown(str(value))}" for name, value in _extras(record).items())
         line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {record.getMessage()} {extras}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

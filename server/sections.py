@@ -1,4 +1,4 @@
-"""LiteLLM's sections of the config: what Pollux reads of them. What it does not know it keeps, to warn of it."""
+"""LiteLLM's sections of the config, as far as Pollux uses them. Unknown keys are kept for a warning."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class ConfigError(Exception):
 
 
 def setting(environ: Mapping[str, str], name: str) -> str | None:
-    """What an environment variable says, without the white space around it: secrets of Kubernetes end in a newline."""
+    """The value of an environment variable; None if empty. Stripped, as Kubernetes secrets often end in a newline."""
     return environ.get(name, "").strip() or None
 
 
 def stripped(value: Any) -> Any:
-    """A text without the white space around it, alone or in a list; None where nothing is left."""
+    """The value with white space stripped from a string or from the strings of a list; None for an empty string."""
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, list):
@@ -29,21 +29,21 @@ def stripped(value: Any) -> Any:
 
 
 class Section(BaseModel):
-    """A mapping of the file."""
+    """A mapping in the config file."""
 
     model_config = ConfigDict(frozen=True)
 
     @model_validator(mode="before")
     @classmethod
     def _without_empty_keys(cls, data: Any) -> Any:
-        """A key with nothing behind it, or only white space, means the default."""
+        """Drop keys whose value is missing or only white space, so that they get their default."""
         if not isinstance(data, dict):
             return data
         return {name: kept for name, value in data.items() if (kept := stripped(value)) is not None}
 
 
 class Foreign(Section):
-    """A section of LiteLLM's: what we don't know we keep, and warn of."""
+    """A section of LiteLLM's: unknown keys are allowed and kept, and a warning lists them."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -72,7 +72,7 @@ class LiteLLMParams(Foreign):
 
     @property
     def as_written(self) -> dict[str, Any]:
-        """All keys and values in the order of the file: LiteLLM's id of a deployment is a hash over them."""
+        """All keys and values in the file's order, because LiteLLM's id of a deployment is a hash over them."""
         return self._as_written
 
     @model_validator(mode="wrap")
@@ -107,11 +107,11 @@ class ModelEntry(Foreign):
 
     @property
     def unset(self) -> tuple[str, ...]:
-        """The environment variables that it names and that are not set: it can't be used."""
+        """The environment variables that the entry names and that are not set. If there are any, it can't be used."""
         return self._unset
 
     def lacking(self, names: Sequence[str]) -> None:
-        """Note these variables."""
+        """Record that these environment variables are not set."""
         self._unset = tuple(dict.fromkeys(names))
 
 

@@ -1,4 +1,4 @@
-"""The sockets that a process listens on, bound before anything else is done."""
+"""Binds the sockets that a process listens on. This is done first, so that a taken address fails the start early."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 @contextmanager
 def bound(host: str, port: int, *, share: bool = False) -> Iterator[list[socket.socket]]:
-    """A socket for each address of a host, not listening yet; closed with the block.
+    """Bind a socket to each address of a host, without listening yet. Leaving the block closes them.
 
-    All have the same port; 0 picks one. With `share`, other processes may bind it too (SO_REUSEPORT).
+    All have the same port; port 0 chooses a free one. With `share`, other processes may bind it too (SO_REUSEPORT).
 
     Raises:
         OSError: the address is taken, or not ours; the message names it
