@@ -65,8 +65,15 @@ class Cluster(RedisCluster):
         last_failed_node_name: str | None = None,
     ) -> RedisCluster:
         """Learn where the slots are, unless that is known."""
-        # A node that refuses connections costs no time, but a silent one costs the whole timeout: it is asked last.
-        return await super().initialize(additional_startup_nodes_info, self._silent or last_failed_node_name)
+        if not self._initialize:
+            return self
+        # redis-py asks one node after the other, in a random order, and waits for each for ever. Some of its commands
+        # call this before they come to our deadline. A node that is known to be silent is asked last.
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await super().initialize(additional_startup_nodes_info, self._silent or last_failed_node_name)
+        except TimeoutError as silence:
+            raise RedisConnectionError("a node of the cluster does not tell where the slots are") from silence
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """Return the answer to one command. If a node refuses the connection, redis-py itself tries again."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from storage.connection import Connections
 from storage.keys import Shard, Shards
-from storage.records import FeedPage, Place, StatusEntry
+from storage.records import DAY, FeedPage, Place, Retention, StatusEntry
 from storage.scripts import READ_FEED
 
 PAGE_ENTRIES = 500
@@ -20,8 +20,9 @@ _PLACE = re.compile(r"(\d{1,15})-(\d{1,15})")
 class Feed:
     """The feeds of all shards, from any process."""
 
-    def __init__(self, connections: Connections, shards: int) -> None:
+    def __init__(self, connections: Connections, shards: int, retention: Retention = DAY) -> None:
         self._client = connections.commands
+        self._kept_ms = int(retention.for_s * 1000)
         self.shards = Shards(shards)
 
     async def read(self, shard: Shard, after: Place, limit: int = PAGE_ENTRIES) -> FeedPage:
@@ -30,10 +31,15 @@ class Feed:
         Raises:
             StoreError
         """
-        now_ms, oldest, newest, page = await READ_FEED.run(self._client, feed=shard.feed, after=str(after), most=limit)
-        # Nothing is kept: what comes is later than a millisecond ago.
-        end = parse_place(newest.decode()) or Place(now_ms - 1)
-        return FeedPage(tuple(map(_entry, page)), parse_place(oldest.decode()), end)
+        now_ms, first, last, dropped, page = await READ_FEED.run(
+            self._client, feed=shard.feed, after=str(after), most=limit
+        )
+        oldest = parse_place(first.decode())
+        # Where nothing is kept, the end is just before now: whatever comes lies behind it.
+        newest = parse_place(last.decode()) or Place(now_ms - 1)
+        # A feed that was silent for its whole retention is gone, and with it the count of what was dropped.
+        missing = after < newest and (after.ms < now_ms - self._kept_ms or bool(dropped and oldest and after < oldest))
+        return FeedPage(tuple(map(_entry, page)), oldest, newest, missing)
 
 
 def parse_place(text: str) -> Place | None:

@@ -129,7 +129,7 @@ def _store(
         id_secret=secret,
         responses=Responses(connections, shards, durability, retention, packed=packed),
         jobs=Jobs(connections, shards, durability, retention, packed=packed),
-        feed=Feed(connections, shards),
+        feed=Feed(connections, shards, retention),
         connections=connections,
     )
 

@@ -105,6 +105,8 @@ class FeedPage:
     """Of what is kept; None where nothing is."""
     newest: Place
     """The end of the feed: what comes later lies behind it."""
+    missing: bool = False
+    """Whether entries between the place and `oldest` may have been dropped, because of their age or number."""
 
 
 class Durability(StrEnum):

@@ -27,9 +27,11 @@ from storage.records import (
     Cursor,
     Durability,
     NewResponse,
+    Place,
     Reading,
     Record,
     Retention,
+    StatusEntry,
 )
 from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ, feed_words
 
@@ -230,6 +232,18 @@ class Responses:
             rank: int | None = await self._client.zrevrank(index, response_id)  # type: ignore[assignment]
         return rank
 
+    async def statuses(self, ids: Sequence[str]) -> list[StatusEntry | None]:
+        """The last change of status of each, in order; None where a response is gone. Their places are times only."""
+        found: dict[str, StatusEntry | None] = {}
+
+        async def look(shard: Shard, mine: Sequence[str]) -> None:
+            records = [shard.record(response_id) for response_id in mine]
+            rows = await FIND.run(self._client, records=records, fields=_OF_STATUS)
+            found.update((one, _status(one, row) if row else None) for one, row in zip(mine, rows, strict=True))
+
+        await asyncio.gather(*(look(shard, mine) for shard, mine in by_shard(ids, self._shards.of).items()))
+        return [found[response_id] for response_id in ids]
+
     async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
         """The records of these responses, in order, with one round trip for each shard; None for one that is gone."""
         shards = by_shard(ids, self._shards.of)
@@ -245,6 +259,17 @@ class Responses:
             response_id: _record(response_id, dict(zip(_FIELDS, row, strict=True))) if row else None
             for response_id, row in zip(ids, rows, strict=True)
         }
+
+
+_OF_STATUS = ("status", "owner", "model", "metadata", "since_ms")
+
+
+def _status(response_id: str, row: list[bytes | None]) -> StatusEntry | None:
+    """The last change of a response's status; None where there is no record, or a broken one."""
+    status, owner, model, since_ms = ((row[i] or b"").decode("utf-8", "replace") for i in (0, 1, 2, 4))
+    if not (status and owner) or not (since_ms.isascii() and since_ms.isdigit()):
+        return None
+    return StatusEntry(Place(int(since_ms)), status, response_id, owner, model, row[3] or b"")
 
 
 def _record(response_id: str, fields: dict[str, bytes | None]) -> Record | None:
