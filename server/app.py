@@ -22,6 +22,7 @@ from server.api.middleware import guard, stamp
 from server.api.routes import add_routes, add_worker_routes
 from server.api.starting import starting_app
 from server.config import Config
+from server.feed import Feed
 from server.files import OpenFiles, raise_limit
 from server.hub import Hub
 from server.jobs.cancels import UpstreamCancels
@@ -41,7 +42,7 @@ from server.upstream.client import Timeouts, Upstream, new_session
 from server.upstream.deployments import Deployments
 from server.upstream.health import Health
 from server.upstream.poll import Pollers
-from storage import Durability, Store, open_store
+from storage import Durability, Retention, Store, open_store
 
 log = logging.getLogger("pollux.app")
 
@@ -80,7 +81,13 @@ def create_app(context: Context, role: Role = Role.ALL) -> web.Application:
 def opened(config: Config) -> AbstractAsyncContextManager[Store]:
     """The store that a config names."""
     ours = config.pollux
-    return open_store(config.store_url(), ours.shards, Durability(ours.store_sync), packed=ours.store_compression)
+    return open_store(
+        config.store_url(),
+        ours.shards,
+        Durability(ours.store_sync),
+        packed=ours.store_compression,
+        retention=Retention(ours.feed_max_events, ours.feed_retention_s),
+    )
 
 
 @asynccontextmanager
@@ -119,6 +126,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             keyring=Keyring(config, config.master_key()),
             store=store,
             hub=hub,
+            feed=Feed(store, hub),
             views=Views(store),
             tails=Tails(store),
             submitter=submitter,

@@ -111,6 +111,10 @@ class Pollux(_Ours):
         "none", description="Where creates and ends must have arrived before they are acknowledged."
     )
     store_compression: bool = Field(True, description="Keep events compressed: a third of the bytes, or a tenth.")
+    feed_retention_s: float = Field(86400, ge=60, description="How long status events can be resumed from.")
+    feed_max_events: int = Field(
+        200_000, ge=1000, description="How many status events are kept at most, some 120 bytes each and their metadata."
+    )
     shards: int | None = Field(
         None,
         ge=1,

@@ -6,7 +6,7 @@ has the same outcome as if it ran once. The rest of Pollux imports from this pac
 
 from storage.embedded import default_directory
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
-from storage.feed import Feed, parse_place
+from storage.feed import Feed
 from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
 from storage.open import Store, open_store
@@ -34,6 +34,7 @@ from storage.records import (
     Step,
     UpstreamCancel,
     Verdict,
+    parse_place,
 )
 from storage.topics import End, Fed, Revoked, Steps, Topic, Wake, steps_and_end
 

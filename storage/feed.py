@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from storage.connection import Connections
 from storage.keys import Shard, Shards
-from storage.records import DAY, FeedPage, Place, Retention, StatusEntry
+from storage.records import DAY, FeedPage, Place, Retention, StatusEntry, parse_place
 from storage.scripts import READ_FEED
 
 PAGE_ENTRIES = 500
 """How many entries are read in one go."""
 
 _NAMES = (b"t", b"r", b"o", b"m")
-_PLACE = re.compile(r"(\d{1,15})-(\d{1,15})")
 
 
 class Feed:
@@ -40,12 +38,6 @@ class Feed:
         # A feed that was silent for its whole retention is gone, and with it the count of what was dropped.
         missing = after < newest and (after.ms < now_ms - self._kept_ms or bool(dropped and oldest and after < oldest))
         return FeedPage(tuple(map(_entry, page)), oldest, newest, missing)
-
-
-def parse_place(text: str) -> Place | None:
-    """A place as `str` writes it."""
-    found = _PLACE.fullmatch(text)
-    return Place(int(found[1]), int(found[2])) if found else None
 
 
 def _entry(entry: Any) -> StatusEntry:

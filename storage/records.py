@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -80,6 +81,15 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.ms}-{self.number}"
+
+
+_PLACE = re.compile(r"(\d{1,15})-(\d{1,15})")
+
+
+def parse_place(text: str) -> Place | None:
+    """A place as `str` writes it."""
+    found = _PLACE.fullmatch(text)
+    return Place(int(found[1]), int(found[2])) if found else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from storage.records import (
     Record,
     Retention,
     StatusEntry,
+    parse_place,
 )
 from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ, feed_words
 
@@ -233,7 +234,7 @@ class Responses:
         return rank
 
     async def statuses(self, ids: Sequence[str]) -> list[StatusEntry | None]:
-        """The last change of status of each, in order; None where a response is gone. Their places are times only."""
+        """The last change of status of each, in order, as the feed told it; None where a response is gone."""
         found: dict[str, StatusEntry | None] = {}
 
         async def look(shard: Shard, mine: Sequence[str]) -> None:
@@ -261,15 +262,16 @@ class Responses:
         }
 
 
-_OF_STATUS = ("status", "owner", "model", "metadata", "since_ms")
+_OF_STATUS = ("status", "owner", "model", "metadata", "since")
 
 
 def _status(response_id: str, row: list[bytes | None]) -> StatusEntry | None:
     """The last change of a response's status; None where there is no record, or a broken one."""
-    status, owner, model, since_ms = ((row[i] or b"").decode("utf-8", "replace") for i in (0, 1, 2, 4))
-    if not (status and owner) or not (since_ms.isascii() and since_ms.isdigit()):
+    status, owner, model, since = ((row[i] or b"").decode("utf-8", "replace") for i in (0, 1, 2, 4))
+    if not (status and owner):
         return None
-    return StatusEntry(Place(int(since_ms)), status, response_id, owner, model, row[3] or b"")
+    # A record that an older version has made does not say since when.
+    return StatusEntry(parse_place(since) or Place(0), status, response_id, owner, model, row[3] or b"")
 
 
 def _record(response_id: str, fields: dict[str, bytes | None]) -> Record | None:

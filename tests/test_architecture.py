@@ -25,7 +25,7 @@ FLOORS = (
     ("server.sections",),
     ("server.config", "server.logs", "server.sockets", "server.files"),
     ("server.upstream", "server.hub", "server.keyring", "server.admission"),
-    ("server.eventlog",),
+    ("server.eventlog", "server.feed"),
     ("server.responses", "server.jobs", "server.check"),
     ("server.api",),
     ("server.app", "server.simulator", "server.supervise"),

@@ -126,3 +126,33 @@ async def test_the_examples_of_waiting_and_streaming_run(place: Place) -> None:
         states = (await place.run("ruby", "-e", place.written_for(in_ruby))).splitlines()
         assert len(states) > 10
         assert states[-1].count(" ") >= 29
+
+
+async def test_the_examples_of_status_events_run(place: Place) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("there is no curl")
+    [in_shell] = examples("Status events", "sh")
+    printed = await place.run("sh", "-ec", place.written_for(in_shell))
+    assert printed.count("event: response.completed") == 1
+
+    [in_python], [in_browser] = examples("Status events", "python"), examples("Status events", "js")
+    await hears(place, in_shell, sys.executable, "-c", place.written_for(in_python))
+    if node := shutil.which("node"):
+        script = place.folder / "events.mjs"
+        script.write_text(place.written_for(in_browser))
+        await hears(place, in_shell, node, str(script))
+
+
+async def hears(place: Place, in_shell: str, *command: str) -> None:
+    """A subscriber is told of responses that are created while it listens."""
+    subscriber = await asyncio.create_subprocess_exec(*command, cwd=place.folder, stdout=asyncio.subprocess.PIPE)
+    assert subscriber.stdout is not None
+    try:
+        async with asyncio.timeout(40):
+            told = asyncio.create_task(subscriber.stdout.readline())
+            while not told.done():  # it may not listen yet
+                await place.run("sh", "-ec", place.written_for(in_shell))
+            assert (await told).startswith(b"response.")
+    finally:
+        subscriber.kill()
+        await subscriber.wait()

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from server.admission import Admission
 from server.config import Config
+from server.feed import Feed
 from server.hub import Hub
 from server.jobs.worker import Worker
 from server.keyring import Keyring, Principal
@@ -30,6 +31,7 @@ class Context:
     keyring: Keyring
     store: Store
     hub: Hub
+    feed: Feed
     views: Views
     tails: Tails
     submitter: Submitter

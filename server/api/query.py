@@ -86,6 +86,12 @@ def includes(request: web.Request) -> list[str]:
     return [value for value in given if value in INCLUDABLE]
 
 
+def several(request: web.Request, name: str) -> list[str]:
+    """The values of a parameter that may be repeated, `name=` or `name[]=`, or hold several with commas in between."""
+    given = [*request.query.getall(name, ()), *request.query.getall(f"{name}[]", ())]
+    return list(dict.fromkeys(value.strip() for text in given for value in text.split(",") if value.strip()))
+
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """How long a client's request waits, and for what."""

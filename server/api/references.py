@@ -37,6 +37,17 @@ class Foreign:
 
 
 async def named_response(request: web.Request) -> Record | Foreign:
+    """What the id in the path names.
+
+    Raises:
+        ResponseNotFound
+        StoreUnavailable
+
+    """
+    return await resolve(request, request.match_info["id"])
+
+
+async def resolve(request: web.Request, response_id: str) -> Record | Foreign:
     """The response that the id in the path names.
 
     Raises:
@@ -44,7 +55,6 @@ async def named_response(request: web.Request) -> Record | Foreign:
         StoreUnavailable
 
     """
-    response_id = request.match_info["id"]
     context, principal = context_of(request), principal_of(request)
     found = await find_record(context, principal, response_id) or find_foreign(context, principal, response_id)
     if found is None:

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from server.api.control import cancel_response, delete_response
 from server.api.create import create_response
+from server.api.events import stream_events
 from server.api.expect import expect
 from server.api.health import livez, readyz
 from server.api.lists import (
@@ -42,6 +43,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     # Without these two, the words would be taken for response ids, and the answer would be 405.
     ("POST", "/responses/compact", not_served),
     ("POST", "/responses/input_tokens", not_served),
+    ("GET", "/events", stream_events),
     ("GET", "/models", list_models),
     ("GET", r"/models/{id:[\s\S]*[^/]}", retrieve_model),
 )

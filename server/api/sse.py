@@ -22,8 +22,8 @@ class SseStream(Outflow):
     def __init__(self, request: web.Request, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(request, {**(headers or {}), **_HEADERS})
 
-    async def heartbeat(self) -> None:
+    async def heartbeat(self, data: bytes = HEARTBEAT) -> None:
         """Send a comment if nothing was sent for `HEARTBEAT_S`."""
         # Half a second less, because the timers of the callers may fire slightly early.
         if asyncio.get_running_loop().time() - self._wrote_at > HEARTBEAT_S - 0.5:
-            await self.write(HEARTBEAT)
+            await self.write(data)

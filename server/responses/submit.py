@@ -17,6 +17,7 @@ from server.protocol.lifecycle import OPENING, Status
 from server.protocol.requests import CreateRequest
 from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import frame_data, split_frames
+from server.protocol.status_events import stored_metadata
 from server.responses.view import View
 from storage import (
     CreateOutcome,
@@ -153,6 +154,7 @@ class Submitter:
             pinned=previous.deployment,
             previous=previous.provider_id,
             request_id=submission.request_id,
+            metadata=stored_metadata(request.body.get("metadata")),
             headers=jsontext.dumps(submission.headers) if submission.headers else b"",
             idempotency_key=submission.idempotency_key or "",
             body_digest=hashlib.sha256(raw).hexdigest(),

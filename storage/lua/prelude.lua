@@ -75,18 +75,19 @@ local function remove(of)
   redis.call('ZREM', of.ended, of.id)
 end
 
--- Tell all who follow the feed that a response took a status.
+-- Tell all who follow the feed that a response took a status. Returns the place of that in the feed.
 local function tell(of, status)
   local words = {'t', status, 'r', of.id, 'o', of.owner, 'm', of.model or '', 'd', of.metadata or ''}
   local told = redis.pcall('XADD', of.feed, 'MAXLEN', '~', of.feed_most, '*', unpack(words))
   if type(told) == 'table' and told.err then
     -- A feed that was broken by hand must not keep a response from moving on.
     redis.call('DEL', of.feed)
-    redis.call('XADD', of.feed, '*', unpack(words))
+    told = redis.call('XADD', of.feed, '*', unpack(words))
   end
   redis.call('XTRIM', of.feed, 'MINID', '~', now_ms() - of.feed_ms)
   redis.call('PEXPIRE', of.feed, of.feed_ms)
   redis.call('PUBLISH', of.feed, status)
+  return told
 end
 
 -- Give a response a status, or remove it (`deleted`). No script writes a status anywhere else.
@@ -95,13 +96,13 @@ end
 --     where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if it has one
 -- …: field, value … of the record, which are set together with the status
 local function transition(of, status, ...)
-  if of.status ~= status then tell(of, status) end
+  local since = of.status ~= status and tell(of, status)
   if status == 'deleted' then
     remove(of)
-  elseif of.status == status then
-    redis.call('HSET', of.record, ...)
+  elseif since then
+    redis.call('HSET', of.record, 'status', status, 'since', since, ...)
   else
-    redis.call('HSET', of.record, 'status', status, 'since_ms', now_ms(), ...)
+    redis.call('HSET', of.record, ...)
   end
   if TERMINAL[status] then expire(of) end
 end

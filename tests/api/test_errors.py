@@ -336,7 +336,7 @@ async def no_route(stage: Stage) -> AsyncIterator[Refusal]:
         assert "Responses API: send the request to /v1/responses" in hinted.message
         yield hinted
         yield await refusal(await http.get("responses/a/b/c"))
-        yield await refusal(await http.get("events"))
+        yield await refusal(await http.get("nothing"))
 
 
 async def no_store(stage: Stage) -> AsyncIterator[Refusal]:
