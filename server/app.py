@@ -48,6 +48,8 @@ log = logging.getLogger("pollux.app")
 
 BACKLOG = 4096
 """How many connections the kernel holds while the event loop is busy, so that many clients can reconnect at once."""
+LONGEST_LINE_BYTES = 64 * 1024
+"""The longest request line. It has room for the 200 composite ids, some 260 bytes each, of one GET /responses?ids=…."""
 COLLECT_AFTER = 50_000
 """The garbage collector runs after so many new objects; Python's default is 700."""
 HANDLERS_END_WITHIN_S = 5.0
@@ -336,6 +338,7 @@ async def _answering(app: web.Application, sockets: Sequence[socket.socket], mos
         handler_cancellation=True,
         # `api/body.py` decompresses bodies, and tells the client if it can't.
         auto_decompress=False,
+        max_line_size=LONGEST_LINE_BYTES,
         access_log=None,
         shutdown_timeout=HANDLERS_END_WITHIN_S,
     )

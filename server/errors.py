@@ -59,8 +59,8 @@ class MalformedHttp(BadRequest):
 
     def __init__(self, kind: str) -> None:
         super().__init__(
-            f"This is not a valid HTTP request ({kind}), or a line of it is too long: a header, or the path, may "
-            "have 8190 bytes."
+            f"This is not a valid HTTP request ({kind}), or a line of it is too long: the path with its query may have "
+            "65536 bytes, a header 8190 bytes."
         )
 
 

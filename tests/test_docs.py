@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from deploy.healthcheck import address_in
 from server.api.sse import HEARTBEAT_S
-from server.app import HANDLERS_END_WITHIN_S
+from server.app import HANDLERS_END_WITHIN_S, LONGEST_LINE_BYTES
 from server.check import describe
 from server.cli import _parser, main
 from server.config import Config, load_config, parse_config, unknown_keys
@@ -369,6 +369,7 @@ def test_nginx_lets_waits_streams_and_bodies_through(compose: dict[str, Any], co
     assert seconds(directives["proxy_read_timeout"]) > max(composed.pollux.max_wait_s, 600, HEARTBEAT_S)
     assert directives["client_max_body_size"].endswith("m")
     assert int(directives["client_max_body_size"][:-1]) * 1024**2 > composed.pollux.max_body_bytes
+    assert directives["large_client_header_buffers"] == f"4 {LONGEST_LINE_BYTES // 1024}k"
     published = [port.rpartition(":")[0] for replica in replicas(compose) for port in replica["ports"]]
     assert re.findall(r"^ +server (\S+:\d+);$", deployed("nginx.conf"), re.MULTILINE) == published
 

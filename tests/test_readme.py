@@ -121,6 +121,8 @@ async def test_the_examples_of_waiting_and_streaming_run(place: Place) -> None:
     [program] = examples("Streaming", "python")
     printed = await place.run(sys.executable, "-c", place.written_for(program))
     assert 5 < len(printed.split()) < 30, "the rest of the text"
+    at_once = await place.run(sys.executable, "-c", place.written_for(examples("Waiting", "python")[1]))
+    assert [line.split()[1] for line in at_once.splitlines()] == ["completed", "completed", "cancelled"]
     [in_ruby] = examples("Waiting", "ruby")
     if shutil.which("ruby"):
         states = (await place.run("ruby", "-e", place.written_for(in_ruby))).splitlines()

@@ -17,7 +17,7 @@ from server.api.retrieve import answer_record
 from server.errors import BadRequest, ResponseNotFound
 from server.responses.cancel import cancel
 from server.upstream.client import Call
-from storage import CancelOutcome
+from storage import CancelOutcome, Record
 
 log = logging.getLogger("pollux.api")
 
@@ -26,15 +26,26 @@ async def cancel_response(request: web.Request) -> web.StreamResponse:
     found = await named_response(request)
     if isinstance(found, Foreign):
         return await _forward(request, found, "POST", "cancel")
-    outcome = await cancel(context_of(request).store, found)
-    if outcome is CancelOutcome.GONE:
-        raise ResponseNotFound(found.id)
+    await cancel_record(request, found)
+    return await answer_record(request, found.id, Wait())
+
+
+async def cancel_record(request: web.Request, record: Record) -> None:
+    """Cancel a cached response; nothing happens if it was cancelled before.
+
+    Raises:
+        ResponseNotFound: it is gone meanwhile
+        BadRequest: it has ended otherwise
+        StoreError
+
+    """
+    outcome = await cancel(context_of(request).store, record)
     if outcome is CancelOutcome.CANCELLED:
-        log.info("response cancelled", extra={"response_id": found.id, "request_id": request[REQUEST_ID]})
-        return await answer_record(request, found.id, Wait())
-    ended = await context_of(request).store.responses.find(found.id)
+        log.info("response cancelled", extra={"response_id": record.id, "request_id": request[REQUEST_ID]})
+        return
+    ended = None if outcome is CancelOutcome.GONE else await context_of(request).store.responses.find(record.id)
     if ended is None:
-        raise ResponseNotFound(found.id)
+        raise ResponseNotFound(record.id)
     raise BadRequest(f"Cannot cancel a {ended.status} response.")
 
 

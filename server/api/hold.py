@@ -47,14 +47,26 @@ async def answer_after(request: web.Request, wait: Wait, look: Look) -> web.Stre
         PolluxError, StoreError: what `look` raises, as long as nothing was sent
 
     """
-    granted_s, silent_s = wait.seconds or 0.0, context_of(request).config.pollux.max_wait_s
-    state = await look(min(granted_s, silent_s))
-    if granted_s > silent_s and state.unfinished and not context_of(request).draining:
-        return await _held(request, wait, look(granted_s - silent_s))
+    silent_s, held_s = parts_of(request, wait)
+    state = await look(silent_s)
+    if held_s and state.unfinished and not context_of(request).draining:
+        return await hold(request, wait, _body(look(held_s)))
     return response_answer(request, state.body, etag=state.etag, status=state.status, wait=wait)
 
 
-async def _held(request: web.Request, wait: Wait, last_look: Coroutine[Any, Any, State]) -> web.StreamResponse:
+async def _body(look: Coroutine[Any, Any, State]) -> bytes:
+    return (await look).body
+
+
+def parts_of(request: web.Request, wait: Wait) -> tuple[float, float]:
+    """How many seconds of the granted wait are silent, and how many more are held."""
+    granted_s = wait.seconds or 0.0
+    silent_s = min(granted_s, context_of(request).config.pollux.max_wait_s)
+    return silent_s, granted_s - silent_s
+
+
+async def hold(request: web.Request, wait: Wait, last_look: Coroutine[Any, Any, bytes]) -> web.StreamResponse:
+    """Send the headers at once, white space as long as `last_look` takes, and then the JSON that it returns."""
     # No entity tag: the headers go out before the state is known.
     headers = {"Content-Type": "application/json", "Cache-Control": "private, no-cache", **wait.headers}
     out = Outflow(request, headers)
@@ -64,7 +76,7 @@ async def _held(request: web.Request, wait: Wait, last_look: Coroutine[Any, Any,
         while not looking.done():
             await out.write(b" ")
             await asyncio.wait([looking], timeout=BLANK_EVERY_S)
-        await out.write(looking.result().body)
+        await out.write(looking.result())
         await out.end()
     except StreamAborted:
         pass  # the client is gone

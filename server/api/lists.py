@@ -13,6 +13,7 @@ from aiohttp import web
 from server.api.answers import json_answer
 from server.api.context import Context, context_of, principal_of
 from server.api.headers import client_headers
+from server.api.many import retrieve_many
 from server.api.query import choice, includes, limit
 from server.api.references import Foreign, find_record, may_use, named_response
 from server.api.relay import Target, relay
@@ -70,8 +71,10 @@ def _page(items: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
     }
 
 
-async def list_responses(request: web.Request) -> web.Response:
-    """The caller's own cached responses, newest first."""
+async def list_responses(request: web.Request) -> web.StreamResponse:
+    """The caller's own cached responses, newest first; or those that `ids` names."""
+    if "ids" in request.query or "ids[]" in request.query:
+        return await retrieve_many(request)
     context, principal = context_of(request), principal_of(request)
     most, after = limit(request), request.query.get("after")
     status = choice(request, "status", STATUSES, "") if "status" in request.query else None

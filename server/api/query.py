@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from aiohttp import HttpVersion11, web
 
 from server.api.context import context_of
-from server.errors import BadRequest, InvalidType, InvalidValue
+from server.errors import BadRequest, InvalidType, InvalidValue, MissingParameter, shown
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _ETAG = re.compile(r'(?:W/)?"([^"]*)"')
@@ -88,8 +88,53 @@ def includes(request: web.Request) -> list[str]:
 
 def several(request: web.Request, name: str) -> list[str]:
     """The values of a parameter that may be repeated, `name=` or `name[]=`, or hold several with commas in between."""
+    return list(dict.fromkeys(filter(None, _parts(request, name))))
+
+
+def _parts(request: web.Request, name: str) -> list[str]:
     given = [*request.query.getall(name, ()), *request.query.getall(f"{name}[]", ())]
-    return list(dict.fromkeys(value.strip() for text in given for value in text.split(",") if value.strip()))
+    return [part.strip() for text in given for part in text.split(",")]
+
+
+MOST_IDS = 200
+"""How many responses one request may name."""
+
+
+def listed_ids(request: web.Request) -> list[str]:
+    """The ids in `ids=a,b,c`, `ids=a&ids=b` or `ids[]=a&ids[]=b`.
+
+    Raises:
+        InvalidValue
+
+    """
+    return checked_ids(_parts(request, "ids"))
+
+
+def checked_ids(ids: object) -> list[str]:
+    """The ids of the responses that one request names, each once.
+
+    Raises:
+        MissingParameter, InvalidType, InvalidValue
+
+    """
+    if ids is None:
+        raise MissingParameter("ids")
+    if not isinstance(ids, list):
+        raise InvalidType("ids", "an array of strings", ids)
+    if len(ids) > MOST_IDS:
+        raise InvalidValue(f"Invalid 'ids': expected at most {MOST_IDS} ids, but got {len(ids)} instead.", param="ids")
+    seen: set[str] = set()
+    for number, response_id in enumerate(ids):
+        if not isinstance(response_id, str):
+            raise InvalidType(f"ids[{number}]", "a string", response_id)
+        if not response_id:
+            raise InvalidValue(f"Invalid 'ids': the id at place {number + 1} is empty.", param="ids")
+        if response_id in seen:
+            raise InvalidValue(f"Invalid 'ids': '{shown(response_id)}' stands there twice.", param="ids")
+        seen.add(response_id)
+    if not ids:
+        raise InvalidValue("Invalid 'ids': expected at least one id.", param="ids")
+    return ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +171,29 @@ def wait_of(request: web.Request) -> Wait:
     # The fast path of nearly every POST, which has none of the three.
     if not request.query_string and "Prefer" not in request.headers and "If-None-Match" not in request.headers:
         return NO_WAIT
-    seconds = _wait_parameter(request)
-    if seconds is None:
-        seconds = _preferred_wait(request)
+    seconds = _asked_seconds(request)
     after, if_none_match = request.query.get("after"), request.headers.getall("If-None-Match", ())
     conditional = after is not None or bool(if_none_match)
     granted = None if seconds is None else min(seconds, _longest_wait(request, conditional=conditional))
     if after is not None:
         return Wait(granted, _tags([after]))
     return Wait(granted, _tags(if_none_match), quiet=bool(if_none_match))
+
+
+def unconditional_wait_of(request: web.Request) -> Wait:
+    """The wait that a request asks for, if its answer has no entity tag.
+
+    Raises:
+        BadRequest: `?wait` is no valid number
+
+    """
+    seconds = None if request.method == "HEAD" else _asked_seconds(request)
+    return NO_WAIT if seconds is None else Wait(min(seconds, _longest_wait(request, conditional=False)))
+
+
+def _asked_seconds(request: web.Request) -> float | None:
+    seconds = _wait_parameter(request)
+    return _preferred_wait(request) if seconds is None else seconds
 
 
 def _longest_wait(request: web.Request, *, conditional: bool) -> float:

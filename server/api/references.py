@@ -58,8 +58,12 @@ async def resolve(request: web.Request, response_id: str) -> Record | Foreign:
     context, principal = context_of(request), principal_of(request)
     found = await find_record(context, principal, response_id) or find_foreign(context, principal, response_id)
     if found is None:
-        raise ResponseNotFound(response_id, _hint(response_id))
+        raise not_found(response_id)
     return found
+
+
+def not_found(response_id: str) -> ResponseNotFound:
+    return ResponseNotFound(response_id, _hint(response_id))
 
 
 _HINTS = {
@@ -85,14 +89,16 @@ async def find_record(context: Context, principal: Principal, response_id: str) 
     if not has_polling_form(response_id, context.config.pollux.id_prefix):
         return None
     record = await context.store.responses.find(response_id)
-    if record is None or not principal.may_see(record.owner) or not may_use(context, principal, record.model):
-        return None
-    return record
+    return record if record is not None and may_see(context, principal, record) else None
+
+
+def may_see(context: Context, principal: Principal, record: Record) -> bool:
+    return principal.may_see(record.owner) and may_use(context, principal, record.model)
 
 
 def find_foreign(context: Context, principal: Principal, response_id: str) -> Foreign | None:
     composite = decode_composite(response_id)
-    if composite is None or not _may_see(context, principal, composite):
+    if composite is None or not _owns(context, principal, composite):
         return None
     deployment = context.deployments.get(composite.model_id)
     if deployment is None or not _may_reach(context, principal, deployment):
@@ -109,7 +115,7 @@ def new_rewriter(context: Context, principal: Principal, deployment: Deployment)
     return Rewriter(deployment, marker, opaque=opaque)
 
 
-def _may_see(context: Context, principal: Principal, composite: CompositeId) -> bool:
+def _owns(context: Context, principal: Principal, composite: CompositeId) -> bool:
     if principal.is_master:
         return True
     if composite.tag is None:

@@ -38,7 +38,7 @@ async def retrieve_response(request: web.Request) -> web.StreamResponse:
         return await answer_record(request, found.id, wait_of(request))
     if streamed:
         return await _stream_foreign(request, found)
-    return await answer_foreign(request, found, wait_of(request), await fetch(request, _target(request, found)))
+    return await answer_foreign(request, found, wait_of(request), await fetch(request, target_of(request, found)))
 
 
 async def answer_record(
@@ -109,7 +109,7 @@ async def _stream(request: web.Request, record: Record) -> web.StreamResponse:
     return await stream_record(request, record.id, after=-1 if after is None else after, obfuscation=keep)
 
 
-def _target(request: web.Request, found: Foreign, *, stream: bool = False) -> Target:
+def target_of(request: web.Request, found: Foreign, *, stream: bool = False) -> Target:
     query = [("include[]", value) for value in includes(request)]
     if stream:
         query.append(("stream", "true"))
@@ -122,7 +122,7 @@ async def _stream_foreign(request: web.Request, found: Foreign) -> web.StreamRes
     after = integer(request, "starting_after")
     flag(request, "include_obfuscation", default=True)
     return await relay(
-        request, [found.deployment], lambda _: _target(request, found, stream=True), resumed=after is not None
+        request, [found.deployment], lambda _: target_of(request, found, stream=True), resumed=after is not None
     )
 
 
@@ -134,8 +134,19 @@ async def _wait_foreign(request: web.Request, found: Foreign, wait: Wait, body: 
 
     if not wait.seconds or done(body):
         return body
-    target = _target(request, found)
-    newest = await context_of(request).pollers.wait(
-        f"{found.id}?{target.call.query}", lambda: fetch(request, target), done, wait.seconds
+    return await poll_foreign(request, found, done, wait.seconds) or body
+
+
+async def poll_foreign(
+    request: web.Request, found: Foreign, done: Callable[[bytes], bool], seconds: float
+) -> bytes | None:
+    """The newest state of a native response, once it is `done` or the seconds are over; None if none was fetched.
+
+    Raises:
+        PolluxError: the provider's error, unless it may pass
+
+    """
+    target = target_of(request, found)
+    return await context_of(request).pollers.wait(
+        f"{found.id}?{target.call.query}", lambda: fetch(request, target), done, seconds
     )
-    return newest or body

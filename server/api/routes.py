@@ -17,6 +17,7 @@ from server.api.lists import (
     list_responses,
     retrieve_model,
 )
+from server.api.many import cancel_many
 from server.api.middleware import Handler, open_to_all
 from server.api.retrieve import retrieve_response
 from server.errors import NotFound, shown
@@ -40,6 +41,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses/{id:[^/]+}/cancel", cancel_response),
     ("DELETE", "/responses/{id:[^/]+}", delete_response),
     ("GET", "/responses/{id:[^/]+}/input_items", list_input_items),
+    ("POST", "/responses/cancel", cancel_many),
     # Without these two, the words would be taken for response ids, and the answer would be 405.
     ("POST", "/responses/compact", not_served),
     ("POST", "/responses/input_tokens", not_served),

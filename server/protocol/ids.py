@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 COMPOSITE_PREFIX = "resp_"
 LONGEST_ID = 7000
-"""The longest id that fits into a request line. The line may have 8190 bytes, including the path and the query."""
+"""The longest id that fits into a request line. Proxies often allow 8 KB for it, including the path and the query."""
 
 _OPAQUE = b"\x80"
 _COMPOSITE = re.compile(

@@ -111,7 +111,7 @@ async def wrong_key(stage: Stage) -> AsyncIterator[Refusal]:
 async def not_http(stage: Stage) -> AsyncIterator[Refusal]:
     async with stage.alice() as http:
         yield await refusal(await http.get("models", headers={"X-Long": "x" * 9000}))
-        yield await refusal(await http.get("responses/" + "x" * 9000))
+        yield await refusal(await http.get("responses/" + "x" * 70_000))
         yield await refusal(await http.request("NONSENSE", "responses"))
 
 
@@ -495,7 +495,7 @@ ROWS: dict[str, Row] = {
     "No key": invalid(401, "invalid_api_key", None, r"You didn't provide an API key\. Send it in .*", no_key),
     "Wrong key": invalid(401, "invalid_api_key", None, r"Incorrect API key provided: sk-…3f2a\.", wrong_key),
     "Not HTTP, or a header or path too long": invalid(
-        400, "malformed_http", None, r"This is not a valid HTTP request .* 8190 bytes\.", not_http
+        400, "malformed_http", None, r"This is not a valid HTTP request .* 65536 bytes, a header 8190 bytes\.", not_http
     ),
     "Body that is no JSON object": invalid(
         400,
