@@ -95,7 +95,10 @@ async def test_a_wait_for_any_answers_when_the_first_has_ended(pollux: Replica, 
 
 @pytest.mark.parametrize("models", [(CACHED, CACHED), (NATIVE, NATIVE), (CACHED, NATIVE)])
 async def test_a_wait_for_all_answers_when_the_last_has_ended(pollux: Replica, models: tuple[str, str]) -> None:
-    ids = [await create(pollux, "x [[first_delay_ms=600]]", models[0]), await create(pollux, "quick", models[1])]
+    ids = [
+        await create(pollux, "slow [[first_delay_ms=2500]]", models[0]),
+        await create(pollux, "quick [[first_delay_ms=600]]", models[1]),
+    ]
     async with pollux.http() as http:
         assert statuses(await many(http, ids, wait=25, until="all")) == ["completed", "completed"]
 
