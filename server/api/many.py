@@ -23,7 +23,7 @@ from server.api.query import checked_ids, choice, listed_ids, unconditional_wait
 from server.api.references import Foreign, find_foreign, may_see, not_found
 from server.api.relay import Target, fetch
 from server.api.retrieve import poll_foreign, target_of
-from server.errors import BadRequest, Internal, PolluxError, Unavailable, UpstreamTimeout, UpstreamUnavailable
+from server.errors import Internal, InvalidValue, PolluxError, Unavailable, UpstreamTimeout, UpstreamUnavailable
 from server.protocol import jsontext
 from server.protocol.ids import has_polling_form
 from server.protocol.inplace import parsed
@@ -46,7 +46,7 @@ _OF_OTHER_LISTS = ("after", "status", "limit")
 async def retrieve_many(request: web.Request) -> web.StreamResponse:
     for name in _OF_OTHER_LISTS:
         if name in request.query:
-            raise BadRequest(f"'{name}' can't be combined with 'ids'.", param=name)
+            raise InvalidValue(f"Invalid '{name}': it can't be combined with 'ids'.", param=name)
     ids, wait = listed_ids(request), unconditional_wait_of(request)
     asked = _Asked(request, ids, Until(choice(request, "until", tuple(Until), Until.ANY)))
     silent_s, held_s = parts_of(request, wait)

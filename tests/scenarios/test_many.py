@@ -13,7 +13,7 @@ import redis
 from aiohttp import web
 
 from server.protocol.ids import CompositeId, encode_composite
-from storage import End
+from storage import End, StoreUnavailable
 from storage.keys import Shard
 from tests.support.replica import (
     ALICE,
@@ -417,6 +417,36 @@ async def test_a_response_that_can_not_be_cancelled_hinders_no_other(
         assert statuses(entries) == ["cancelled", "error", "cancelled"]
         assert entries[1]["status_code"] == 500
         admin.delete(Shard(0).record(ids[1]))
+
+
+async def test_a_part_of_the_store_that_is_away_hinders_only_what_lies_there(
+    simulator: str, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(simulator, worker_concurrency=0, shards=16)
+    async with running_replica(config, store_url) as pollux, pollux.http(MASTER_KEY) as master:
+        assert pollux.context is not None
+        store = pollux.context.store
+        find_many = store.responses.find_many
+        ids = []
+        for key in (ALICE, BOB, ALICE):
+            body = {"model": CACHED, "input": "never", "background": True}
+            answer = await master.post("responses", json=body, headers={"Authorization": f"Bearer {key}"})
+            ids.append((await answer.json())["id"])
+        away = store.jobs.shards.of(ids[1])
+        assert away != store.jobs.shards.of(ids[0])
+
+        async def find_some(some: Any) -> Any:
+            if any(store.jobs.shards.of(one) == away for one in some):
+                raise StoreUnavailable
+            return await find_many(some)
+
+        monkeypatch.setattr(store.responses, "find_many", find_some)
+        entries = await cancelled(master, ids)
+        assert statuses(entries) == ["cancelled", "error", "cancelled"]
+        assert (entries[1]["status_code"], entries[1]["error"]["code"]) == (503, "service_unavailable")
+        answer = await master.get("responses", params={"ids": ",".join(ids)})
+        assert answer.status == 503
+        assert answer.headers["Retry-After"]
 
 
 BAD_BODIES: dict[str, tuple[bytes, str | None]] = {
