@@ -81,10 +81,20 @@ async def serving(place: Place) -> AsyncIterator[None]:
     try:
         pollux = Replica(f"http://127.0.0.1:{place.ports[PORT]}")
         await wait_until(lambda: is_ready(pollux), timeout_s=20, what="Pollux is ready")
+        await wait_until(lambda: listens(place.ports[SIMULATOR_PORT]), timeout_s=20, what="the simulator is ready")
         yield
     finally:
         os.killpg(shell.pid, signal.SIGTERM)
         await asyncio.wait_for(shell.wait(), 20)
+
+
+async def listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def test_the_start_begins_with_a_clone_and_what_it_needs() -> None:
@@ -128,6 +138,11 @@ async def test_the_examples_of_waiting_and_streaming_run(place: Place) -> None:
         states = (await place.run("ruby", "-e", place.written_for(in_ruby))).splitlines()
         assert len(states) > 10
         assert states[-1].count(" ") >= 29
+
+
+async def test_the_example_of_a_priority_runs(place: Place) -> None:
+    [program] = examples("Priorities", "python")
+    assert await place.run(sys.executable, "-c", place.written_for(program)) == "queued\n"
 
 
 async def test_the_examples_of_status_events_run(place: Place) -> None:
