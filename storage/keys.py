@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `pollux:{n}:record:<id>` | hash | the record of a response, see `records.py` | from the end on: `ttl` |
 | `pollux:{n}:log:<id>` | stream | event log: `<epoch>-<last>` → `f`: frames, see `packing.py` | as the record |
-| `pollux:{n}:queue:<owner>` | zset | queued jobs of one owner, by time of creation | none; empty is gone |
+| `pollux:{n}:queue:<owner>` | zset | queued jobs of one owner, by when (ms) they ought to begin | none; empty is gone |
 | `pollux:{n}:rotation` | zset | owners that have queued jobs, by turn | none; empty is gone |
 | `pollux:{n}:leases` | zset | leased jobs, by deadline (ms, the server's clock) | none; empty is gone |
 | `pollux:{n}:grant:<token>` | string | the job that a lease token got: a repeated `lease` gets it again | a lease |

@@ -58,6 +58,8 @@ class NewResponse:
     """How many jobs of all owners together may be queued in its shard; 0: any number."""
     most_in_flight: int = 0
     """How many responses of this owner may be unfinished; 0: any number."""
+    begin_within_s: float = 0.0
+    """How long its job may wait for a worker. Of an owner's jobs, the one is leased first that ought to begin first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,7 @@ class Responses:
             most_queued=new.most_queued,
             most_in_flight=new.most_in_flight,
             ttl_ms=int(new.ttl_s * 1000),
+            begin_within_ms=int(new.begin_within_s * 1000),
             model=new.model,
             metadata=new.metadata,
             **self._kept_in_feed,

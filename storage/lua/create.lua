@@ -13,6 +13,7 @@
 --   record_prefix, queue_prefix, ended_prefix
 --   most_queued:number, most_in_flight:number    of all, of this owner; 0: no limit
 --   ttl_ms:number                  of the record, from its end on
+--   begin_within_ms:number         the job's place in the queue is the time by which it ought to begin
 --   model, metadata                of the record
 --   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
 --   fields...                      field, value … of the record
@@ -72,7 +73,8 @@ if most_queued > 0 then
 end
 
 redis.call('XADD', log, '1-1', 'f', opening)
-enqueue(queue, rotation, owner, id, now)
+local begin_by = now + begin_within_ms
+enqueue(queue, rotation, owner, id, begin_by)
 redis.call('ZADD', owned, now, id)
 redis.call('PEXPIRE', owned, index_ttl_ms)
 redis.call('PEXPIRE', ended, index_ttl_ms)
@@ -81,6 +83,9 @@ if idempotency then
   redis.call('HSET', idempotency, 'id', id, 'body', digest)
   redis.call('PEXPIRE', idempotency, idempotency_ttl_ms)
   redis.call('HSET', record, 'idempotency', idempotency)
+end
+if begin_within_ms > 0 then
+  redis.call('HSET', record, 'begin_by_ms', begin_by) -- for `release`; where it is absent, `queued_ms` is the same
 end
 local of = {id = id, record = record, owner = owner, model = model, metadata = metadata, feed = feed,
   feed_most = feed_most, feed_ms = feed_ms}

@@ -176,6 +176,60 @@ async def test_a_record_that_is_not_whole_is_passed_over(store: Store, admin: re
     assert await try_lease(store) is None
 
 
+# ---- The order of one owner's jobs
+
+
+async def test_what_may_wait_is_leased_after_what_may_not_and_each_class_in_order(
+    store: Store, admin: redis.Redis
+) -> None:
+    hours = (7, 1, 0, 1, 7, 0)
+    created = []
+    for within in hours:
+        created.append(await create(store, begin_within_s=within * 3600))
+        await a_millisecond(admin)
+    taken = [(await lease(store)).id for _ in hours]
+    assert [created.index(one) for one in taken] == [2, 5, 1, 3, 0, 4]
+
+
+async def test_a_job_that_has_waited_nearly_as_long_as_it_may_goes_before_younger_ones(
+    store: Store, admin: redis.Redis
+) -> None:
+    waited = await create(store, begin_within_s=7 * 3600)
+    made_older(admin, store, waited, hours=6.5)
+    overdue = await create(store, begin_within_s=7 * 3600)
+    made_older(admin, store, overdue, hours=7.5)
+    young = [await create(store, begin_within_s=within * 3600) for within in (7, 1, 0)]
+    taken = [(await lease(store)).id for _ in range(5)]
+    assert taken == [overdue, young[2], waited, young[1], young[0]]
+
+
+async def test_jobs_that_may_wait_do_not_change_whose_turn_it_is(store: Store) -> None:
+    await create(store, ALICE, begin_within_s=7 * 3600)
+    for _ in range(2):
+        await create(store, BOB)
+    assert [(await lease(store)).owner for _ in range(3)] == [ALICE, BOB, BOB]
+
+
+async def test_a_released_job_that_may_wait_goes_on_waiting_from_when_it_was_created(
+    store: Store, admin: redis.Redis
+) -> None:
+    waiting = await create(store, begin_within_s=3600)
+    taken = await lease(store)
+    await a_millisecond(admin)
+    later = await create(store, begin_within_s=3600)
+    urgent = await create(store)
+    assert await store.jobs.release(taken) is Outcome.OK
+    assert [(await lease(store)).id for _ in range(3)] == [urgent, waiting, later]
+
+
+def made_older(admin: redis.Redis, store: Store, response_id: str, *, hours: float) -> None:
+    """As if it had been created so many hours earlier."""
+    shard, ms = shard_of_id(store, response_id), int(hours * 3600_000)
+    admin.zincrby(shard.queue(ALICE), -ms, response_id)
+    for field in ("queued_ms", "begin_by_ms"):
+        admin.hincrby(shard.record(response_id), field, -ms)
+
+
 # ---- Appending
 
 

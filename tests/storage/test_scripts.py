@@ -101,7 +101,7 @@ def test_a_header_is_read_as_it_is_written() -> None:
         "local idempotency = KEYS[9]\n",
         "local opening = ARGV[4]\n",
         "local ttl_ms = tonumber(ARGV[13])\n",
-        "local fields = from(ARGV, 18)\n",
+        "local fields = from(ARGV, 19)\n",
     ):
         assert line in CREATE.text
     assert APPEND.args.names == ("lease_ms", "record_prefix", "log_prefix", "moved_prefix", "batches")
