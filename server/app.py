@@ -120,7 +120,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             max_age_s=ours.max_age_s,
         )
         hub = Hub(store, wake=worker.wake, revoked=worker.revoked)
-        submitter = Submitter(store, ours.id_prefix, config.ttl_s, ours.max_queued)
+        submitter = Submitter(store, ours.id_prefix, config.ttl_s, ours.max_run_s, ours.max_queued)
         context = Context(
             config=config,
             deployments=deployments,

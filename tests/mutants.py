@@ -169,6 +169,18 @@ MUTANTS = {
         '        found["Idempotency-Key"] = key',
         "tests/scenarios/test_secrets.py idempotency",
     ),
+    "hand a job back as if it could not wait": Mutant(
+        "storage/lua/release.lua",
+        "is_count(r[7]) and r[7] or r[4]",
+        "r[4]",
+        "tests/storage/test_jobs.py released",
+    ),
+    "tell a provider of the completion window": Mutant(
+        "server/protocol/requests.py",
+        'if name not in ("background", BACKGROUND_OPTIONS)}',
+        'if name != "background"}',
+        "tests/scenarios/test_priorities.py told_of_no_window",
+    ),
     "show the secrets of tools": Mutant(
         "server/protocol/snapshot.py",
         "for tool in shown_tools(tools)",

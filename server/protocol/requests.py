@@ -14,6 +14,7 @@ from server.protocol.litellm_fields import NOTHING, Wishes, is_litellms, wishes_
 from server.protocol.marks import is_marked
 from server.protocol.nesting import is_too_deep
 from server.protocol.redaction import shown_tools
+from server.protocol.windows import BACKGROUND_OPTIONS, window_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +94,10 @@ def parse_create(raw: bytes, model_in_path: str | None = None) -> CreateRequest:
 
 
 def check_cached(body: dict[str, Any]) -> None:
-    """Check the further fields that a cached response echoes or lists.
+    """Check the further fields that a cached response echoes or lists, or that decide when its job begins.
 
     Raises:
-        InvalidType
+        InvalidType, InvalidValue
 
     """
     given = body.get("input")
@@ -111,6 +112,7 @@ def check_cached(body: dict[str, Any]) -> None:
         _typed(body, name, dict, "an object")
     for name in ("tools", "include"):
         _typed(body, name, list, "an array")
+    window_s(body)
 
 
 def _typed(body: dict[str, Any], name: str, wanted: type, expected: str, param: str = "") -> Any:
@@ -132,11 +134,12 @@ def forwarded_body(body: dict[str, Any], model: str, previous: str | None) -> by
 def job_body(
     body: dict[str, Any], model: str, previous: str | None, *, background: bool = False, stream: bool = True
 ) -> bytes:
-    """The body that a job sends: streamed, and without `background`, which Pollux does itself.
+    """The body that a job sends: streamed, and without `background` and its options, which Pollux does itself.
 
-    With `background` the provider runs it in its own background too, so that its run survives the end of ours.
+    With `background` the provider runs it in its own background too, so that its run survives the end of ours. It is
+    not told of the completion window even then: the wait was ours, and OpenAI allows no window with `stream`.
     """
-    changed = {name: value for name, value in body.items() if name != "background"}
+    changed = {name: value for name, value in body.items() if name not in ("background", BACKGROUND_OPTIONS)}
     if background:
         changed["background"] = True
     return forwarded_body({**changed, "stream": stream}, model, previous)

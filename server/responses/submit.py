@@ -18,6 +18,7 @@ from server.protocol.requests import CreateRequest
 from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import frame_data, split_frames
 from server.protocol.status_events import stored_metadata
+from server.protocol.windows import begin_within_s, window_s
 from server.responses.view import View
 from storage import (
     CreateOutcome,
@@ -78,6 +79,7 @@ class Submitter:
     store: Store
     id_prefix: str
     ttl_s: float
+    max_run_s: float
     max_queued: int | None = None
     _doubts: dict[str, Record] = field(default_factory=dict)
 
@@ -160,6 +162,7 @@ class Submitter:
             body_digest=hashlib.sha256(raw).hexdigest(),
             most_queued=-(-(self.max_queued or 0) // self.store.shards),
             most_in_flight=submission.max_in_flight or 0,
+            begin_within_s=begin_within_s(window_s(request.body), self.max_run_s),
         )
 
     def _doubt(self, new: NewResponse) -> None:

@@ -167,7 +167,7 @@ def test_an_upstream_gets_its_own_names_and_all_else_as_it_came() -> None:
 
 @pytest.mark.parametrize("stream", [True, False, None])
 def test_a_job_streams_and_is_no_background_response_to_the_upstream(stream: bool | None) -> None:
-    body = {"model": "public", "input": "hi", "background": True, "stream": stream}
+    body = {"model": "public", "input": "hi", "background": True, "background_options": {}, "stream": stream}
     assert orjson.loads(job_body(body, "theirs", None)) == {"model": "theirs", "input": "hi", "stream": True}
 
 

@@ -45,7 +45,7 @@ async def test_doubts_are_settled_once_the_store_is_back_however_many_came_meanw
 ) -> None:
     monkeypatch.setattr("server.responses.submit.MOST_DOUBTS", 3)
     away = Away()
-    submitter = Submitter(cast("Store", SimpleNamespace(responses=away, shards=1)), "litellm_poll_", 60.0)
+    submitter = Submitter(cast("Store", SimpleNamespace(responses=away, shards=1)), "litellm_poll_", 60.0, 3600.0)
 
     async def create() -> None:
         with pytest.raises((StoreUnavailable, PolluxError)):
