@@ -4,6 +4,7 @@ Nothing here knows of HTTP. Every change that must be atomic is one Lua script (
 has the same outcome as if it ran once. The rest of Pollux imports from this package, never from its modules.
 """
 
+from storage.deliveries import Deliveries
 from storage.embedded import default_directory
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
 from storage.feed import Feed
@@ -14,42 +15,52 @@ from storage.records import (
     START,
     TERMINAL,
     Append,
+    Attempt,
     Batch,
     CancelOutcome,
     Created,
     CreateOutcome,
     Cursor,
+    Delivery,
     Durability,
+    EndpointHealth,
     FeedPage,
     Finish,
     Lease,
     Leased,
     NewResponse,
     Outcome,
+    Past,
+    Pausing,
     Place,
     Reading,
     Record,
     Retention,
     StatusEntry,
     Step,
+    Tried,
     UpstreamCancel,
     Verdict,
     parse_place,
 )
-from storage.topics import End, Fed, Revoked, Steps, Topic, Wake, steps_and_end
+from storage.topics import End, Fed, Owed, Revoked, Steps, Topic, Wake, steps_and_end
 
 __all__ = [
     "START",
     "TERMINAL",
     "Append",
+    "Attempt",
     "Batch",
     "CancelOutcome",
     "CreateOutcome",
     "Created",
     "Cursor",
+    "Deliveries",
+    "Delivery",
     "Durability",
     "Ear",
     "End",
+    "EndpointHealth",
     "Fed",
     "Feed",
     "FeedPage",
@@ -59,6 +70,9 @@ __all__ = [
     "Listener",
     "NewResponse",
     "Outcome",
+    "Owed",
+    "Past",
+    "Pausing",
     "Place",
     "Reading",
     "Record",
@@ -74,6 +88,7 @@ __all__ = [
     "StoreMisfit",
     "StoreUnavailable",
     "Topic",
+    "Tried",
     "UpstreamCancel",
     "Verdict",
     "Wake",

@@ -28,7 +28,7 @@ from storage.records import (
     UpstreamCancel,
     Verdict,
 )
-from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word, feed_words
+from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word, feed_words, outbox_words
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -192,6 +192,8 @@ class Jobs:
             over=shard.over(lease.id),
             index_ttl_ms=INDEX_TTL_MS,
             **self._kept_in_feed,
+            **outbox_words(shard, lease.owner),
+            hooks=" ".join(finish.hooks),
             frames=self._pack(append.frames),
             status=finish.status,
             snapshot=finish.snapshot,

@@ -10,6 +10,13 @@
 | `pollux:{n}:grant:<token>` | string | the job that a lease token got: a repeated `lease` gets it again | a lease |
 | `pollux:{n}:upstream_cancels` | zset | `<since> <deployment> <provider's id>`, by next try | none; empty is gone |
 | `pollux:{n}:feed` | stream | each change of a status, see `feed.py`; also a channel | `feed_retention_s` |
+| `pollux:{n}:endpoints:<owner>` | hash | an owner's webhook endpoints: id → JSON | none: until they are deleted |
+| `pollux:{n}:endpoints_due` | zset | endpoints that are owed something, by next try; also a channel | none |
+| `pollux:{n}:due:<endpoint>` | zset | what it is owed: `<endpoint> <status> <id>`, by next try | `DELIVERY_TTL_MS` |
+| `pollux:{n}:delivery:<name>` | hash | one of these, and what became of its tries | `DELIVERY_TTL_MS` |
+| `pollux:{n}:delivered:<endpoint>` | list | the last ones that were delivered, or given up | `DELIVERY_TTL_MS` |
+| `pollux:{n}:health:<endpoint>` | hash | its failures in a row | `DELIVERY_TTL_MS` |
+| `pollux:{n}:paused:<endpoint>` | string | it fails: it is only probed for a while | a pause |
 | `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:ended:<owner>` | zset | those of `owned` that ended, by time of expiry (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |
@@ -43,6 +50,8 @@ IDEMPOTENCY_TTL_MS = 24 * 3600 * 1000
 # names if one of them runs for a month while its owner does nothing else.
 INDEX_TTL_MS = 30 * 24 * 3600 * 1000
 TOMBSTONE_TTL_MS = 60_000
+DELIVERY_TTL_MS = 4 * 24 * 3600 * 1000
+"""A day longer than deliveries are tried."""
 
 SETTINGS = "pollux:{0}:settings"
 
@@ -97,6 +106,28 @@ class Shard:
     @cached_property
     def feed(self) -> str:
         return f"{self.prefix}feed"
+
+    def endpoints(self, owner: str) -> str:
+        return f"{self.prefix}endpoints:{owner}"
+
+    @cached_property
+    def endpoints_due(self) -> str:
+        return f"{self.prefix}endpoints_due"
+
+    def due(self, endpoint: str) -> str:
+        return f"{self.prefix}due:{endpoint}"
+
+    def delivery(self, name: str) -> str:
+        return f"{self.prefix}delivery:{name}"
+
+    def delivered(self, endpoint: str) -> str:
+        return f"{self.prefix}delivered:{endpoint}"
+
+    def health(self, endpoint: str) -> str:
+        return f"{self.prefix}health:{endpoint}"
+
+    def paused(self, endpoint: str) -> str:
+        return f"{self.prefix}paused:{endpoint}"
 
     def owned(self, owner: str) -> str:
         return f"{self.prefix}owned:{owner}"

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from storage.cluster import Cluster
 from storage.connection import Connections, answered, ask
+from storage.deliveries import Deliveries
 from storage.embedded import default_directory, embedded_server
 from storage.errors import StoreError, StoreMisfit, StoreUnavailable
 from storage.feed import Feed
@@ -50,6 +51,7 @@ class Store:
     responses: Responses
     jobs: Jobs
     feed: Feed
+    deliveries: Deliveries
     connections: Connections
 
     def new_listener(self, ear: Ear) -> Listener:
@@ -130,6 +132,7 @@ def _store(
         responses=Responses(connections, shards, durability, retention, packed=packed),
         jobs=Jobs(connections, shards, durability, retention, packed=packed),
         feed=Feed(connections, shards, retention),
+        deliveries=Deliveries(connections, shards),
         connections=connections,
     )
 

@@ -48,6 +48,8 @@ class NewResponse:
     """The provider's own id of the response that it continues, or empty."""
     metadata: bytes = b""
     """The metadata that the client gave, JSON, for status events; or empty."""
+    webhook: str = ""
+    """An endpoint of this response alone: `<endpoint id> <sealed>`; or empty."""
     headers: bytes = b""
     """Headers of the client that go to the provider, JSON, or empty."""
     request_id: str = ""
@@ -119,6 +121,81 @@ class FeedPage:
     """The end of the feed: what comes later lies behind it."""
     missing: bool = False
     """Whether entries between the place and `oldest` may have been dropped, because of their age or number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An event on its way to one endpoint, claimed for a try."""
+
+    name: str
+    endpoint: str
+    entry: StatusEntry
+    since_ms: int
+    """When it was first owed."""
+    attempt: int
+    token: str
+    sealed: str
+    """What is needed to reach an endpoint that only this response has; else empty."""
+    stored: bytes
+    """What is stored of the owner's endpoint; empty where there is none of this id."""
+
+
+class Tried(StrEnum):
+    """What became of a try."""
+
+    TOLD = "told"
+    AGAIN = "again"
+    FAILED = "failed"
+    """It is given up."""
+    LATER = "later"
+    """It could not be tried here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How a try went."""
+
+    tried: Tried
+    code: int = 0
+    """The HTTP status of the answer; 0 where there was none."""
+    latency_s: float = 0.0
+    reason: str = ""
+    again_s: float = 0.0
+    """After how long to try again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pausing:
+    """When an endpoint is only probed."""
+
+    failures: int
+    """After so many in a row."""
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """One of the last deliveries of an endpoint."""
+
+    status: str
+    response_id: str
+    attempts: int
+    tried_ms: int
+    outcome: str
+    """`told` or `failed`; empty while it is still tried."""
+    code: int
+    """The HTTP status of the last try; 0 where there was none."""
+    latency_ms: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointHealth:
+    failures: int = 0
+    """In a row."""
+    since_ms: int = 0
+    reason: str = ""
+    paused: bool = False
 
 
 class Durability(StrEnum):
@@ -213,6 +290,8 @@ class Lease:
     upstream_last: int
     """The provider's own sequence number of the last event that was logged; -1: none was."""
     request: bytes
+    webhook: str = ""
+    """An endpoint of this response alone: `<endpoint id> <sealed>`; or empty."""
     headers: bytes = b""
     """Headers of the client that go to the provider, JSON, or empty."""
     request_id: str = ""
@@ -254,6 +333,8 @@ class Finish:
     snapshot: bytes
     abandon: bool = False
     """Whether to cancel the provider's own background run, if there is one, because it may still go on."""
+    hooks: tuple[str, ...] = ()
+    """Endpoints that are owed the event, besides those that are stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from storage.records import (
     StatusEntry,
     parse_place,
 )
-from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ, feed_words
+from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ, feed_words, outbox_words
 
 _FIELDS = ("owner", "status", "model", "created_at", "stream", "epoch", "last", "deployment", "provider_id")
 _CONTENT = ("request", "base", "snapshot")
@@ -103,6 +103,7 @@ class Responses:
                 *("created_at", new.created_at, "stream", int(new.stream)),
                 *("request", new.request, "started", self._pack(new.started)),
                 *("pinned", new.pinned, "previous", new.previous),
+                *(("webhook", new.webhook) if new.webhook else ()),
                 *("request_id", new.request_id, *(("headers", new.headers) if new.headers else ())),
             ],
         )
@@ -165,8 +166,11 @@ class Responses:
         )
         return _reading(response_id, dict(zip(names, fields, strict=True)), entries)
 
-    async def cancel(self, record: Record, head: bytes, tail: bytes) -> CancelOutcome:
-        """Cancel the response, unless it has ended. `head` + sequence number + `tail` is the terminal frame."""
+    async def cancel(self, record: Record, head: bytes, tail: bytes, hooks: Sequence[str] = ()) -> CancelOutcome:
+        """Cancel the response, unless it has ended. `head` + sequence number + `tail` is the terminal frame.
+
+        The endpoints `hooks` are owed the event, besides those that are stored.
+        """
         shard = self._shards.of(record.id)
         outcome = await CANCEL.run(
             self._client,
@@ -183,6 +187,8 @@ class Responses:
             revoked=shard.revoked,
             index_ttl_ms=INDEX_TTL_MS,
             **self._kept_in_feed,
+            **outbox_words(shard, record.owner),
+            hooks=" ".join(hooks),
             head=head,
             tail=tail,
         )

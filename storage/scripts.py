@@ -27,6 +27,7 @@ from redis.exceptions import NoScriptError
 
 from storage.connection import Client, answered, ask, exchange
 from storage.errors import StoreUnavailable
+from storage.keys import DELIVERY_TTL_MS, Shard
 from storage.records import Durability, Retention
 
 Word = str | bytes | int | float
@@ -151,6 +152,18 @@ def feed_words(retention: Retention, shards: int) -> dict[str, Word]:
     return {"feed_most": max(1, retention.most // shards), "feed_ms": int(retention.for_s * 1000)}
 
 
+def outbox_words(shard: Shard, owner: str) -> dict[str, Word]:
+    """Where the scripts that end a response find its owner's endpoints, and owe them its event."""
+    return {
+        "endpoints": shard.endpoints(owner),
+        "endpoints_due": shard.endpoints_due,
+        "due_prefix": shard.due(""),
+        "delivery_prefix": shard.delivery(""),
+        "paused_prefix": shard.paused(""),
+        "delivery_ms": DELIVERY_TTL_MS,
+    }
+
+
 CREATE = Script("create")
 LEASE = Script("lease")
 RENEW = Script("renew")
@@ -163,3 +176,6 @@ READ = Script("read")
 FIND = Script("find")
 CLAIM_CANCELS = Script("claim_cancels")
 READ_FEED = Script("read_feed")
+CLAIM_DELIVERIES = Script("claim_deliveries")
+SETTLE_DELIVERY = Script("settle_delivery")
+REDELIVER = Script("redeliver")

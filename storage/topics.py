@@ -42,7 +42,14 @@ class Fed:
     shard: Shard
 
 
-Topic = Steps | End | Wake | Revoked | Fed
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """That an endpoint of a shard is owed an event."""
+
+    shard: Shard
+
+
+Topic = Steps | End | Wake | Revoked | Fed | Owed
 
 
 def steps_and_end(response_id: str) -> tuple[Topic, ...]:
@@ -67,3 +74,5 @@ def channels_of(topic: Topic, shards: Shards, keyspace: str) -> list[str]:
             return [shard.revoked]
         case Fed(shard):
             return [shard.feed]
+        case Owed(shard):
+            return [shard.endpoints_due]

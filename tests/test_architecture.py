@@ -17,7 +17,7 @@ FLOORS = (
     ("storage.records", "storage.errors", "storage.keys", "storage.packing", "storage.patience"),
     ("storage.cluster", "storage.topics"),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
-    ("storage.responses", "storage.jobs", "storage.feed", "storage.notify", "storage.embedded"),
+    ("storage.responses", "storage.jobs", "storage.feed", "storage.deliveries", "storage.notify", "storage.embedded"),
     ("storage.open",),
     ("storage",),
     ("server",),

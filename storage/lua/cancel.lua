@@ -2,15 +2,18 @@
 -- Cancel a response in one step: set the status, append the terminal event and end the lease. The caller does not know
 -- the event's sequence number, so the script puts it between two halves of the frame.
 -- KEYS
---   record, log, leases, owned, ended, queue, upstream_cancels, feed
+--   record, log, leases, owned, ended, queue, upstream_cancels, feed, endpoints, endpoints_due
 -- ARGV
 --   id
 --   over, revoked                  channels
 --   index_ttl_ms:number
 --   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
+--   hooks                          endpoints that are to be told, whatever is stored; with spaces in between
+--   due_prefix, delivery_prefix, paused_prefix
+--   delivery_ms                    how long a delivery is kept
 --   head, tail                     of the terminal frame, around its number
 local r = redis.call('HMGET', record, 'status', 'epoch', 'last', 'ttl_ms', 'idempotency', 'survivable', 'deployment',
-  'provider_id', 'owner', 'model', 'metadata')
+  'provider_id', 'owner', 'model', 'metadata', 'webhook')
 if not r[1] then return 'gone' end
 if TERMINAL[r[1]] then return r[1] == 'cancelled' and 'cancelled' or 'over' end
 
@@ -23,7 +26,9 @@ redis.call('ZREM', queue, id)
 cancel_upstream(upstream_cancels, r[6], r[7], r[8])
 local of = {id = id, record = record, status = r[1], owner = r[9], model = r[10], metadata = r[11], feed = feed,
   feed_most = feed_most, feed_ms = feed_ms, log = log, owned = owned, ended = ended, ttl_ms = r[4],
-  index_ttl_ms = index_ttl_ms, idempotency = idempotency_of(r[5], id)}
+  index_ttl_ms = index_ttl_ms, idempotency = idempotency_of(r[5], id),
+  hooks = hooks, webhook = r[12], endpoints = endpoints, endpoints_due = endpoints_due, due_prefix = due_prefix,
+  delivery_prefix = delivery_prefix, paused_prefix = paused_prefix, delivery_ms = delivery_ms}
 transition(of, 'cancelled', 'last', last, 'token', '')
 redis.call('PUBLISH', over, position)
 redis.call('PUBLISH', revoked, id)

@@ -90,10 +90,49 @@ local function tell(of, status)
   return told
 end
 
+-- The endpoints that want to be told of a status: those that the caller names, the owner's, and the response's own.
+-- Returns by endpoint what else is needed to reach it, which nobody but us can read.
+local function wanted_by(of, status)
+  local wanted = {}
+  for endpoint in string.gmatch(of.hooks, '%S+') do wanted[endpoint] = '' end
+  local stored = redis.pcall('HGETALL', of.endpoints)
+  for i = 1, stored.err and 0 or #stored, 2 do
+    local read, about = pcall(cjson.decode, stored[i + 1])
+    for _, one in ipairs(read and type(about) == 'table' and about.statuses or {}) do
+      if one == status then wanted[stored[i]] = '' end
+    end
+  end
+  local endpoint, sealed = string.match(of.webhook or '', '^(%S+) (%S+)$')
+  if endpoint then wanted[endpoint] = sealed end
+  return wanted
+end
+
+-- An endpoint has something to be tried at a time. One that is paused is not tried earlier for it.
+local function due_at(endpoints_due, paused, endpoint, at)
+  redis.call('ZADD', endpoints_due, redis.call('EXISTS', paused) == 1 and 'NX' or 'LT', at, endpoint)
+end
+
+-- Owe each endpoint that wants it the event of a response's end.
+local function owe(of, status, place)
+  local now = now_ms()
+  for endpoint, sealed in pairs(wanted_by(of, status)) do
+    local name = endpoint .. ' ' .. status .. ' ' .. of.id
+    local delivery, due = of.delivery_prefix .. name, of.due_prefix .. endpoint
+    redis.call('HSET', delivery, 'owner', of.owner, 'model', of.model or '', 'metadata', of.metadata or '', 'place', place,
+      'since', now, 'attempts', 0, 'sealed', sealed)
+    redis.call('PEXPIRE', delivery, of.delivery_ms)
+    redis.call('ZADD', due, now, name)
+    redis.call('PEXPIRE', due, of.delivery_ms)
+    due_at(of.endpoints_due, of.paused_prefix .. endpoint, endpoint, now)
+    redis.call('PUBLISH', of.endpoints_due, endpoint)
+  end
+end
+
 -- Give a response a status, or remove it (`deleted`). No script writes a status anywhere else.
 -- of: the response: id, record, owner, model, metadata, and its present status if it has one;
 --     the feed of its shard: feed, feed_most, feed_ms;
---     where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if it has one
+--     where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if it has one,
+--     and for its webhooks hooks, webhook, endpoints, endpoints_due, due_prefix, delivery_prefix, paused_prefix, delivery_ms
 -- …: field, value … of the record, which are set together with the status
 local function transition(of, status, ...)
   local since = of.status ~= status and tell(of, status)
@@ -104,5 +143,8 @@ local function transition(of, status, ...)
   else
     redis.call('HSET', of.record, ...)
   end
-  if TERMINAL[status] then expire(of) end
+  if TERMINAL[status] then
+    expire(of)
+    owe(of, status, since)
+  end
 end

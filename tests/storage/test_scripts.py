@@ -15,6 +15,7 @@ from storage.scripts import (
     APPEND,
     CANCEL,
     CLAIM_CANCELS,
+    CLAIM_DELIVERIES,
     CREATE,
     DELETE,
     FIND,
@@ -22,8 +23,10 @@ from storage.scripts import (
     LEASE,
     READ,
     READ_FEED,
+    REDELIVER,
     RELEASE,
     RENEW,
+    SETTLE_DELIVERY,
     Script,
 )
 from tests.support.keys import contents
@@ -48,7 +51,23 @@ from tests.support.stored import (
 
 Call = Callable[[], Awaitable[object]]
 
-ALL = (CREATE, LEASE, RENEW, APPEND, FINISH, CANCEL, RELEASE, DELETE, READ, FIND, CLAIM_CANCELS, READ_FEED)
+ALL = (
+    CREATE,
+    LEASE,
+    RENEW,
+    APPEND,
+    FINISH,
+    CANCEL,
+    RELEASE,
+    DELETE,
+    READ,
+    FIND,
+    CLAIM_CANCELS,
+    READ_FEED,
+    CLAIM_DELIVERIES,
+    SETTLE_DELIVERY,
+    REDELIVER,
+)
 LUA = Path(__file__).parents[2] / "storage" / "lua"
 
 # ---- What they may do

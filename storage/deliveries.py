@@ -1,0 +1,166 @@
+"""Deliveries: the events that endpoints are owed, and the endpoints that owners have stored.
+
+A delivery is made by the step that ends a response. Each endpoint has a queue of its own, so that one which does not
+answer delays no other. A delivery is claimed for a while, then settled; if its taker dies, it is due again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from storage.connection import Connections, answered
+from storage.keys import DELIVERY_TTL_MS, Shard, Shards
+from storage.records import Attempt, Delivery, EndpointHealth, Past, Pausing, Place, StatusEntry, parse_place
+from storage.scripts import CLAIM_DELIVERIES, REDELIVER, SETTLE_DELIVERY
+
+LISTED = 100
+"""How many of an endpoint's last deliveries are kept."""
+
+
+class Deliveries:
+    """The deliveries of all shards, from any process."""
+
+    def __init__(self, connections: Connections, shards: int) -> None:
+        self._client = connections.commands
+        self.shards = Shards(shards)
+
+    async def claim(
+        self,
+        shard: Shard,
+        token: str,
+        *,
+        most: int,
+        most_each: int,
+        for_s: float,
+        passing_over: Collection[str] = (),
+    ) -> list[Delivery]:
+        """Some that are due, at most `most_each` of one endpoint; they are due again after `for_s`, unless settled."""
+        claimed = await CLAIM_DELIVERIES.run(
+            self._client,
+            endpoints_due=shard.endpoints_due,
+            most=most,
+            most_each=most_each,
+            claim_ms=int(for_s * 1000),
+            token=token,
+            due_prefix=shard.due(""),
+            delivery_prefix=shard.delivery(""),
+            paused_prefix=shard.paused(""),
+            endpoints_prefix=shard.endpoints(""),
+            passed_over=list(passing_over),
+        )
+        return [_delivery(words, token) for words in claimed]
+
+    async def settle(self, shard: Shard, delivery: Delivery, attempt: Attempt, pausing: Pausing) -> bool:
+        """Note how a try went. Whether the endpoint is paused now, because it has failed so often in a row."""
+        word = await SETTLE_DELIVERY.run(
+            self._client,
+            endpoints_due=shard.endpoints_due,
+            due=shard.due(delivery.endpoint),
+            delivery=shard.delivery(delivery.name),
+            paused=shard.paused(delivery.endpoint),
+            health=shard.health(delivery.endpoint),
+            delivered=shard.delivered(delivery.endpoint),
+            name=delivery.name,
+            endpoint=delivery.endpoint,
+            token=delivery.token,
+            outcome=attempt.tried,
+            again_ms=int(attempt.again_s * 1000),
+            code=attempt.code,
+            latency_ms=int(attempt.latency_s * 1000),
+            reason=attempt.reason,
+            most_failures=pausing.failures,
+            pause_ms=int(pausing.for_s * 1000),
+            kept=LISTED,
+            kept_ms=DELIVERY_TTL_MS,
+        )
+        return bool(word == b"paused")
+
+    async def redeliver(self, owner: str, name: str) -> bool:
+        """Try it once more, from the beginning. Whether it is still kept."""
+        shard, endpoint = self.shards.of(owner), name.partition(" ")[0]
+        word = await REDELIVER.run(
+            self._client,
+            endpoints_due=shard.endpoints_due,
+            due=shard.due(endpoint),
+            delivery=shard.delivery(name),
+            paused=shard.paused(endpoint),
+            name=name,
+            endpoint=endpoint,
+            delivery_ms=DELIVERY_TTL_MS,
+        )
+        return bool(word == b"ok")
+
+    async def past(self, owner: str, endpoint: str) -> list[Past]:
+        """Its last deliveries, newest first: those that are still tried, then those that have ended."""
+        shard = self.shards.of(owner)
+        client: Any = self._client
+        async with answered(client):
+            due: Any = await client.zrange(shard.due(endpoint), 0, LISTED - 1, desc=True)
+            ended: Any = await client.lrange(shard.delivered(endpoint), 0, LISTED - 1)
+        found = []
+        for name in dict.fromkeys([*due, *ended]):
+            async with answered(client):
+                row: Any = await client.hmget(shard.delivery(name.decode()), *_OF_PAST)
+            if row[0] is not None:
+                found.append(_past(name.decode(), row))
+        return found[:LISTED]
+
+    async def health(self, owner: str, endpoint: str) -> EndpointHealth:
+        shard = self.shards.of(owner)
+        client: Any = self._client
+        async with answered(client):
+            failures, since, reason = await client.hmget(shard.health(endpoint), "failures", "since", "reason")
+            paused = await client.exists(shard.paused(endpoint))
+        return EndpointHealth(int(failures or 0), int(since or 0), (reason or b"").decode(), bool(paused))
+
+    # The owners' endpoints.
+
+    async def endpoints(self, owner: str) -> dict[str, bytes]:
+        """What is stored of each, by id."""
+        client: Any = self._client
+        async with answered(client):
+            found: Any = await client.hgetall(self.shards.of(owner).endpoints(owner))
+        return {endpoint.decode(): about for endpoint, about in found.items()}
+
+    async def endpoint(self, owner: str, endpoint: str) -> bytes | None:
+        client: Any = self._client
+        async with answered(client):
+            found: Any = await client.hget(self.shards.of(owner).endpoints(owner), endpoint)
+        return found if found is None else bytes(found)
+
+    async def store(self, owner: str, endpoint: str, about: bytes) -> None:
+        """Write one. `about` is a JSON object; its `statuses` say of which ends it is told."""
+        client: Any = self._client
+        async with answered(client):
+            await client.hset(self.shards.of(owner).endpoints(owner), endpoint, about)
+
+    async def remove(self, owner: str, endpoint: str) -> bool:
+        """Forget it, and what it is owed. Whether it was there."""
+        shard = self.shards.of(owner)
+        client: Any = self._client
+        async with answered(client):
+            there: Any = await client.hdel(shard.endpoints(owner), endpoint)
+            for key in (shard.due(endpoint), shard.delivered(endpoint), shard.health(endpoint), shard.paused(endpoint)):
+                await client.delete(key)
+            await client.zrem(shard.endpoints_due, endpoint)
+        return bool(there)
+
+
+_OF_PAST = ("attempts", "tried", "outcome", "code", "latency_ms", "reason")
+
+
+def _delivery(words: Any, token: str) -> Delivery:
+    texts = [word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in words[:-1]]
+    name, owner, model, _, place, since, sealed, attempt = texts
+    endpoint, status, response_id = name.split(" ", 2)
+    entry = StatusEntry(parse_place(place) or Place(0), status, response_id, owner, model, words[3])
+    return Delivery(name, endpoint, entry, int(since), int(attempt), token, sealed, words[-1])
+
+
+def _past(name: str, row: list[bytes | None]) -> Past:
+    _, status, response_id = name.split(" ", 2)
+    attempts, tried, outcome, code, latency_ms, reason = ((word or b"").decode("utf-8", "replace") for word in row)
+    return Past(
+        status, response_id, int(attempts or 0), int(tried or 0), outcome, int(code or 0), int(latency_ms or 0), reason
+    )
