@@ -25,15 +25,19 @@ from server.config import Config
 from server.feed import Feed
 from server.files import OpenFiles, raise_limit
 from server.hub import Hub
-from server.jobs.cancels import UpstreamCancels
 from server.jobs.committer import Committer
 from server.jobs.produce import Producer
 from server.jobs.run import Runner
 from server.jobs.worker import Worker
 from server.keyring import Keyring
+from server.outbox.endpoints import Configured
+from server.outbox.sending import Sender
+from server.outbox.upstream_cancels import UpstreamCancels
+from server.outbox.webhooks import Webhooks
 from server.responses.submit import Submitter
 from server.responses.tails import Tails
 from server.responses.view import Views
+from server.sealing import Sealer
 from server.sections import ConfigError
 from server.sockets import bound
 from server.supervise import Link, say_that_nothing_is_reloaded
@@ -89,7 +93,13 @@ def opened(config: Config) -> AbstractAsyncContextManager[Store]:
         Durability(ours.store_sync),
         packed=ours.store_compression,
         retention=Retention(ours.feed_max_events, ours.feed_retention_s),
+        hooks=configured_webhooks(config).telling,
     )
+
+
+def configured_webhooks(config: Config) -> Configured:
+    """The webhooks of a config. Raises ConfigError if one of them may not be sent to."""
+    return Configured(config.pollux.webhooks, private=config.pollux.webhook_allow_private)
 
 
 @asynccontextmanager
@@ -108,6 +118,8 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         upstream = Upstream(session, health, timeouts)
         committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s)
         id_secrets = _id_secrets(config, store)
+        sealer = Sealer(id_secrets)
+        sender = await stack.enter_async_context(Sender(private=ours.webhook_allow_private))
         affinity = Affinity(deployments, id_secrets)
         producer = Producer(store, upstream, deployments, affinity, config.num_retries)
         runner = Runner(store, producer, committer, ours.max_run_s)
@@ -135,6 +147,8 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             worker=worker,
             upstream=upstream,
             pollers=Pollers(),
+            sealer=sealer,
+            sender=sender,
             id_secrets=id_secrets,
         )
         for name, service in (
@@ -148,6 +162,8 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         if role is not Role.API:
             cancels = UpstreamCancels(store, upstream, deployments)
             await stack.enter_async_context(_running("upstream cancels", cancels.run(), context.broken))
+            webhooks = Webhooks(store, hub, sender, configured_webhooks(config), sealer)
+            await stack.enter_async_context(_running("webhooks", webhooks.run(), context.broken))
         async with _running("worker", worker.run(), context.broken, wait=True):
             try:
                 yield context

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from server.protocol.routing import BackgroundMode
+from server.protocol.webhook_secrets import is_secret
 from server.sections import (
     ConfigError,
     Foreign,
@@ -60,6 +61,30 @@ class Key(_Ours):
     )
 
 
+EndEvent = Literal["response.completed", "response.failed", "response.incomplete", "response.cancelled"]
+
+
+def _webhook_secret(value: SecretStr) -> SecretStr:
+    if not is_secret(value.get_secret_value()):
+        raise ValueError("must be whsec_ and the base64 of 24 to 64 random bytes")
+    return value
+
+
+class Webhook(_Ours):
+    """An endpoint that is told of the ends of responses."""
+
+    url: str = Field(min_length=1, description="Where events are sent.")
+    secret: Annotated[SecretStr, AfterValidator(_webhook_secret)] = Field(
+        description="Signs them: `whsec_` and the base64 of 24 to 64 random bytes."
+    )
+    events: list[EndEvent] = Field(
+        list(get_args(EndEvent)), description="Of which ends it is told; of all if left out."
+    )
+    keys: list[str] | None = Field(
+        None, description="Names of the keys whose responses it is told of; all if left out."
+    )
+
+
 def _hashable_prefix(value: str) -> str:
     if not value or not all((c.isascii() and c.isalnum()) or c in "_-" for c in value) or value == "resp_":
         raise ValueError("must consist of letters, digits, - and _, and can't be resp_")
@@ -90,6 +115,13 @@ class Pollux(_Ours):
     allow_unauthenticated: bool = Field(False, description="Start without any key on an address beyond loopback.")
     cors_origins: list[str] = Field(
         [], description="Origins whose pages may call from a browser, such as https://app.example; `*` for all."
+    )
+    webhooks: list[Webhook] = Field([], description="Endpoints that are told of the ends of responses: url, secret.")
+    webhook_per_request: bool = Field(
+        False, description="Whether a background create may name an endpoint of its own: `webhook: {url, secret}`."
+    )
+    webhook_allow_private: bool = Field(
+        False, description="Whether webhooks may go to addresses that are not public, and by http."
     )
     max_wait_s: float = Field(55, ge=0, description="The longest wait; load balancers cut at 60 s.")
     max_hold_s: float = Field(

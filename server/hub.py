@@ -99,7 +99,7 @@ class Hub:
         """
         loop = asyncio.get_running_loop()
         away_since: float | None = None
-        async with self._watch(topics) as changed:
+        async with self.watch(topics) as changed:
             while True:
                 changed.clear()
                 over = self.closed or (deadline is not None and (self.draining or loop.time() >= deadline))
@@ -120,7 +120,8 @@ class Hub:
                         await changed.wait()
 
     @asynccontextmanager
-    async def _watch(self, topics: Collection[Topic]) -> AsyncIterator[asyncio.Event]:
+    async def watch(self, topics: Collection[Topic]) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever something is heard on one of the topics. Its owner clears it *before* it looks."""
         changed = asyncio.Event()
         topics = dict.fromkeys(topics)
         for topic in topics:

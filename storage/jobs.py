@@ -20,6 +20,7 @@ from storage.records import (
     Append,
     Durability,
     Finish,
+    Hooks,
     Lease,
     Leased,
     Outcome,
@@ -27,6 +28,7 @@ from storage.records import (
     Step,
     UpstreamCancel,
     Verdict,
+    no_hooks,
 )
 from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word, feed_words, outbox_words
 
@@ -45,6 +47,7 @@ class Jobs:
         shards: int,
         durability: Durability = Durability.NONE,
         retention: Retention = DAY,
+        hooks: Hooks = no_hooks,
         *,
         packed: bool = True,
     ) -> None:
@@ -55,6 +58,7 @@ class Jobs:
         self._renewals = connections.renewals
         self.shards = Shards(shards)
         self._kept_in_feed = feed_words(retention, shards)
+        self._hooks = hooks
 
     async def lease(
         self,
@@ -193,7 +197,7 @@ class Jobs:
             index_ttl_ms=INDEX_TTL_MS,
             **self._kept_in_feed,
             **outbox_words(shard, lease.owner),
-            hooks=" ".join(finish.hooks),
+            hooks=" ".join(self._hooks(lease.owner, finish.status)),
             frames=self._pack(append.frames),
             status=finish.status,
             snapshot=finish.snapshot,

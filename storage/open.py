@@ -23,7 +23,7 @@ from storage.feed import Feed
 from storage.jobs import Jobs
 from storage.keys import SETTINGS
 from storage.notify import Ear, Listener
-from storage.records import DAY, Durability, Retention
+from storage.records import DAY, Durability, Hooks, Retention, no_hooks
 from storage.responses import Responses
 
 log = logging.getLogger("pollux.store")
@@ -70,6 +70,7 @@ async def open_store(
     *,
     packed: bool = True,
     retention: Retention = DAY,
+    hooks: Hooks = no_hooks,
     patience_s: float = math.inf,
 ) -> AsyncIterator[Store]:
     """Open `embedded://[directory]`, `redis://…`, `rediss://…`, `unix://…`, `sentinel://…` or `cluster://…`.
@@ -77,6 +78,8 @@ async def open_store(
     `packed` decides how new events are stored; both forms can be read. Without `shards`, an existing store keeps its
     number; a new one gets 1, and on a cluster `SHARDS_OF_CLUSTER`.
     A server that does not answer is waited for, with warnings at growing intervals, up to `patience_s`.
+
+    `hooks` names endpoints of webhooks that are owed events, besides those that the store has.
 
     Raises:
         StoreMisfit: this server can't be used, or the embedded one can't be started; the message says why
@@ -91,12 +94,12 @@ async def open_store(
         async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
             name = f"embedded://{directory}"
             shards, secret = await _waited_for(name, partial(_settled, links, shards, durability), patience_s)
-            yield _store(name, links, shards, secret, durability, retention, packed=packed)
+            yield _store(name, links, shards, secret, durability, retention, hooks, packed=packed)
     elif parts.scheme in ("redis", "rediss", "unix", "sentinel", "sentinels", "cluster", "clusters"):
         async with _connected(url) as links:
             name = _without_password(url)
             shards, secret = await _waited_for(name, partial(_settled, links, shards, durability), patience_s)
-            yield _store(name, links, shards, secret, durability, retention, packed=packed)
+            yield _store(name, links, shards, secret, durability, retention, hooks, packed=packed)
     else:
         raise StoreMisfit(
             f"the store {parts.scheme or url!r} is not known: use embedded://[directory], redis://host:port/db, "
@@ -122,6 +125,7 @@ def _store(
     secret: bytes,
     durability: Durability,
     retention: Retention,
+    hooks: Hooks,
     *,
     packed: bool,
 ) -> Store:
@@ -129,8 +133,8 @@ def _store(
         name=name,
         shards=shards,
         id_secret=secret,
-        responses=Responses(connections, shards, durability, retention, packed=packed),
-        jobs=Jobs(connections, shards, durability, retention, packed=packed),
+        responses=Responses(connections, shards, durability, retention, hooks, packed=packed),
+        jobs=Jobs(connections, shards, durability, retention, hooks, packed=packed),
         feed=Feed(connections, shards, retention),
         deliveries=Deliveries(connections, shards),
         connections=connections,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -121,6 +122,14 @@ class FeedPage:
     """The end of the feed: what comes later lies behind it."""
     missing: bool = False
     """Whether entries between the place and `oldest` may have been dropped, because of their age or number."""
+
+
+Hooks = Callable[[str, str], Sequence[str]]
+"""The endpoints, besides those that are stored, that are owed the event of an end: by owner and status."""
+
+
+def no_hooks(_owner: str, _status: str) -> Sequence[str]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,8 +342,6 @@ class Finish:
     snapshot: bytes
     abandon: bool = False
     """Whether to cancel the provider's own background run, if there is one, because it may still go on."""
-    hooks: tuple[str, ...] = ()
-    """Endpoints that are owed the event, besides those that are stored."""
 
 
 @dataclass(frozen=True, slots=True)

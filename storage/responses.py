@@ -26,12 +26,14 @@ from storage.records import (
     CreateOutcome,
     Cursor,
     Durability,
+    Hooks,
     NewResponse,
     Place,
     Reading,
     Record,
     Retention,
     StatusEntry,
+    no_hooks,
     parse_place,
 )
 from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ, feed_words, outbox_words
@@ -54,6 +56,7 @@ class Responses:
         shards: int,
         durability: Durability = Durability.NONE,
         retention: Retention = DAY,
+        hooks: Hooks = no_hooks,
         *,
         packed: bool = True,
     ) -> None:
@@ -62,6 +65,7 @@ class Responses:
         self._durability = durability
         self._shards = Shards(shards)
         self._kept_in_feed = feed_words(retention, shards)
+        self._hooks = hooks
 
     async def create(self, new: NewResponse) -> Created:
         """Write record, events 0 and 1, and the job; or find the response that the idempotency key started before.
@@ -166,11 +170,8 @@ class Responses:
         )
         return _reading(response_id, dict(zip(names, fields, strict=True)), entries)
 
-    async def cancel(self, record: Record, head: bytes, tail: bytes, hooks: Sequence[str] = ()) -> CancelOutcome:
-        """Cancel the response, unless it has ended. `head` + sequence number + `tail` is the terminal frame.
-
-        The endpoints `hooks` are owed the event, besides those that are stored.
-        """
+    async def cancel(self, record: Record, head: bytes, tail: bytes) -> CancelOutcome:
+        """Cancel the response, unless it has ended. `head` + sequence number + `tail` is the terminal frame."""
         shard = self._shards.of(record.id)
         outcome = await CANCEL.run(
             self._client,
@@ -188,7 +189,7 @@ class Responses:
             index_ttl_ms=INDEX_TTL_MS,
             **self._kept_in_feed,
             **outbox_words(shard, record.owner),
-            hooks=" ".join(hooks),
+            hooks=" ".join(self._hooks(record.owner, "cancelled")),
             head=head,
             tail=tail,
         )

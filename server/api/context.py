@@ -13,9 +13,11 @@ from server.feed import Feed
 from server.hub import Hub
 from server.jobs.worker import Worker
 from server.keyring import Keyring, Principal
+from server.outbox.sending import Sender
 from server.responses.submit import Submitter
 from server.responses.tails import Tails
 from server.responses.view import Views
+from server.sealing import Sealer
 from server.upstream.affinity import Affinity
 from server.upstream.client import Upstream
 from server.upstream.deployments import Deployments
@@ -38,6 +40,8 @@ class Context:
     worker: Worker
     upstream: Upstream
     pollers: Pollers
+    sealer: Sealer
+    sender: Sender
     id_secrets: list[bytes] = field(repr=False)
     """New ids are signed with the first secret; an id is valid if any of them verifies it."""
     admission: Admission = field(default_factory=Admission)

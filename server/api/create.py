@@ -14,6 +14,7 @@ from server.api.references import Route, find_foreign, may_use, new_rewriter, ro
 from server.api.relay import Target, relay
 from server.api.retrieve import answer_foreign, answer_record, state_of
 from server.api.stream import stream_record
+from server.api.webhooks import take_own_webhook
 from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable
 from server.protocol import jsontext
 from server.protocol.lifecycle import LAST_OPENING, UNFINISHED
@@ -47,18 +48,19 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     )
     if context.draining and mode is not Mode.PROXIED:
         raise Unavailable("This instance is shutting down. Try again: another one will take it.")
+    webhook = await take_own_webhook(request, create.body, cached=mode is Mode.CACHED)
     if mode is Mode.CACHED:
         check_cached(create.body)
-        return await _create_cached(request, create, raw, serving)
+        return await _create_cached(request, create, raw, serving, webhook)
     return await _forward(request, context, create, mode, await route_of(request, create, serving))
 
 
 async def _create_cached(
-    request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment]
+    request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment], webhook: str
 ) -> web.StreamResponse:
     wait = wait_of(request)
     async with context_of(request).admission.turn():
-        submitted = await _submit(request, create, raw, serving)
+        submitted = await _submit(request, create, raw, serving, webhook)
     if create.stream:
         return await stream_record(request, submitted.id, after=-1)
     if submitted.view is not None and not wait.seconds:
@@ -86,7 +88,9 @@ def _emptied(body: bytes) -> bytes:
     return jsontext.dumps({**jsontext.loads(body), "output": []})
 
 
-async def _submit(request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment]) -> Submitted:
+async def _submit(
+    request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment], webhook: str
+) -> Submitted:
     submitter, principal = context_of(request).submitter, principal_of(request)
     key = _idempotency_key(request)
     try:
@@ -101,10 +105,13 @@ async def _submit(request: web.Request, create: CreateRequest, raw: bytes, servi
         previous=route.previous,
         idempotency_key=key,
         max_in_flight=principal.max_in_flight,
+        webhook=webhook,
+        digest_of=raw,
         headers=client_headers(request),
         request_id=request[REQUEST_ID],
     )
-    return await submitter.submit(create, raw, submission)
+    # What is stored for the provider holds no webhook any more.
+    return await submitter.submit(create, jsontext.dumps(create.body) if webhook else raw, submission)
 
 
 def _idempotency_key(request: web.Request) -> str | None:

@@ -20,6 +20,18 @@ from server.api.lists import (
 from server.api.many import cancel_many
 from server.api.middleware import Handler, open_to_all
 from server.api.retrieve import retrieve_response
+from server.api.webhooks import (
+    create_endpoint,
+    delete_endpoint,
+    list_deliveries,
+    list_endpoints,
+    list_event_types,
+    redeliver,
+    retrieve_endpoint,
+    rotate_secret,
+    test_endpoint,
+    update_endpoint,
+)
 from server.errors import NotFound, shown
 
 
@@ -46,6 +58,16 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses/compact", not_served),
     ("POST", "/responses/input_tokens", not_served),
     ("GET", "/events", stream_events),
+    ("GET", "/webhook_event_types", list_event_types),
+    ("POST", "/webhook_endpoints", create_endpoint),
+    ("GET", "/webhook_endpoints", list_endpoints),
+    ("GET", "/webhook_endpoints/{id:[^/]+}", retrieve_endpoint),
+    ("POST", "/webhook_endpoints/{id:[^/]+}", update_endpoint),
+    ("DELETE", "/webhook_endpoints/{id:[^/]+}", delete_endpoint),
+    ("POST", "/webhook_endpoints/{id:[^/]+}/rotate_secret", rotate_secret),
+    ("POST", "/webhook_endpoints/{id:[^/]+}/test", test_endpoint),
+    ("GET", "/webhook_endpoints/{id:[^/]+}/deliveries", list_deliveries),
+    ("POST", "/webhook_endpoints/{id:[^/]+}/redeliver", redeliver),
     ("GET", "/models", list_models),
     ("GET", r"/models/{id:[\s\S]*[^/]}", retrieve_model),
 )

@@ -58,6 +58,10 @@ class Submission:
     previous: Previous = _NOTHING
     idempotency_key: str | None = None
     max_in_flight: int | None = None
+    webhook: str = ""
+    """An endpoint of this response alone, as the store keeps it."""
+    digest_of: bytes = b""
+    """The body as it came, if `raw` is not that: by it a repeat is known."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers of the client that are sent to the provider."""
     request_id: str = ""
@@ -156,10 +160,11 @@ class Submitter:
             pinned=previous.deployment,
             previous=previous.provider_id,
             request_id=submission.request_id,
+            webhook=submission.webhook,
             metadata=stored_metadata(request.body.get("metadata")),
             headers=jsontext.dumps(submission.headers) if submission.headers else b"",
             idempotency_key=submission.idempotency_key or "",
-            body_digest=hashlib.sha256(raw).hexdigest(),
+            body_digest=hashlib.sha256(submission.digest_of or raw).hexdigest(),
             most_queued=-(-(self.max_queued or 0) // self.store.shards),
             most_in_flight=submission.max_in_flight or 0,
             begin_within_s=begin_within_s(window_s(request.body), self.max_run_s),

@@ -17,7 +17,7 @@ from server.upstream.deployments import Deployments
 from server.upstream.refusals import is_passing
 from storage import Shard, Store, StoreError, UpstreamCancel
 
-log = logging.getLogger("pollux.jobs")
+log = logging.getLogger("pollux.outbox")
 
 LOOK_S = 1.0
 CLAIM_S = 30.0

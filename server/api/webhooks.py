@@ -1,0 +1,259 @@
+"""Webhook endpoints, managed as OpenAI's SDK does it; and the one that a create call may name for its response alone."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import uuid4
+
+from aiohttp import web
+
+from server.api.answers import json_answer
+from server.api.body import read_body
+from server.api.context import Context, context_of, principal_of
+from server.api.query import limit
+from server.errors import BadRequest, InvalidType, InvalidValue, MissingParameter, NotFound, shown
+from server.outbox.addresses import NotAllowed, check_host
+from server.outbox.endpoints import STATUSES, Stored, new_secret, sealed_for_response
+from server.protocol import jsontext
+from server.protocol.requests import parse_object
+from server.protocol.status_events import event_id, kind_of, status_event
+from server.protocol.webhook_secrets import is_secret
+from storage import EndpointHealth, Past
+
+EVENT_TYPES = [kind_of(status) for status in STATUSES]
+MOST_ENDPOINTS = 20
+"""Of one owner: each is looked at whenever one of its responses ends."""
+LONGEST_NAME = 256
+
+
+async def create_endpoint(request: web.Request) -> web.Response:
+    context, owner = context_of(request), principal_of(request).name
+    body = parse_object(await read_body(request))
+    name, url, kinds = _name(body), await _url(context, body.get("url")), _event_types(body.get("event_types"))
+    if len(await context.store.deliveries.endpoints(owner)) >= MOST_ENDPOINTS:
+        raise BadRequest(f"This key has {MOST_ENDPOINTS} webhook endpoints, its limit. Delete one first.")
+    now_s, secret = int(time.time()), new_secret()
+    made = Stored(f"we_{uuid4().hex[:24]}", name, url, kinds, now_s, now_s, sealed="", hint="")
+    made.give_secret(context.sealer, secret, now_s)
+    await context.store.deliveries.store(owner, made.id, made.as_bytes())
+    return json_answer(request, {**_object(made, EndpointHealth()), "signing_secret": secret})
+
+
+async def list_endpoints(request: web.Request) -> web.Response:
+    context, owner = context_of(request), principal_of(request).name
+    most, after = limit(request), request.query.get("after")
+    stored = await context.store.deliveries.endpoints(owner)
+    read = [found for one, raw in stored.items() if (found := Stored.from_bytes(one, raw)) is not None]
+    read.sort(key=lambda one: (-one.created_at, one.id))
+    if after:
+        ids = [one.id for one in read]
+        if after not in ids:
+            raise InvalidValue(f"There is no webhook endpoint with id '{shown(after)}' in this list.", param="after")
+        read = read[ids.index(after) + 1 :]
+    data = [_object(one, await context.store.deliveries.health(owner, one.id)) for one in read[:most]]
+    ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+    return json_answer(request, {"object": "list", "data": data, **ends, "has_more": len(read) > most})
+
+
+async def retrieve_endpoint(request: web.Request) -> web.Response:
+    return await _shown(request, await _named(request))
+
+
+async def update_endpoint(request: web.Request) -> web.Response:
+    context, found = context_of(request), await _named(request)
+    body = parse_object(await read_body(request))
+    before = found.as_bytes()
+    if body.get("name") is not None:
+        found.name = _name(body)
+    if body.get("url") is not None:
+        found.url = await _url(context, body["url"])
+    if body.get("event_types") is not None:
+        found.event_types = _event_types(body["event_types"])
+    if found.as_bytes() != before:
+        found.updated_at = int(time.time())
+        await context.store.deliveries.store(principal_of(request).name, found.id, found.as_bytes())
+    return await _shown(request, found)
+
+
+async def delete_endpoint(request: web.Request) -> web.Response:
+    found = await _named(request)
+    await context_of(request).store.deliveries.remove(principal_of(request).name, found.id)
+    return json_answer(request, {"id": found.id, "object": "webhook_endpoint.deleted", "deleted": True})
+
+
+async def rotate_secret(request: web.Request) -> web.Response:
+    context, found = context_of(request), await _named(request)
+    raw = await read_body(request)
+    body = parse_object(raw) if raw.strip() else {}
+    keep = body.get("keep_old_secret_active_for_24_hours")
+    if keep is not None and not isinstance(keep, bool):
+        raise InvalidType("keep_old_secret_active_for_24_hours", "a boolean", keep)
+    secret = new_secret()
+    found.give_secret(context.sealer, secret, int(time.time()), keep_old=bool(keep))
+    await context.store.deliveries.store(principal_of(request).name, found.id, found.as_bytes())
+    health = await context.store.deliveries.health(principal_of(request).name, found.id)
+    return json_answer(request, {**_object(found, health), "signing_secret": secret})
+
+
+async def test_endpoint(request: web.Request) -> web.Response:
+    """Send a sample event now, once, and tell what the endpoint answered."""
+    context, found = context_of(request), await _named(request)
+    body = parse_object(await read_body(request))
+    if body.get("event_type") is None:
+        raise MissingParameter("event_type")
+    [kind] = _event_types([body["event_type"]])
+    endpoint = found.endpoint(context.sealer, time.time())
+    if endpoint is None:
+        raise BadRequest("The signing secret of this endpoint can't be decrypted any more. Rotate it.")
+    sample = {
+        **status_event(
+            kind.removeprefix("response."), f"resp_{uuid4().hex}", int(time.time()), model=None, metadata={}
+        ),
+        "id": f"evt_{uuid4().hex[:24]}",
+    }
+    answer = await context.sender.send(endpoint, sample["id"], jsontext.dumps(sample).decode())
+    if not answer.code:
+        raise BadRequest(f"The test event could not be sent: {answer.reason}.", code="webhook_not_delivered")
+    result = {"object": "webhook_endpoint.test", "webhook_endpoint_id": found.id, "event_type": kind}
+    return json_answer(request, {**result, "success": True, "status_code": answer.code})
+
+
+async def list_event_types(request: web.Request) -> web.Response:
+    return json_answer(request, {"object": "list", "data": EVENT_TYPES})
+
+
+async def list_deliveries(request: web.Request) -> web.Response:
+    """Ours: the last deliveries, newest first."""
+    found = await _named(request)
+    past = await context_of(request).store.deliveries.past(principal_of(request).name, found.id)
+    return json_answer(request, {"object": "list", "data": [_delivery(one) for one in past], "has_more": False})
+
+
+async def redeliver(request: web.Request) -> web.Response:
+    """Ours: send one of the last events once more."""
+    found, owner = await _named(request), principal_of(request).name
+    deliveries = context_of(request).store.deliveries
+    wanted = parse_object(await read_body(request)).get("event_id")
+    if not isinstance(wanted, str):
+        raise MissingParameter("event_id") if wanted is None else InvalidType("event_id", "a string", wanted)
+    for past in await deliveries.past(owner, found.id):
+        if event_id(kind_of(past.status), past.response_id) == wanted:
+            name = f"{found.id} {past.status} {past.response_id}"
+            if await deliveries.redeliver(owner, name):
+                return json_answer(request, {**_delivery(past), "status": "pending", "attempts": 0})
+    raise NotFound(f"This endpoint has no delivery of event '{shown(wanted)}' among its last ones.")
+
+
+# The endpoint of one response.
+
+
+async def take_own_webhook(request: web.Request, body: dict[str, Any], *, cached: bool) -> str:
+    """Take `webhook: {url, secret}` out of the body of a create call: no provider gets it. As the store keeps it.
+
+    Raises:
+        BadRequest
+
+    """
+    given = body.pop("webhook", None)
+    if given is None:
+        return ""
+    context = context_of(request)
+    if not context.config.pollux.webhook_per_request:
+        raise BadRequest("Requests can't name webhooks here: pollux.webhook_per_request is off.", param="webhook")
+    if not cached:
+        raise BadRequest("A webhook can be named only for a background response that Pollux runs.", param="webhook")
+    if not isinstance(given, dict):
+        raise InvalidType("webhook", "an object", given)
+    secret = given.get("secret")
+    if secret is not None and not (isinstance(secret, str) and is_secret(secret)):
+        wanted = "whsec_ and the base64 of 24 to 64 random bytes"
+        raise InvalidValue(f"Invalid value for 'webhook.secret': expected {wanted}.", param="webhook.secret")
+    url = await _url(context, given.get("url"), "webhook.url")
+    return sealed_for_response(context.sealer, principal_of(request).name, url, secret)
+
+
+# Reading and showing.
+
+
+async def _named(request: web.Request) -> Stored:
+    named = request.match_info["id"]
+    raw = await context_of(request).store.deliveries.endpoint(principal_of(request).name, named)
+    found = None if raw is None else Stored.from_bytes(named, raw)
+    if found is None:
+        raise NotFound(f"Webhook endpoint with id '{shown(named)}' not found.")
+    return found
+
+
+def _name(body: dict[str, Any]) -> str:
+    name = body.get("name")
+    if name is None:
+        raise MissingParameter("name")
+    if not isinstance(name, str):
+        raise InvalidType("name", "a string", name)
+    if not 0 < len(name) <= LONGEST_NAME:
+        raise InvalidValue(f"Invalid value for 'name': expected 1 to {LONGEST_NAME} characters.", param="name")
+    return name
+
+
+async def _url(context: Context, url: Any, param: str = "url") -> str:
+    if url is None:
+        raise MissingParameter(param)
+    if not isinstance(url, str):
+        raise InvalidType(param, "a string", url)
+    try:
+        await check_host(url, private=context.config.pollux.webhook_allow_private)
+    except NotAllowed as error:
+        raise InvalidValue(f"No webhook can be sent to this URL: {error}.", param=param) from None
+    return url
+
+
+def _event_types(given: Any) -> list[str]:
+    if given is None:
+        raise MissingParameter("event_types")
+    if not isinstance(given, list) or not given:
+        raise InvalidType("event_types", "an array of strings", given)
+    for kind in given:
+        if kind not in EVENT_TYPES:
+            expected = ", ".join(EVENT_TYPES)
+            raise InvalidValue(
+                f"There are no events of type '{shown(str(kind))}' here, but {expected}.", param="event_types"
+            )
+    return list(dict.fromkeys(given))
+
+
+async def _shown(request: web.Request, found: Stored) -> web.Response:
+    health = await context_of(request).store.deliveries.health(principal_of(request).name, found.id)
+    return json_answer(request, _object(found, health))
+
+
+def _object(found: Stored, health: EndpointHealth) -> dict[str, Any]:
+    """OpenAI's object; the last two keys are ours."""
+    return {
+        "id": found.id,
+        "object": "webhook_endpoint",
+        "created_at": found.created_at,
+        "updated_at": found.updated_at,
+        "name": found.name,
+        "url": found.url,
+        "event_types": found.event_types,
+        "signing_secret_hint": found.hint,
+        "status": "paused" if health.paused else "failing" if health.failures else "healthy",
+        "last_failure": health.reason or None,
+    }
+
+
+def _delivery(past: Past) -> dict[str, Any]:
+    kind = kind_of(past.status)
+    return {
+        "object": "webhook_delivery",
+        "event_id": event_id(kind, past.response_id),
+        "event_type": kind,
+        "response_id": past.response_id,
+        "status": {"told": "delivered", "failed": "failed"}.get(past.outcome, "pending"),
+        "attempts": past.attempts,
+        "last_attempt_at": past.tried_ms // 1000 or None,
+        "status_code": past.code or None,
+        "latency_ms": past.latency_ms if past.tried_ms else None,
+        "error": past.reason or None,
+    }

@@ -1,0 +1,101 @@
+"""Where webhooks may go: to public addresses by https, unless the config allows others.
+
+A URL comes from a client, so it must not lead into our own network. Names can be made to resolve to anything, and to
+something else a moment later. So the last check is made where a connection is opened, on the very address that it is
+opened to; a check of the URL alone, when it is given, only makes the refusal early and clear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+LONGEST_URL = 2048
+
+AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
+
+
+class NotAllowed(OSError):
+    """Nothing may be sent there. The message says why, without what a name resolves to."""
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address can be reached from everywhere, and is what it seems to be."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False  # such as 2130706433, which a C library takes for 127.0.0.1
+    if isinstance(found, ipaddress.IPv6Address):
+        teredo = found.teredo
+        for within in (found.ipv4_mapped, found.sixtofour, teredo[1] if teredo else None, _translated(found)):
+            if within is not None:
+                return is_public(str(within))
+    return found.is_global and not found.is_multicast
+
+
+def _translated(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that NAT64 leads to (RFC 6052)."""
+    return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def check_url(url: str, *, private: bool) -> None:
+    """Refuse a URL that no webhook may have, as far as it tells by itself. `private`: http and any address will do.
+
+    Raises:
+        NotAllowed
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise NotAllowed("it can't be read") from None
+    if len(url) > LONGEST_URL or not url.isascii() or not url.isprintable() or " " in url:
+        raise NotAllowed(f"it must consist of at most {LONGEST_URL} visible ASCII characters")
+    if parts.scheme != "https" and not (private and parts.scheme == "http"):
+        raise NotAllowed("it must begin with https://")
+    if not host:
+        raise NotAllowed("it names no host")
+    if parts.username is not None or parts.password is not None:
+        raise NotAllowed("it must hold no login")
+    looks_numeric = ":" in host or host.replace(".", "").isdigit()
+    if looks_numeric and not private and not is_public(host):
+        raise NotAllowed("its address is not public")
+
+
+async def check_host(url: str, *, private: bool) -> None:
+    """Refuse a URL whose host has only addresses to which nothing may be sent, or none.
+
+    Raises:
+        NotAllowed
+    """
+    check_url(url, private=private)
+    if private:
+        return
+    host = urlsplit(url).hostname
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+    except OSError:
+        raise NotAllowed("its host has no address") from None
+    if not any(is_public(str(sockaddr[0])) for *_, sockaddr in found):
+        raise NotAllowed("its address is not public")
+
+
+def guarded_socket(*, private: bool) -> Callable[[AddressInfo], socket.socket]:
+    """For a connector: makes the socket of a connection, or refuses to."""
+
+    def make(info: AddressInfo) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if not private and not is_public(str(address[0])):
+            raise NotAllowed("its address is not public")
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+    return make
