@@ -121,7 +121,7 @@ class Hub:
 
     @asynccontextmanager
     async def watch(self, topics: Collection[Topic]) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever something is heard on one of the topics. Its owner clears it *before* it looks."""
+        """An event that is set whenever one of the topics is heard of. It must be cleared before each look."""
         changed = asyncio.Event()
         topics = dict.fromkeys(topics)
         for topic in topics:

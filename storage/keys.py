@@ -11,7 +11,7 @@
 | `pollux:{n}:upstream_cancels` | zset | `<since> <deployment> <provider's id>`, by next try | none; empty is gone |
 | `pollux:{n}:feed` | stream | each change of a status, see `feed.py`; also a channel | `feed_retention_s` |
 | `pollux:{n}:endpoints:<owner>` | hash | an owner's webhook endpoints: id → JSON | none: until they are deleted |
-| `pollux:{n}:endpoints_due` | zset | endpoints that are owed something, by next try; also a channel | none |
+| `pollux:{n}:endpoints_due` | zset | endpoints that are owed something, by next try; also a channel | as `due` |
 | `pollux:{n}:due:<endpoint>` | zset | what it is owed: `<endpoint> <status> <id>`, by next try | `DELIVERY_TTL_MS` |
 | `pollux:{n}:delivery:<name>` | hash | one of these, and what became of its tries | `DELIVERY_TTL_MS` |
 | `pollux:{n}:delivered:<endpoint>` | list | the last ones that were delivered, or given up | `DELIVERY_TTL_MS` |

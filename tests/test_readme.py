@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.replica import Replica, free_port, is_ready
+from tests.support.replica import Replica, create, free_port, is_ready, make_config, running_replica
 from tests.support.waiting import wait_until
 
 README = Path(__file__).parents[1] / "README.md"
-PORT, SIMULATOR_PORT = 4000, 4010
+PORT, SIMULATOR_PORT, RECEIVER_PORT = 4000, 4010, 4020
 
 
 def examples(section: str, language: str) -> list[str]:
@@ -173,3 +173,34 @@ async def hears(place: Place, in_shell: str, *command: str) -> None:
     finally:
         subscriber.kill()
         await subscriber.wait()
+
+
+async def test_the_receivers_of_webhooks_take_what_pollux_sends(simulator: str, store_url: str, tmp_path: Path) -> None:
+    [in_python], [in_node] = examples("Webhooks", "python"), examples("Webhooks", "js")
+    [secret] = set(re.findall(r"whsec_[A-Za-z0-9+/=]+", in_python + in_node))
+    await takes_webhooks(simulator, store_url, secret, in_python, sys.executable, "-c")
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node and npm:
+        install = ("install", "--silent", "--no-audit", "--no-fund", "openai")
+        installed = await asyncio.create_subprocess_exec(npm, *install, cwd=tmp_path)
+        assert await installed.wait() == 0
+        await takes_webhooks(simulator, store_url, secret, in_node, node, "--input-type=module", "-e", cwd=tmp_path)
+
+
+async def takes_webhooks(
+    simulator: str, store_url: str, secret: str, program: str, *command: str, cwd: Path | None = None
+) -> None:
+    port = free_port()
+    program = program.replace(str(RECEIVER_PORT), str(port))
+    receiver = await asyncio.create_subprocess_exec(*command, program, cwd=cwd, stdout=asyncio.subprocess.PIPE)
+    assert receiver.stdout is not None
+    endpoint = {"url": f"http://127.0.0.1:{port}/webhook", "secret": secret}
+    config = make_config(simulator, webhooks=[endpoint], webhook_allow_private=True)
+    try:
+        async with running_replica(config, store_url) as pollux, asyncio.timeout(40):
+            response_id = await create(pollux, "hi")
+            # It may not listen yet: then the event comes again.
+            assert (await receiver.stdout.readline()).decode().split() == ["response.completed", response_id]
+    finally:
+        receiver.kill()
+        await receiver.wait()

@@ -1,4 +1,4 @@
-"""Webhook endpoints, managed as OpenAI's SDK does it; and the one that a create call may name for its response alone."""
+"""Webhook endpoints, managed as OpenAI's SDK does it; and the one that a create call may name."""
 
 from __future__ import annotations
 
@@ -106,12 +106,9 @@ async def test_endpoint(request: web.Request) -> web.Response:
     endpoint = found.endpoint(context.sealer, time.time())
     if endpoint is None:
         raise BadRequest("The signing secret of this endpoint can't be decrypted any more. Rotate it.")
-    sample = {
-        **status_event(
-            kind.removeprefix("response."), f"resp_{uuid4().hex}", int(time.time()), model=None, metadata={}
-        ),
-        "id": f"evt_{uuid4().hex[:24]}",
-    }
+    status, now_s = kind.removeprefix("response."), int(time.time())
+    sample = status_event(status, f"resp_{uuid4().hex}", now_s, model=None, metadata={})
+    sample["id"] = f"evt_{uuid4().hex[:24]}"
     answer = await context.sender.send(endpoint, sample["id"], jsontext.dumps(sample).decode())
     if not answer.code:
         raise BadRequest(f"The test event could not be sent: {answer.reason}.", code="webhook_not_delivered")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Self
 
 import aiohttp
 from standardwebhooks import Webhook
@@ -55,7 +56,7 @@ class Sender:
             headers={"User-Agent": f"pollux/{__version__}", "Content-Type": "application/json"},
         )
 
-    async def __aenter__(self) -> Sender:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

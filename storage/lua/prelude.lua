@@ -98,7 +98,8 @@ local function wanted_by(of, status)
   local stored = redis.pcall('HGETALL', of.endpoints)
   for i = 1, stored.err and 0 or #stored, 2 do
     local read, about = pcall(cjson.decode, stored[i + 1])
-    for _, one in ipairs(read and type(about) == 'table' and about.statuses or {}) do
+    local statuses = read and type(about) == 'table' and about.statuses
+    for _, one in ipairs(type(statuses) == 'table' and statuses or {}) do
       if one == status then wanted[stored[i]] = '' end
     end
   end
@@ -124,6 +125,7 @@ local function owe(of, status, place)
     redis.call('ZADD', due, now, name)
     redis.call('PEXPIRE', due, of.delivery_ms)
     due_at(of.endpoints_due, of.paused_prefix .. endpoint, endpoint, now)
+    redis.call('PEXPIRE', of.endpoints_due, of.delivery_ms)
     redis.call('PUBLISH', of.endpoints_due, endpoint)
   end
 end

@@ -12,5 +12,6 @@ redis.call('PEXPIRE', delivery, delivery_ms)
 redis.call('ZADD', due, now, name)
 redis.call('PEXPIRE', due, delivery_ms)
 due_at(endpoints_due, paused, endpoint, now)
+redis.call('PEXPIRE', endpoints_due, delivery_ms)
 redis.call('PUBLISH', endpoints_due, endpoint)
 return 'ok'

@@ -1,0 +1,136 @@
+"""Deliveries: owed by the step that ends a response, once, and kept until they are settled."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+import redis
+
+from storage import Attempt, Delivery, Pausing, Store, Tried
+from storage.keys import shard_of
+from tests.support.stored import ALICE, BOB, cancel, create, finish, record_of, run
+
+PAUSING = Pausing(failures=3, for_s=60)
+ENDPOINT = "we_1"
+
+
+@pytest.fixture
+async def _endpoint(store: Store) -> None:
+    await tell(store, ENDPOINT)
+
+
+async def tell(store: Store, endpoint: str, *statuses: str, owner: str = ALICE) -> None:
+    about = {"statuses": statuses or ["completed", "failed", "incomplete", "cancelled"]}
+    await store.deliveries.store(owner, endpoint, orjson.dumps(about))
+
+
+async def claim(
+    store: Store, token: str = "t", most: int = 10, for_s: float = 60.0, **options: list[str]
+) -> list[Delivery]:
+    shard = store.deliveries.shards[shard_of(ALICE, store.shards)]
+    return await store.deliveries.claim(shard, token, most=most, most_each=5, for_s=for_s, **options)
+
+
+async def settle(store: Store, delivery: Delivery, tried: Tried, again_s: float = 0.0) -> bool:
+    shard = store.deliveries.shards[shard_of(ALICE, store.shards)]
+    return await store.deliveries.settle(shard, delivery, Attempt(tried, 500, 0.01, "no", again_s), PAUSING)
+
+
+@pytest.mark.usefixtures("_endpoint")
+async def test_each_end_is_owed_once_however_often_the_step_runs(store: Store) -> None:
+    taken = await run(store, metadata=b'{"a": "b"}')
+    for _ in range(2):
+        await finish(store, taken, 3)
+    await cancel(store, taken.id)
+    [delivery] = await claim(store)
+    assert (delivery.endpoint, delivery.attempt) == (ENDPOINT, 1)
+    entry = delivery.entry
+    assert (entry.status, entry.response_id, entry.owner, entry.metadata) == (
+        "completed",
+        taken.id,
+        ALICE,
+        b'{"a": "b"}',
+    )
+    assert orjson.loads(delivery.stored)["statuses"]
+    assert await claim(store) == [], "nobody else gets it for a while"
+
+
+async def test_only_what_is_wanted_and_of_the_owner(store: Store) -> None:
+    await tell(store, ENDPOINT, "failed")
+    await tell(store, "we_bob", owner=BOB)
+    await finish(store, await run(store), 3)
+    failed = await run(store)
+    await finish(store, failed, 3, "failed")
+    assert [delivery.entry.response_id for delivery in await claim(store)] == [failed.id]
+
+
+async def test_the_records_own_endpoint(store: Store) -> None:
+    response_id = await create(store, webhook="we_own sealed")
+    await cancel(store, response_id)
+    await store.responses.delete(await record_of(store, response_id), "t")
+    [delivery] = await claim(store)
+    assert (delivery.endpoint, delivery.sealed, delivery.stored) == ("we_own", "sealed", b"")
+
+
+@pytest.mark.usefixtures("_endpoint")
+async def test_if_its_taker_dies_it_is_due_again(store: Store) -> None:
+    await finish(store, await run(store), 3)
+    [first] = await claim(store, "t1", for_s=0.0)
+    [second] = await claim(store, "t2")
+    assert (first.name, second.attempt) == (second.name, 2)
+    # The first one is too late.
+    assert not await settle(store, first, Tried.TOLD)
+    await settle(store, second, Tried.AGAIN)
+    [third] = await claim(store)
+    await settle(store, third, Tried.TOLD)
+    assert await claim(store) == []
+    [past] = await store.deliveries.past(ALICE, ENDPOINT)
+    assert (past.outcome, past.attempts, past.code) == ("told", 3, 500)
+
+
+async def test_one_endpoint_can_be_passed_over(store: Store) -> None:
+    for endpoint in ("we_dead", "we_well"):
+        await tell(store, endpoint)
+    for _ in range(3):
+        await finish(store, await run(store), 3)
+    found = await claim(store, passing_over=["we_dead"])
+    assert {delivery.endpoint for delivery in found} == {"we_well"}
+    assert len(found) == 3
+
+
+@pytest.mark.usefixtures("_endpoint")
+async def test_one_that_fails_again_and_again_is_only_probed(store: Store) -> None:
+    for _ in range(6):
+        await finish(store, await run(store), 3)
+    found = await claim(store, most=3)
+    assert [await settle(store, delivery, Tried.AGAIN) for delivery in found] == [False, False, True]
+    health = await store.deliveries.health(ALICE, ENDPOINT)
+    assert (health.failures, health.paused, health.reason) == (3, True, "no")
+    assert await claim(store) == [], "until it is time for a probe"
+    # What ends meanwhile makes it due no earlier.
+    await finish(store, await run(store), 3)
+    assert await claim(store) == []
+
+
+@pytest.mark.usefixtures("_endpoint")
+async def test_a_removed_endpoint_is_owed_nothing(store: Store, admin: redis.Redis) -> None:
+    await finish(store, await run(store), 3)
+    assert await store.deliveries.remove(ALICE, ENDPOINT)
+    assert await claim(store) == []
+    assert not [key for key in admin.scan_iter() if b":due:" in key or b":endpoints:" in key]
+
+
+async def test_endpoints_that_were_broken_by_hand_keep_no_response_from_ending(
+    store: Store, admin: redis.Redis
+) -> None:
+    shard = store.deliveries.shards[shard_of(ALICE, store.shards)]
+    await store.deliveries.store(ALICE, "we_2", b"not JSON")
+    await store.deliveries.store(ALICE, "we_3", b'{"statuses": 7}')
+    taken = await run(store)
+    await finish(store, taken, 3)
+    assert (await record_of(store, taken.id)).status == "completed"
+    admin.delete(shard.endpoints(ALICE))
+    admin.set(shard.endpoints(ALICE), "x", px=60_000)
+    other = await run(store)
+    await finish(store, other, 3)
+    assert (await record_of(store, other.id)).status == "completed"
