@@ -11,6 +11,7 @@ from storage.feed import Feed
 from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
 from storage.open import Store, open_store
+from storage.rates import Rates
 from storage.records import (
     START,
     TERMINAL,
@@ -74,6 +75,7 @@ __all__ = [
     "Past",
     "Pausing",
     "Place",
+    "Rates",
     "Reading",
     "Record",
     "Retention",

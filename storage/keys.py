@@ -19,6 +19,7 @@
 | `pollux:{n}:paused:<endpoint>` | string | it fails: it is only probed for a while | a pause |
 | `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:ended:<owner>` | zset | those of `owned` that ended, by time of expiry (ms) | `INDEX_TTL_MS` |
+| `pollux:{n}:requests:<owner>` | zset | creates of one owner that a limit counted, by time (ms) | a minute |
 | `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |
 | `pollux:{n}:tombstone:<id>` | string | token of its `delete`, for repeats of it and of `create` | a minute |
 | `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once | none |
@@ -134,6 +135,9 @@ class Shard:
 
     def ended(self, owner: str) -> str:
         return f"{self.prefix}ended:{owner}"
+
+    def requests(self, owner: str) -> str:
+        return f"{self.prefix}requests:{owner}"
 
     def idempotency(self, owner: str, key: str) -> str:
         # Hashed, because a client's key may have any length and contain any bytes.

@@ -23,6 +23,7 @@ from storage.feed import Feed
 from storage.jobs import Jobs
 from storage.keys import SETTINGS
 from storage.notify import Ear, Listener
+from storage.rates import Rates
 from storage.records import DAY, Durability, Hooks, Retention, no_hooks
 from storage.responses import Responses
 
@@ -52,6 +53,7 @@ class Store:
     jobs: Jobs
     feed: Feed
     deliveries: Deliveries
+    rates: Rates
     connections: Connections
 
     def new_listener(self, ear: Ear) -> Listener:
@@ -137,6 +139,7 @@ def _store(
         jobs=Jobs(connections, shards, durability, retention, hooks, packed=packed),
         feed=Feed(connections, shards, retention),
         deliveries=Deliveries(connections, shards),
+        rates=Rates(connections, shards),
         connections=connections,
     )
 

@@ -16,6 +16,7 @@ from storage.scripts import (
     CANCEL,
     CLAIM_CANCELS,
     CLAIM_DELIVERIES,
+    COUNT_REQUEST,
     CREATE,
     DELETE,
     FIND,
@@ -32,6 +33,7 @@ from storage.scripts import (
 from tests.support.keys import contents
 from tests.support.servers import configured
 from tests.support.stored import (
+    ALICE,
     LEASE_S,
     append,
     cancel,
@@ -67,14 +69,15 @@ ALL = (
     CLAIM_DELIVERIES,
     SETTLE_DELIVERY,
     REDELIVER,
+    COUNT_REQUEST,
 )
 LUA = Path(__file__).parents[2] / "storage" / "lua"
 
 # ---- What they may do
 
 
-@pytest.mark.parametrize("script", [LEASE, RENEW, FINISH, CANCEL, RELEASE, DELETE])
-def test_what_ends_a_job_may_do_so_on_a_full_server(script: Script) -> None:
+@pytest.mark.parametrize("script", [LEASE, RENEW, FINISH, CANCEL, RELEASE, DELETE, COUNT_REQUEST])
+def test_what_ends_a_job_or_limits_requests_may_do_so_on_a_full_server(script: Script) -> None:
     assert script.text.startswith("#!lua flags=allow-oom\n")
 
 
@@ -185,6 +188,11 @@ async def _delete(store: Store) -> Call:
     return lambda: store.responses.delete(record, "t1")
 
 
+async def _count_request(store: Store) -> Call:
+    await store.rates.count(ALICE, b"t0", 2)
+    return lambda: store.rates.count(ALICE, b"t1", 2)
+
+
 STEPS = [
     _create,
     _create_with_key,
@@ -197,6 +205,7 @@ STEPS = [
     _cancel_running,
     _release,
     _delete,
+    _count_request,
 ]
 
 
