@@ -59,6 +59,9 @@ class Key(_Ours):
     max_in_flight: int | None = Field(
         None, ge=1, description="How many of its owner's cached responses may be unfinished at once."
     )
+    requests_per_minute: int | None = Field(
+        None, ge=1, le=100_000, description="How many creates, of every mode, its owner may make within any minute."
+    )
 
 
 EndEvent = Literal["response.completed", "response.failed", "response.incomplete", "response.cancelled"]

@@ -209,7 +209,7 @@ class UpgradeRequired(PolluxError):
 
 
 class RateLimited(PolluxError):
-    """The key, the service or the deployment has as many requests in flight as it may."""
+    """The key, the service or the deployment has as many requests in flight, or in a minute, as it may."""
 
     status = 429
     type = "requests"

@@ -24,6 +24,9 @@ class Principal:
     max_in_flight: int | None = None
     """How many of its cached responses may be unfinished at once; None: any number."""
 
+    requests_per_minute: int | None = None
+    """How many creates, of every mode, it may make within any minute; None: any number."""
+
     @property
     def is_master(self) -> bool:
         return self.name == MASTER
@@ -42,7 +45,8 @@ class Keyring:
         self._principals: list[tuple[bytes, Principal]] = []
         for key in config.pollux.keys:
             models = None if key.models is None else frozenset(key.models)
-            self._add(key.key.get_secret_value(), Principal(key.name, models, key.max_in_flight))
+            principal = Principal(key.name, models, key.max_in_flight, key.requests_per_minute)
+            self._add(key.key.get_secret_value(), principal)
         if master_key:
             self._add(master_key, Principal(MASTER))
 

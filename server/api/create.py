@@ -21,6 +21,7 @@ from server.protocol.lifecycle import LAST_OPENING, UNFINISHED
 from server.protocol.redaction import Secrets
 from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
 from server.protocol.routing import Mode, decide
+from server.rates import check_rate
 from server.responses.submit import Submission, Submitted
 from server.responses.view import View, etag_at
 from server.upstream.client import Call
@@ -51,6 +52,8 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     webhook = await take_own_webhook(request, create.body, cached=mode is Mode.CACHED)
     if mode is Mode.CACHED:
         check_cached(create.body)
+    await check_rate(context.store, principal)
+    if mode is Mode.CACHED:
         return await _create_cached(request, create, raw, serving, webhook)
     return await _forward(request, context, create, mode, await route_of(request, create, serving))
 

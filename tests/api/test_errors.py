@@ -281,6 +281,13 @@ async def too_many_in_flight(stage: Stage) -> AsyncIterator[Refusal]:
         yield await post(alice, background())
 
 
+async def too_many_a_minute(stage: Stage) -> AsyncIterator[Refusal]:
+    keys = [{"name": "alice", "key": ALICE, "requests_per_minute": 1}]
+    async with stage.alice(keys=keys) as alice:
+        assert (await alice.post("responses", json=background())).status == 200
+        yield await post(alice, background())
+
+
 async def overloaded(stage: Stage) -> AsyncIterator[Refusal]:
     stage.monkeypatch.setattr("server.admission.ALWAYS_ADMITTED", 5)
     stage.monkeypatch.setattr("server.admission.LONGEST_TURN_S", 0.5)
@@ -639,6 +646,12 @@ ROWS: dict[str, Row] = {
         (429, "requests", "rate_limit_exceeded", None),
         r"This key has 1 responses under way, its limit\. Wait for some to end\.",
         too_many_in_flight,
+        retry_after=True,
+    ),
+    "Too many creates of a key in a minute": Row(
+        (429, "requests", "rate_limit_exceeded", None),
+        r"This key has reached its limit of requests per minute, 1\. Try again in (60|5\d) s\.",
+        too_many_a_minute,
         retry_after=True,
     ),
     "More creates at once than this instance can store within ten seconds": Row(

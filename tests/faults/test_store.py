@@ -132,6 +132,27 @@ async def test_without_its_store_it_says_503_and_when_to_come_back(
         await wait_until(lambda: listed(http, 1), what="only the first response is left")
 
 
+async def test_without_its_store_it_limits_no_request_that_needs_none(
+    simulator: str, own_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.connection.ANSWER_TIMEOUT_S", 0.3)
+    config = make_config(simulator)
+    config["pollux"]["keys"][0]["requests_per_minute"] = 1
+    proxied = {"model": CACHED, "input": "needs no store"}
+    async with running_replica(config, own_store) as pollux, pollux.http() as http:
+        assert (await http.post("responses", json=proxied)).status == 200
+        assert (await http.post("responses", json=proxied)).status == 429
+        pid = server_pid(own_store)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert (await http.post("responses", json=proxied)).status == 200
+            assert (await http.post("responses", json={**proxied, "background": True})).status == 503
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await wait_until(lambda: ready(http, pollux), what="it is ready again")
+        assert (await http.post("responses", json=proxied)).status == 429
+
+
 async def ready(http: aiohttp.ClientSession, pollux: Replica) -> bool:
     return (await http.get(f"{pollux.url}/readyz")).status == 200
 

@@ -349,7 +349,8 @@ def test_a_typo_in_ours_is_an_error_that_says_what_is_known(pollux: dict[str, An
 
 def test_a_typo_in_a_key_does_not_list_the_whole_section() -> None:
     message = refusal(pollux={"keys": [{"name": "a", "key": "k", "model": []}]})
-    assert message.partition("Known are: ")[2].split(", ") == ["name", "key", "models", "max_in_flight"]
+    known = ["name", "key", "models", "max_in_flight", "requests_per_minute"]
+    assert message.partition("Known are: ")[2].split(", ") == known
 
 
 def test_all_mistakes_are_told_at_once() -> None:
