@@ -16,7 +16,7 @@
 | `pollux:{n}:delivery:<name>` | hash | one of these, and what became of its tries | `DELIVERY_TTL_MS` |
 | `pollux:{n}:delivered:<endpoint>` | list | the last ones that were delivered, or given up | `DELIVERY_TTL_MS` |
 | `pollux:{n}:health:<endpoint>` | hash | its failures in a row | `DELIVERY_TTL_MS` |
-| `pollux:{n}:paused:<endpoint>` | string | it fails: it is only probed for a while | a pause |
+| `pollux:{n}:paused:<endpoint>` | string | it fails again and again: it is only probed | `DELIVERY_TTL_MS` |
 | `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:ended:<owner>` | zset | those of `owned` that ended, by time of expiry (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:requests:<owner>` | zset | creates of one owner that a limit counted, by time (ms) | a minute |

@@ -180,6 +180,7 @@ class Pausing:
     failures: int
     """After so many in a row."""
     for_s: float
+    """Between two probes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@
 --   again_ms:number                after how long it is tried again
 --   code, latency_ms, reason       of this try
 --   most_failures:number           in a row, after which the endpoint is paused
---   pause_ms:number                for so long
+--   pause_ms:number                between two probes
 --   kept:number                    ended deliveries that are listed
 --   kept_ms                        for how long
 -- Returns 'stale' if somebody else has it by now, 'paused' if the endpoint is paused by this, else 'ok'.
@@ -25,7 +25,7 @@ elseif outcome ~= 'later' then
   redis.call('PEXPIRE', health, kept_ms)
   if failures >= most_failures then
     word = failures == most_failures and 'paused' or 'ok'
-    redis.call('SET', paused, failures, 'PX', 2 * pause_ms) -- it must still stand when it is time for a probe
+    redis.call('SET', paused, failures, 'PX', kept_ms) -- until it takes one
   end
 end
 
