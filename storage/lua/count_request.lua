@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Count a request of an owner, unless as many as allowed came within the last minute. Requests that are refused do not
--- count. What is kept is bounded by that number, and a full server has to limit requests too.
+-- count. What is kept is bounded by that number, 75 bytes for each, and a full server has to limit requests too.
 -- KEYS
 --   requests
 -- ARGV

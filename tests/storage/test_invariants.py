@@ -98,7 +98,7 @@ class World:
 
     async def create(self, n: int, m: int) -> None:
         stream = m % 3 == 0
-        response_id = await create(self.store, (ALICE, BOB)[n % 2], stream=stream)
+        response_id = await create(self.store, (ALICE, BOB)[n % 2], stream=stream, begin_within_s=m % 2 * 3600)
         self.all[response_id] = Expected(response_id, stream)
 
     async def lease(self, n: int, m: int) -> None:
