@@ -93,13 +93,8 @@ def opened(config: Config) -> AbstractAsyncContextManager[Store]:
         Durability(ours.store_sync),
         packed=ours.store_compression,
         retention=Retention(ours.feed_max_events, ours.feed_retention_s),
-        hooks=configured_webhooks(config).telling,
+        hooks=Configured.in_config(config).telling,
     )
-
-
-def configured_webhooks(config: Config) -> Configured:
-    """The webhooks of a config. Raises ConfigError if one of them may not be sent to."""
-    return Configured(config.pollux.webhooks, private=config.pollux.webhook_allow_private)
 
 
 @asynccontextmanager
@@ -162,7 +157,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         if role is not Role.API:
             cancels = UpstreamCancels(store, upstream, deployments)
             await stack.enter_async_context(_running("upstream cancels", cancels.run(), context.broken))
-            webhooks = Webhooks(store, hub, sender, configured_webhooks(config), sealer)
+            webhooks = Webhooks(store, hub, sender, Configured.in_config(config), sealer)
             await stack.enter_async_context(_running("webhooks", webhooks.run(), context.broken))
         async with _running("worker", worker.run(), context.broken, wait=True):
             try:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from server.config import Config
-from server.keyring import Keyring
+from server.keyring import MASTER, Keyring
+from server.outbox.endpoints import Configured
 from server.protocol.routing import Decision, Mode, decide
 from server.upstream.deployments import Deployment, Deployments
 from storage import default_directory
@@ -24,6 +25,7 @@ def warnings_about(config: Config) -> Iterator[str]:
     """Warnings about deployments that can't be used, and about settings that are valid but probably not intended."""
     yield from unusable_in(config)
     yield from _surprises(config)
+    yield from _nobodys_webhooks(config)
 
 
 def unusable_in(config: Config) -> Iterator[str]:
@@ -38,6 +40,9 @@ def _general(config: Config) -> Iterator[str]:
     yield f"store: {_store(config.store_url())}"
     yield f"keys: {_keys(config) if not keyring.empty else _no_keys(config)}"
     yield f"cached responses are kept for {config.ttl_s:g} s after their end"
+    Configured.in_config(config)  # raises if one may not be sent to
+    if webhooks := len(config.pollux.webhooks):
+        yield f"webhooks: {webhooks} of the config are told of the ends of responses"
     yield f"composite ids: {_FORMS[config.pollux.composite_ids]}"
 
 
@@ -114,6 +119,14 @@ def _surprises(config: Config) -> Iterator[str]:
         bare = name.split("/", 1)[-1]
         if bare != name and bare in settings.native_background_mode:
             yield f"native_background_mode lists {bare}, which does not cover {name}: names are exact"
+
+
+def _nobodys_webhooks(config: Config) -> Iterator[str]:
+    names = {key.name for key in config.pollux.keys} | {MASTER}
+    for number, webhook in enumerate(config.pollux.webhooks):
+        for name in webhook.keys or ():
+            if name not in names:
+                yield f"pollux.webhooks[{number}].keys lists {name}, and there is no key of that name"
 
 
 def _misses_the_list(config: Config, deployments: Deployments, name: str) -> bool:

@@ -11,39 +11,30 @@ from storage.feed import Feed
 from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
 from storage.open import Store, open_store
+from storage.owed import Attempt, Delivery, EndpointHealth, Past, Pausing, Tried
 from storage.rates import Rates
 from storage.records import (
     START,
     TERMINAL,
     Append,
-    Attempt,
     Batch,
     CancelOutcome,
     Created,
     CreateOutcome,
     Cursor,
-    Delivery,
     Durability,
-    EndpointHealth,
-    FeedPage,
     Finish,
     Lease,
     Leased,
     NewResponse,
     Outcome,
-    Past,
-    Pausing,
-    Place,
     Reading,
     Record,
-    Retention,
-    StatusEntry,
     Step,
-    Tried,
     UpstreamCancel,
     Verdict,
-    parse_place,
 )
+from storage.statuses import FeedPage, Place, Retention, StatusEntry, parse_place
 from storage.topics import End, Fed, Owed, Revoked, Steps, Topic, Wake, steps_and_end
 
 __all__ = [

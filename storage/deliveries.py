@@ -11,8 +11,9 @@ from typing import Any
 
 from storage.connection import Connections, answered
 from storage.keys import DELIVERY_TTL_MS, Shard, Shards
-from storage.records import Attempt, Delivery, EndpointHealth, Past, Pausing, Place, StatusEntry, parse_place
+from storage.owed import Attempt, Delivery, EndpointHealth, Past, Pausing
 from storage.scripts import CLAIM_DELIVERIES, REDELIVER, SETTLE_DELIVERY
+from storage.statuses import Place, StatusEntry, parse_place
 
 LISTED = 100
 """How many of an endpoint's last deliveries are kept."""

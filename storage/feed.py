@@ -6,8 +6,8 @@ from typing import Any
 
 from storage.connection import Connections
 from storage.keys import Shard, Shards
-from storage.records import DAY, FeedPage, Place, Retention, StatusEntry, parse_place
 from storage.scripts import READ_FEED
+from storage.statuses import DAY, FeedPage, Place, Retention, StatusEntry, parse_place
 
 PAGE_ENTRIES = 500
 """How many entries are read in one go."""

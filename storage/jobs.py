@@ -14,23 +14,11 @@ from typing import Any, TypeVar
 from storage.connection import Connections, answered
 from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, Shards, by_shard
+from storage.owed import Hooks, no_hooks
 from storage.packing import pack
-from storage.records import (
-    DAY,
-    Append,
-    Durability,
-    Finish,
-    Hooks,
-    Lease,
-    Leased,
-    Outcome,
-    Retention,
-    Step,
-    UpstreamCancel,
-    Verdict,
-    no_hooks,
-)
+from storage.records import Append, Durability, Finish, Lease, Leased, Outcome, Step, UpstreamCancel, Verdict
 from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word, feed_words, outbox_words
+from storage.statuses import DAY, Retention
 
 T = TypeVar("T")
 A = TypeVar("A")

@@ -23,9 +23,11 @@ from storage.feed import Feed
 from storage.jobs import Jobs
 from storage.keys import SETTINGS
 from storage.notify import Ear, Listener
+from storage.owed import Hooks, no_hooks
 from storage.rates import Rates
-from storage.records import DAY, Durability, Hooks, Retention, no_hooks
+from storage.records import Durability
 from storage.responses import Responses
+from storage.statuses import DAY, Retention
 
 log = logging.getLogger("pollux.store")
 

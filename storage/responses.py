@@ -16,9 +16,9 @@ from storage.keys import (
     Shards,
     by_shard,
 )
+from storage.owed import Hooks, no_hooks
 from storage.packing import pack, unpack
 from storage.records import (
-    DAY,
     START,
     Batch,
     CancelOutcome,
@@ -26,17 +26,12 @@ from storage.records import (
     CreateOutcome,
     Cursor,
     Durability,
-    Hooks,
     NewResponse,
-    Place,
     Reading,
     Record,
-    Retention,
-    StatusEntry,
-    no_hooks,
-    parse_place,
 )
 from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ, feed_words, outbox_words
+from storage.statuses import DAY, Place, Retention, StatusEntry, parse_place
 
 _FIELDS = ("owner", "status", "model", "created_at", "stream", "epoch", "last", "deployment", "provider_id")
 _CONTENT = ("request", "base", "snapshot")

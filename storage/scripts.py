@@ -28,7 +28,8 @@ from redis.exceptions import NoScriptError
 from storage.connection import Client, answered, ask, exchange
 from storage.errors import StoreUnavailable
 from storage.keys import DELIVERY_TTL_MS, Shard
-from storage.records import Durability, Retention
+from storage.records import Durability
+from storage.statuses import Retention
 
 Word = str | bytes | int | float
 

@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("storage.records", "storage.errors", "storage.keys", "storage.packing", "storage.patience"),
+    ("storage.statuses",),
+    ("storage.owed", "storage.records", "storage.errors", "storage.keys", "storage.packing", "storage.patience"),
     ("storage.cluster", "storage.topics"),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
     (

@@ -15,6 +15,8 @@ from server.api.references import Foreign, named_response
 from server.api.relay import Target, relay
 from server.api.retrieve import answer_record
 from server.errors import BadRequest, ResponseNotFound
+from server.protocol.lifecycle import Status
+from server.protocol.status_events import DELETED, event_of
 from server.responses.cancel import cancel
 from server.upstream.client import Call
 from storage import CancelOutcome, Record
@@ -41,7 +43,7 @@ async def cancel_record(request: web.Request, record: Record) -> None:
     """
     outcome = await cancel(context_of(request).store, record)
     if outcome is CancelOutcome.CANCELLED:
-        log.info("response cancelled", extra={"response_id": record.id, "request_id": request[REQUEST_ID]})
+        log.info("response cancelled", extra=_told(request, record.id, Status.CANCELLED))
         return
     ended = None if outcome is CancelOutcome.GONE else await context_of(request).store.responses.find(record.id)
     if ended is None:
@@ -55,8 +57,14 @@ async def delete_response(request: web.Request) -> web.StreamResponse:
         return await _forward(request, found, "DELETE")
     if not await context_of(request).store.responses.delete(found, uuid4().hex):
         raise ResponseNotFound(found.id)
-    log.info("response deleted", extra={"response_id": found.id, "request_id": request[REQUEST_ID]})
+    log.info("response deleted", extra=_told(request, found.id, DELETED))
     return json_answer(request, {"id": found.id, "object": "response", "deleted": True})
+
+
+def _told(request: web.Request, response_id: str, status: str) -> dict[str, str]:
+    """What the log says of a change of status."""
+    event = event_of(status, response_id)
+    return {"response_id": response_id, "request_id": request[REQUEST_ID], "event": event}
 
 
 async def _forward(request: web.Request, found: Foreign, method: str, *path: str) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from typing import Any
 from server.jobs.journal import Lost, StoreGone, Unservable
 from server.jobs.leaser import Leaser
 from server.protocol.lifecycle import Status
+from server.protocol.status_events import event_of
 from storage import Lease, Outcome, Shard, Store, StoreError
 
 log = logging.getLogger("pollux.jobs")
@@ -243,7 +244,7 @@ class Worker:
             raise asyncio.CancelledError  # stopped before its first step
         log.info("response started", extra=fields)
         status = await self._run_job(active.lease, lambda outcome: self._lose(active.lease, outcome))
-        log.info("response ended", extra={**fields, "status": str(status)})
+        log.info("response ended", extra={**fields, "status": status, "event": event_of(status, active.lease.id)})
 
     async def _release(self, lease: Lease, *, attempted: bool = False) -> None:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from server.config import Webhook
+from server.config import Config, Webhook
 from server.outbox.addresses import NotAllowed, check_url
 from server.protocol import jsontext
 from server.protocol.lifecycle import Status
@@ -51,6 +51,11 @@ class Configured:
             except NotAllowed as error:
                 raise ConfigError(f"pollux.webhooks[{number}].url can't be used: {error}") from None
             self._webhooks[endpoint_id("config", one.url, *one.events, *(one.keys or ("*",)))] = one
+
+    @classmethod
+    def in_config(cls, config: Config) -> Configured:
+        """Those of a config. Raises ConfigError."""
+        return cls(config.pollux.webhooks, private=config.pollux.webhook_allow_private)
 
     def telling(self, owner: str, status: str) -> tuple[str, ...]:
         """The ids of those that want to be told of such an end of one of this owner's responses."""

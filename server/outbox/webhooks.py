@@ -118,7 +118,7 @@ class Webhooks:
             if _is_old(delivery, UNKNOWN_AGAIN_S):
                 return Attempt(Tried.FAILED, reason="no process knows this endpoint")
             return Attempt(Tried.LATER, again_s=UNKNOWN_AGAIN_S)
-        event = event_of(delivery.entry)
+        event = event_about(delivery.entry)
         answer = await self.sender.send(endpoint, event["id"], jsontext.dumps(event).decode())
         return _judged(delivery, answer)
 
@@ -131,7 +131,7 @@ class Webhooks:
         return self.configured.get(delivery.endpoint)
 
 
-def event_of(entry: StatusEntry) -> dict[str, Any]:
+def event_about(entry: StatusEntry) -> dict[str, Any]:
     """The event that the feed tells too."""
     metadata = shown_metadata(entry.metadata)
     return status_event(entry.status, entry.response_id, entry.place.ms // 1000, model=entry.model, metadata=metadata)

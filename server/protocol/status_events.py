@@ -33,6 +33,11 @@ def event_id(kind: str, subject: str) -> str:
     return f"evt_{hashlib.sha256(f'{kind} {subject}'.encode()).hexdigest()[:24]}"
 
 
+def event_of(status: str, response_id: str) -> str:
+    """The id of the event that a response took a status."""
+    return event_id(kind_of(status), response_id)
+
+
 def status_event(
     status: str, response_id: str, at_s: int, *, model: str | None, metadata: Any, owner: str | None = None
 ) -> dict[str, Any]:

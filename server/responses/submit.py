@@ -17,7 +17,7 @@ from server.protocol.lifecycle import OPENING, Status
 from server.protocol.requests import CreateRequest
 from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import frame_data, split_frames
-from server.protocol.status_events import stored_metadata
+from server.protocol.status_events import event_of, stored_metadata
 from server.protocol.windows import begin_within_s, window_s
 from server.responses.view import View
 from storage import (
@@ -118,7 +118,10 @@ class Submitter:
             "stream": request.stream,
             "request_id": submission.request_id or None,
         }
-        log.info("response created", extra={"response_id": created.id, **fields})
+        log.info(
+            "response created",
+            extra={"response_id": created.id, **fields, "event": event_of(Status.QUEUED, created.id)},
+        )
         return Submitted(created.id, queued_view(new))
 
     async def replayed(self, raw: bytes, owner: str, idempotency_key: str | None) -> Submitted | None:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.check import describe
+from server.check import describe, warnings_about
 from server.cli import main
 from server.config import parse_config
+from server.sections import ConfigError
 from storage import default_directory
 from tests.support.generated import moderate
 
@@ -258,3 +259,27 @@ def test_strict_makes_warnings_an_error(
     file.write_text(text)
     assert main(["check-config", str(file), *(["--strict"] if strict else [])]) == code
     assert ("warning: " in capsys.readouterr().out) == (text == "")
+
+
+WEBHOOK = {"url": "https://example.com/", "secret": "whsec_c2VjcmV0IG9mIHRoZSBleGFtcGxlIDEyMzQ1Njc4OTA="}
+
+
+def test_webhooks_of_keys_that_there_are_not_are_told() -> None:
+    config = parse_config({"pollux": {"webhooks": [WEBHOOK, {**WEBHOOK, "keys": ["nobody", "master"]}]}}, environ={})
+    assert "webhooks: 2 of the config" in describe(config)
+    assert [warning for warning in warnings_about(config) if "webhooks" in warning] == [
+        "pollux.webhooks[1].keys lists nobody, and there is no key of that name"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"url": "http://example.com/"}, r"pollux\.webhooks\[0\]\.url can't be used: it must begin with https://"),
+        ({"secret": "whsec_1"}, r"pollux\.webhooks\.0\.secret: .*must be whsec_ and the base64"),
+        ({"events": ["response.queued"]}, r"pollux\.webhooks\.0\.events\.0"),
+    ],
+)
+def test_a_webhook_that_can_not_work_is_a_mistake(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        describe(parse_config({"pollux": {"webhooks": [{**WEBHOOK, **changes}]}}, environ={}))
