@@ -13,8 +13,9 @@ import pytest
 
 from storage.keys import SETTINGS, Shard, shard_of
 from tests.support.cluster import ClusterServers, running_cluster
-from tests.support.replica import CACHED, Replica, ended, make_config, replica_process, running_replica
+from tests.support.replica import CACHED, MASTER_KEY, Replica, ended, make_config, replica_process, running_replica
 from tests.support.servers import documented_rights
+from tests.support.subscribers import Patient, faults_of, lives_in
 from tests.support.upstreams import runs_of
 from tests.support.waiting import wait_until
 
@@ -115,6 +116,32 @@ async def test_a_primary_that_fails_is_replaced_and_no_run_notices(
             failing.signal(signal.SIGCONT)
             failing.kill()
     assert await runs_of(simulator) == JOBS + 1, "none ran twice"
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP], ids=["kill -9", "hung"])
+async def test_the_masters_subscriber_is_told_each_transition_once_while_a_primary_is_replaced(
+    cluster: ClusterServers, simulator: str, fault: signal.Signals
+) -> None:
+    life = ["response.queued", "response.in_progress", "response.completed"]
+    async with (
+        running_replica(config_of(simulator), cluster.url) as pollux,
+        Patient(lambda: [pollux.url], MASTER_KEY, hangs_up_after=10) as everybodys,
+        Patient(lambda: [pollux.url], f"sk-{TEAMS[0]}") as own,
+        started(pollux, "[[words=80]] [[delay_ms=50]]") as jobs,
+    ):
+        # What a failover may lose is the tail that no replica has yet; here it shall be no transition.
+        await asyncio.to_thread(cluster.replicate)
+        failing = cluster.owner_of(Shard(shard_of(TEAMS[0], 16)).leases)
+        failing.signal(fault)
+        try:
+            await everybodys.has_been_told(lambda events: len(events) >= JOBS * len(life))
+            await own.has_been_told(lambda events: len(events) >= JOBS // len(TEAMS) * len(life))
+        finally:
+            failing.signal(signal.SIGCONT)
+            failing.kill()
+    assert lives_in(everybodys.events) == {one: life for one, _ in jobs}
+    assert lives_in(own.events) == {one: life for one, key in jobs if key == f"sk-{TEAMS[0]}"}
+    assert faults_of(everybodys.events) == faults_of(own.events) == []
 
 
 async def test_a_create_waits_until_a_replica_of_its_node_has_it(cluster: ClusterServers, simulator: str) -> None:
