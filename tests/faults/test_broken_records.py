@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from storage import End
 from storage.keys import Shard
 from tests.support.replica import CACHED, NATIVE, Replica, create, ended, make_config, running_replica, with_output
 from tests.support.upstreams import runs_of
@@ -135,7 +136,9 @@ async def test_a_sweep_passes_over_what_is_no_record(
     async with running_replica(idle(simulator), store_url) as pollux, pollux.http() as http:
         broken, whole = await create(pollux, "a"), await create(pollux, "b")
         waits = [asyncio.create_task(http.get(f"responses/{one}?wait=20")) for one in (broken, whole)]
-        await wait_until(lambda: pollux.context is not None and len(pollux.context.hub._watches) == 2)
+        assert pollux.context is not None
+        watches = pollux.context.hub._watches
+        await wait_until(lambda: {End(broken), End(whole)} <= watches.keys(), what="both waits sleep")
         wrong_kind(admin, broken)
         # Removed unheard: only a sweep can find it.
         admin.config_set("notify-keyspace-events", "")

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 import redis
 
+from storage import End
 from tests.conftest import plain_url
 from tests.support.replica import CACHED, Replica, create, ended, make_config, running_replica, with_output
 from tests.support.sse import events_of
@@ -21,7 +22,8 @@ from tests.support.waiting import wait_until
 
 def sleeping(replica: Replica) -> int:
     assert replica.context is not None
-    return sum(len(watches) for watches in replica.context.hub._watches.values())
+    watches = replica.context.hub._watches
+    return sum(len(sleepers) for topic, sleepers in watches.items() if isinstance(topic, End))
 
 
 async def test_a_record_deleted_by_hand_under_a_waiter_is_404_within_a_second(

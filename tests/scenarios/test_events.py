@@ -80,6 +80,7 @@ async def test_a_subscriber_goes_on_where_it_was_on_another_replica(simulator: s
         async with one.http() as http, subscribed(http) as feed:
             first = await create(one, "a")
             await feed.take(2)
+            await ended(http, first)
         second = await create(one, "b")
         async with other.http() as http:
             await ended(http, second)
