@@ -40,6 +40,7 @@ from tests.faults.chaos_faults import (
     running_store,
     until_well,
 )
+from tests.faults.chaos_feed import running_subscribers
 from tests.faults.chaos_jobs import SURVIVABLE, Job, draw_jobs
 from tests.support.replica import free_port, make_config
 from tests.support.waiting import wait_until
@@ -75,6 +76,8 @@ class Report:
     jobs: list[Job] = field(default_factory=list)
     outcomes: dict[int, str] = field(default_factory=dict)
     faults: Counter[str] = field(default_factory=Counter)
+    subscribers: list[str] = field(default_factory=list)
+    """What each one was told, in numbers."""
     violations: list[str] = field(default_factory=list)
     took_s: float = 0.0
 
@@ -89,6 +92,7 @@ class Report:
         longest = max(self.jobs, key=lambda job: job.longest_wait_s)
         retries = sum(job.retries for job in self.jobs)
         lines.append(f"faults: {', '.join(f'{count} x {kind}' for kind, count in sorted(self.faults.items()))}")
+        lines.append(f"subscribers: {', '.join(self.subscribers)}")
         lines.append(f"{retries} requests tried again; longest wait {longest.longest_wait_s:.1f} s: {longest}")
         lines.append(f"seed {self.options.seed}: {len(self.violations)} violations in {self.took_s:.0f} s")
         return "\n".join(lines)
@@ -109,6 +113,7 @@ async def run_chaos(options: Options, folder: Path, say: Callable[[str], None] =
         # Logged as JSON: what happened to one response can be found by its id.
         running_fleet(options.replicas, config_for(simulator, options), store.url, folder) as fleet,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
+        running_subscribers(fleet.urls) as subscribers,
     ):
         await asyncio.to_thread(store.settle)
         # One is always left alone; a deploy takes them in turns.
@@ -122,7 +127,8 @@ async def run_chaos(options: Options, folder: Path, say: Callable[[str], None] =
         fleet.check()
         with store.client() as admin:
             auditor = Auditor(http, fleet.urls()[0], simulator, admin)
-            await auditor.audit(jobs)
+            await auditor.audit(jobs, subscribers)
+        report.subscribers = [f"{len(one.events)} events in {len(one.visits)} streams" for one in subscribers.values()]
         report.outcomes, report.faults = auditor.outcomes, misfortune.counts
     report.violations = auditor.violations + fleet.violations + _complaints(folder)
     diaries = [f"{job} {job.longest_wait_s:.1f} s {' '.join(job.ids)}\n  " + "\n  ".join(job.diary) for job in jobs]
@@ -148,7 +154,7 @@ def _record(store: StoreServer, response_id: str) -> dict[str, str]:
     """What the store has of a response. (There is one shard.)"""
     with store.client() as client:
         found: Any = client.hgetall(Shard(0).record(response_id))
-        return {name.decode(): value.decode() for name, value in found.items()}
+        return {name.decode(): value.decode(errors="replace") for name, value in found.items()}  # some are compressed
 
 
 def _complaints(folder: Path) -> list[str]:

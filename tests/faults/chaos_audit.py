@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
 import redis
 
+from tests.faults.chaos_feed import faults_of_feeds, have_been_told
 from tests.faults.chaos_jobs import TERMINAL, Job, said_in, without_ids
 from tests.support.keys import leaked_keys
 from tests.support.replica import CACHED
 from tests.support.sse import read_stream
+from tests.support.subscribers import Patient
 from tests.support.waiting import wait_until
 
 QUIET_WITHIN_S = 60.0
@@ -35,8 +37,10 @@ class Auditor:
         self.violations: list[str] = []
         self.outcomes: dict[int, str] = {}
         """How each job ended, by its number."""
+        self._begun: dict[int, bool] = {}
+        """Whether it was ever in progress, as far as something other than the feed tells."""
 
-    async def audit(self, jobs: list[Job]) -> None:
+    async def audit(self, jobs: list[Job], subscribers: Mapping[str, Patient]) -> None:
         """Everything. Jobs that broke in their clients' hands are looked at all the same."""
         for job in jobs:
             self.violations += [f"{job}: {violation}" for violation in job.violations]
@@ -47,6 +51,8 @@ class Auditor:
         await self._until(self._nothing_to_cancel, "no cancel is left to be told to a provider")
         await self._audit_provider(jobs)
         await self._audit_lists(jobs)
+        await self._until(self._all_told, "all subscribers are told how all ended", subscribers, jobs)
+        self.violations += faults_of_feeds(subscribers, jobs, self._begun)
         self.violations += [f"the key {key} has no time to live" for key in leaked_keys(self._admin)]
 
     async def _audit_job(self, job: Job) -> None:
@@ -70,6 +76,10 @@ class Auditor:
             return [f"lost: {status} {response}"]
         self.outcomes[job.number] = outcome = _outcome(response)
         events = await self._log(job) if job.streamed else []
+        if job.streamed:
+            self._begun[job.number] = any(event["type"] == "response.in_progress" for event in events)
+        elif outcome != "cancelled":
+            self._begun[job.number] = True
         found = list(_faults_of_end(job, response, events))
         if job.cancelled and outcome != "cancelled":
             found.append(f"acknowledged as cancelled, but {outcome}")
@@ -93,6 +103,9 @@ class Auditor:
                 if status == 200 and response["status"] not in TERMINAL:
                     return False
         return True
+
+    async def _all_told(self, subscribers: Mapping[str, Patient], jobs: list[Job]) -> bool:
+        return have_been_told(subscribers, jobs)
 
     async def _seen(self) -> dict[str, Any]:
         async with self._http.get(f"{self._simulator}/simulator/requests") as answer:

@@ -13,6 +13,7 @@ import redis
 
 from tests.faults.chaos_jobs import TERMINAL, Job
 from tests.support.sse import events_of
+from tests.support.subscribers import MISSED, Patient, faults_of
 
 PATIENCE_S = 150.0
 """A client that has no answer by then has waited in vain."""
@@ -20,8 +21,6 @@ REQUEST_S = 40.0
 """No single request takes longer: waits are of 20 s at most, and paused replicas come back after 4 s."""
 SILENCE_S = 20.0
 """A stream says something every 15 s."""
-MISSED = (aiohttp.ClientError, ConnectionError, TimeoutError)
-"""What a client takes for an accident: it tries again elsewhere."""
 
 
 class Told(Exception):
@@ -56,6 +55,7 @@ class Client:
             "hangs up": self._hang_up,
             "canceller": self._cancel,
             "deleter": self._delete,
+            "subscriber": self._subscribe,
         }
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -130,6 +130,23 @@ class Client:
         status, answer, _ = await self._ask("GET", f"/{self._job.id}", accept=(404,))
         if status != 404:
             raise Told(f"{answer['status']} after a delete")
+
+    async def _subscribe(self) -> None:
+        """To this one response: the stream is to end by itself, when the response has ended, and with that event."""
+        await self._create()
+        await self._dawdle()
+        subscriber = Patient(self._shuffled_urls, self._job.key, f"?response_id={self._job.id}")
+        await subscriber.listen()
+        self._write_down(f"told {[event['type'] for event in subscriber.events]} in {len(subscriber.visits)} streams")
+        if faults := faults_of(subscriber.events):
+            raise Told(f"a subscriber to it was told wrongly: {faults}")
+        response, _ = await self._get({})
+        if [f"response.{response['status']}"] != [event["type"] for event in subscriber.events[-1:]]:
+            raise Told(f"it is {response['status']}, but its subscriber was told {subscriber.events}")
+
+    def _shuffled_urls(self) -> list[str]:
+        urls = self._urls()
+        return self._chance.sample(urls, len(urls))
 
     async def _dawdle(self) -> None:
         """Up to some moment of the response's life: at once, later, or when there is output."""

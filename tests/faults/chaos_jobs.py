@@ -67,7 +67,7 @@ ENDLESS = (
     Shape("survivable endless", "[[words=20000]] [[delay_ms=50]]", "cancelled", model=SURVIVABLE),
 )
 """For those who cancel or delete: nobody waits for the end of these."""
-MANNERS = ("poller", "waiter", "prefers to wait", "streamer", "hangs up", "canceller", "deleter")
+MANNERS = ("poller", "waiter", "prefers to wait", "streamer", "hangs up", "canceller", "deleter", "subscriber")
 
 
 @dataclass

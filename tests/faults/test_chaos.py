@@ -9,7 +9,7 @@ import pytest
 from tests.faults.chaos import Options, run_chaos
 from tests.faults.chaos_faults import KINDS
 
-SEED = 29
+SEED = 13
 """Draws each kind of misfortune once."""
 
 

@@ -7,7 +7,7 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -123,8 +123,12 @@ class Patient:
     async def __aexit__(self, *_: object) -> None:
         assert self._task is not None
         self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await asyncio.wait([self._task])
+
+    @property
+    def broke(self) -> BaseException | None:
+        """What no accident explains, if it ended by that."""
+        return self._task.exception() if self._task and self._task.done() and not self._task.cancelled() else None
 
     async def has_been_told(self, condition: Callable[[list[dict[str, Any]]], bool], timeout_s: float = 60) -> None:
         """Wait until this is true of all that it was told."""
