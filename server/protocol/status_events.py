@@ -65,7 +65,10 @@ def stored_metadata(given: Any) -> bytes:
 
 def shown_metadata(stored: bytes) -> Any:
     """What events show of it."""
-    return jsontext.loads(stored) if stored else {}
+    try:
+        return jsontext.loads(stored) if stored else {}
+    except ValueError:
+        return None  # somebody has broken it by hand
 
 
 _RANKS = {str(Status.QUEUED): 0, str(Status.IN_PROGRESS): 1, DELETED: 3}

@@ -16,11 +16,12 @@ for _, endpoint in ipairs(passed_over) do passed[endpoint] = true end
 local function take(endpoint, name)
   local delivery = delivery_prefix .. name
   local r = redis.pcall('HMGET', delivery, 'owner', 'model', 'metadata', 'place', 'since', 'sealed')
-  if r.err or not r[1] then return false end
-  local attempt = redis.call('HINCRBY', delivery, 'attempts', 1)
+  if r.err or not r[1] or not is_count(r[5]) or not string.match(name, '^%S+ %S+ %S+$') then return false end
+  local attempt = redis.pcall('HINCRBY', delivery, 'attempts', 1)
+  if type(attempt) == 'table' then return false end
   redis.call('HSET', delivery, 'token', token)
   local stored = redis.call('HGET', endpoints_prefix .. r[1], endpoint)
-  taken[#taken + 1] = {name, r[1], r[2] or '', r[3] or '', r[4] or '', r[5] or '0', r[6] or '', attempt, stored or ''}
+  taken[#taken + 1] = {name, r[1], r[2] or '', r[3] or '', r[4] or '', r[5], r[6] or '', attempt, stored or ''}
   return true
 end
 
@@ -31,11 +32,12 @@ for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', endpoints_due, '-inf', now
     -- A paused endpoint is probed with one.
     local paused = redis.call('EXISTS', paused_prefix .. endpoint) == 1
     local room = paused and 1 or most_each
+    if redis.call('TYPE', due).ok ~= 'zset' then redis.call('DEL', due) end
     for _, name in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, math.min(room, most - #taken))) do
       if take(endpoint, name) then
         redis.call('ZADD', due, now + claim_ms, name)
       else
-        redis.call('ZREM', due, name) -- it was kept for as long as it is worth
+        redis.call('ZREM', due, name) -- it was kept for as long as it is worth, or was broken by hand
       end
     end
     local nearest = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')

@@ -113,21 +113,18 @@ local function due_at(endpoints_due, paused, endpoint, at)
   redis.call('ZADD', endpoints_due, redis.call('EXISTS', paused) == 1 and 'NX' or 'LT', at, endpoint)
 end
 
--- Owe each endpoint that wants it the event of a response's end.
-local function owe(of, status, place)
-  local now = now_ms()
-  for endpoint, sealed in pairs(wanted_by(of, status)) do
-    local name = endpoint .. ' ' .. status .. ' ' .. of.id
-    local delivery, due = of.delivery_prefix .. name, of.due_prefix .. endpoint
-    redis.call('HSET', delivery, 'owner', of.owner, 'model', of.model or '', 'metadata', of.metadata or '', 'place', place,
-      'since', now, 'attempts', 0, 'sealed', sealed)
-    redis.call('PEXPIRE', delivery, of.delivery_ms)
-    redis.call('ZADD', due, now, name)
-    redis.call('PEXPIRE', due, of.delivery_ms)
-    due_at(of.endpoints_due, of.paused_prefix .. endpoint, endpoint, now)
-    redis.call('PEXPIRE', of.endpoints_due, of.delivery_ms)
-    redis.call('PUBLISH', of.endpoints_due, endpoint)
-  end
+-- Owe an endpoint the event of a response's end.
+local function owe(of, status, place, endpoint, sealed)
+  local now, name = now_ms(), endpoint .. ' ' .. status .. ' ' .. of.id
+  local delivery, due = of.delivery_prefix .. name, of.due_prefix .. endpoint
+  redis.call('HSET', delivery, 'owner', of.owner, 'model', of.model or '', 'metadata', of.metadata or '', 'place', place,
+    'since', now, 'attempts', 0, 'sealed', sealed)
+  redis.call('PEXPIRE', delivery, of.delivery_ms)
+  redis.call('ZADD', due, now, name)
+  redis.call('PEXPIRE', due, of.delivery_ms)
+  due_at(of.endpoints_due, of.paused_prefix .. endpoint, endpoint, now)
+  redis.call('PEXPIRE', of.endpoints_due, of.delivery_ms)
+  redis.call('PUBLISH', of.endpoints_due, endpoint)
 end
 
 -- Give a response a status, or remove it (`deleted`). No script writes a status anywhere else.
@@ -147,6 +144,8 @@ local function transition(of, status, ...)
   end
   if TERMINAL[status] then
     expire(of)
-    owe(of, status, since)
+    for endpoint, sealed in pairs(wanted_by(of, status)) do
+      pcall(owe, of, status, since, endpoint, sealed) -- what was broken by hand there must not keep it from ending
+    end
   end
 end

@@ -134,3 +134,32 @@ async def test_endpoints_that_were_broken_by_hand_keep_no_response_from_ending(
     other = await run(store)
     await finish(store, other, 3)
     assert (await record_of(store, other.id)).status == "completed"
+
+
+@pytest.mark.usefixtures("_endpoint")
+@pytest.mark.parametrize("broken", ["attempts", "since", "delivery", "due", "name"])
+async def test_a_delivery_broken_by_hand_hinders_no_other(store: Store, admin: redis.Redis, broken: str) -> None:
+    shard = store.deliveries.shards[shard_of(ALICE, store.shards)]
+    first, second = await run(store), await create(store, webhook="we_other sealed")
+    await finish(store, first, 3)
+    delivery = shard.delivery(f"{ENDPOINT} completed {first.id}")
+    if broken in ("attempts", "since"):
+        admin.hset(delivery, broken, "x")
+    elif broken == "name":
+        admin.zadd(shard.due(ENDPOINT), {"x": 0})
+    else:
+        key = delivery if broken == "delivery" else shard.due(ENDPOINT)
+        admin.delete(key)
+        admin.set(key, "x", px=60_000)
+    await cancel(store, second)
+    found = {delivery.entry.response_id for delivery in await claim(store)}
+    assert second in found
+    assert found <= {first.id, second}
+
+
+async def test_what_is_owed_may_be_broken_when_a_response_ends(store: Store, admin: redis.Redis) -> None:
+    shard = store.deliveries.shards[shard_of(ALICE, store.shards)]
+    admin.set(shard.due("we_own"), "x", px=60_000)
+    response_id = await create(store, webhook="we_own sealed")
+    await cancel(store, response_id)
+    assert (await record_of(store, response_id)).status == "cancelled"
