@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import uvloop
 
-from tests.bench import workloads
+from tests.bench import feed, workloads
 from tests.bench.stage import stage
 from tests.bench.workloads import Figures
 
@@ -34,6 +34,9 @@ WORK = (
     workloads.polls,
     workloads.subscribers,
     workloads.waiters,
+    feed.short_jobs,
+    feed.feed_latency,
+    feed.feed_subscribers,
     workloads.large,
     workloads.two_workers,
 )
@@ -63,6 +66,10 @@ TARGETS: dict[str, tuple[str, float]] = {
     "10,000 waiters: KB each": ("≤", 30),
     "10,000 waiters: idle CPU, %": ("≤", 1),
     "10,000 waiters: all awake after, s": ("≤", 1),
+    "status event, bytes in the store": ("≤", 200),
+    "50 jobs: status to subscriber p50, ms": ("≤", 10),
+    "5,000 subscribers: KB each": ("≤", 30),
+    "5,000 subscribers: idle CPU, %": ("≤", 1),
     "longest pause of others, ms": ("≤", 50),
     "two workers: x one": ("≥", 1.7),
 }
