@@ -112,7 +112,7 @@ class Subscriber:
         """The frames of a stream of server-sent events; empty bytes at least every `tick_s`.
 
         It begins behind the places `since`, or with what comes from now on. If it is about some responses, it begins
-        with their present status, unless a cursor says that this was told, and ends when they have ended.
+        with their present status, unless it resumes, and ends when they have ended.
 
         Raises:
             FeedCut: it can't go on here; what was not told yet is told to whoever resumes
@@ -146,17 +146,21 @@ class Subscriber:
     ) -> AsyncGenerator[bytes, None]:
         known = {shard: place for shard, place in (since or {}).items() if shard in following.places}
         following.places.update(known)
-        yield f"retry: {RETRY_MS}\nid: {encode_cursor(following.places)}\n\n".encode()
-        told_present = False
+        if since is None and self._ranks:
+            # No id before the present is told: whoever resumed with it would never be told.
+            yield b"retry: %d\n\n" % RETRY_MS
+            yield b"".join(await self._present())
+        else:
+            yield b"retry: %d\nid: %b\n\n" % (RETRY_MS, encode_cursor(following.places).encode())
+        caught_up = since is None
         async with aclosing(following.news(known, tick_s=tick_s)) as all_news:
             async for news in all_news:
                 frames = self._told(news, following)
                 if news.missed_before is not None:
-                    frames += await self._present(None)
-                elif not news.entries and not told_present:
-                    # All that lies behind the cursor is told by now.
-                    told_present = True
-                    frames += await self._present(since)
+                    frames += await self._present()
+                elif not news.entries and not caught_up:
+                    caught_up = True
+                    await self._pass_over(known)
                 frames += self._found
                 self._found = []
                 yield b"".join(frames)
@@ -187,21 +191,29 @@ class Subscriber:
     def _frame_of(self, entry: StatusEntry, places: Mapping[Shard, Place]) -> bytes:
         return _frame(kind_of(entry.status), _data(entry, self._interest.owner is None), encode_cursor(places))
 
-    async def _present(self, since: Mapping[Shard, Place] | None) -> list[bytes]:
-        """The present status of each cached response that was asked for, unless it was told before `since`."""
-        frames = []
-        ids = self._interest.ids
-        for response_id, found in zip(ids, await self._store.responses.statuses(ids), strict=True):
-            shard = self._store.feed.shards.of(response_id)
+    async def _present(self) -> list[bytes]:
+        """The present status of each cached response that was asked for, unless it was told.
+
+        Each has the id that its event has in the feed, and they come in that order. So whoever is cut off among them,
+        and resumes, is told the others by the feed.
+        """
+        ids, of = self._interest.ids, self._store.feed.shards.of
+        present = [
             # One that is gone was there when the subscriber came.
-            now = found or StatusEntry(self._places[shard], DELETED, response_id, self._interest.owner or "", "", b"")
-            if found and since is not None and shard in since:
-                if now.place <= since[shard]:
-                    self._ranks[response_id] = max(self._ranks[response_id], rank_of(now.status))
-                continue  # else the feed is about to tell
-            if self._is_told(now):
-                frames.append(self._frame_of(now, self._places))
-        return frames
+            now or StatusEntry(self._places[of(one)], DELETED, one, self._interest.owner or "", "", b"")
+            for one, now in zip(ids, await self._store.responses.statuses(ids), strict=True)
+        ]
+        present.sort(key=lambda now: now.place)
+        told = filter(self._is_told, present)
+        return [self._frame_of(now, {**self._places, of(now.response_id): now.place}) for now in told]
+
+    async def _pass_over(self, since: Mapping[Shard, Place]) -> None:
+        """Note which responses took their present status before the cursor: that was told."""
+        ids = self._interest.ids
+        for response_id, now in zip(ids, await self._store.responses.statuses(ids), strict=True):
+            shard = self._store.feed.shards.of(response_id)
+            if now is not None and shard in since and now.place <= since[shard]:
+                self._ranks[response_id] = max(self._ranks[response_id], rank_of(now.status))
 
     async def _watch(self, response_id: str, states: AsyncIterator[NativeStatus], following: Following) -> None:
         """Tell of a native response, as its status is found out."""

@@ -205,6 +205,22 @@ async def test_resumed_about_one_response_it_repeats_nothing_and_still_ends(poll
             assert await over.rest() == [], "all was told, and it is over"
 
 
+async def test_cut_off_among_the_present_it_is_told_the_rest_when_it_resumes(pollux: Replica) -> None:
+    async with pollux.http() as http:
+        ids = [await create(pollux, text) for text in ("a", "b", "c")]
+        for one in ids:
+            await ended(http, one)
+        query = "?response_id=" + ",".join(ids)
+        async with subscribed(http, query) as feed:
+            assert feed.last_id == "", "nothing is told yet, so there is nothing to go on behind"
+            await feed.take(1)
+        async with subscribed(http, query, feed.last_id) as resumed:
+            await resumed.rest()
+    ends = [event for event in (*feed.events, *resumed.events) if event["type"] == "response.completed"]
+    assert sorted(event["data"]["id"] for event in ends) == sorted(ids)
+    assert len({event["id"] for event in (*feed.events, *resumed.events)}) == len(feed.events) + len(resumed.events)
+
+
 async def test_native_responses_are_told_of_too(pollux: Replica) -> None:
     async with pollux.http() as http:
         native = await create(pollux, "[[first_delay_ms=1200]]", NATIVE)

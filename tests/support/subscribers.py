@@ -89,8 +89,10 @@ async def _opened(answer: aiohttp.ClientResponse, last_id: str) -> Feed:
     assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     feed = Feed(answer, last_id)
     opening = await anext(aiter(feed._blocks()))
-    assert opening == {"retry": "2000", "id": opening["id"]}
-    feed.last_id = opening["id"]
+    # About some responses, the present comes before the first id.
+    has_id = bool(last_id) or "response_id" not in answer.url.query
+    assert opening == {"retry": "2000", **({"id": opening["id"]} if has_id else {})}
+    feed.last_id = opening.get("id", last_id)
     return feed
 
 
