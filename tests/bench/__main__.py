@@ -37,6 +37,7 @@ WORK = (
     feed.short_jobs,
     feed.feed_latency,
     feed.feed_subscribers,
+    feed.webhooks,
     workloads.large,
     workloads.two_workers,
 )

@@ -9,9 +9,11 @@ from typing import Any
 
 import aiohttp
 
+from server.protocol.webhook_secrets import encode_secret
 from storage.keys import Shard
 from tests.bench.stage import Server, Stage, cpu_s, memory_bytes
 from tests.bench.workloads import Figures, create, ended, many, new_session, percentile
+from tests.support.receiver import running_receiver
 
 TRANSITIONS = 3
 """Of each job: it is queued, in progress, and ends."""
@@ -126,3 +128,27 @@ async def feed_subscribers(stage: Stage) -> Figures:
         "5,000 subscribers: idle CPU, %": idle * 100,
         "5,000 subscribers: µs per event each": spent / subscribers / jobs / TRANSITIONS * 1e6,
     }
+
+
+async def webhooks(stage: Stage) -> Figures:
+    """Each job owes an event to one endpoint, which takes it at once."""
+    jobs = 1000
+    async with running_receiver() as receiver:
+        endpoint = {"url": f"{receiver.url}/", "secret": encode_secret(bytes(32))}
+        async with stage.pollux(webhooks=[endpoint], webhook_allow_private=True) as pollux, new_session() as http:
+
+            async def job(_: int) -> None:
+                response_id, _at = await create(http, pollux, "events=5")
+                await ended(http, pollux, response_id)
+
+            async def told(count: int) -> None:
+                while len({event["id"] for event in receiver.events()}) < count:
+                    await asyncio.sleep(0.02)
+
+            await many(100, 50, job)
+            await told(100)
+            before, began = pollux.cpu_s(), time.perf_counter()
+            await many(jobs, 50, job)
+            await told(100 + jobs)
+            took, spent = time.perf_counter() - began, pollux.cpu_s() - before
+    return {"webhooks/s": jobs / took, "short job and its webhook, µs": spent / jobs * 1e6}
