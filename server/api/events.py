@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from functools import partial
 
@@ -17,9 +17,10 @@ from server.api.query import several
 from server.api.references import Foreign, may_use, resolve
 from server.api.relay import Target, fetch
 from server.api.sse import HEARTBEAT_S, SseStream
-from server.errors import InvalidValue, Unavailable, shown
+from server.errors import InvalidValue, ResponseNotFound, Unavailable, shown
 from server.feed import FeedCut
 from server.protocol import jsontext
+from server.protocol.ids import has_polling_form
 from server.protocol.lifecycle import UNFINISHED
 from server.protocol.status_events import KINDS
 from server.responses.subscribe import BadCursor, Interest, NativeStatus, Subscriber, decode_cursor
@@ -34,8 +35,8 @@ LONGEST_POLL_S = 3600.0
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
     context = context_of(request)
-    interest = await _interest(request)
-    since = _since(request, interest)
+    since = _since(request)
+    interest = await _interest(request, since)
     if context.draining:
         raise Unavailable("This instance is shutting down. Try again: another one will serve it.")
     subscriber = Subscriber(context.feed, context.store, interest)
@@ -56,7 +57,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     return stream.response
 
 
-async def _interest(request: web.Request) -> Interest:
+async def _interest(request: web.Request, since: Mapping[Shard, Place] | None) -> Interest:
     context, principal = context_of(request), principal_of(request)
     kinds, models = several(request, "types"), several(request, "model")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -65,7 +66,7 @@ async def _interest(request: web.Request) -> Interest:
     ids = several(request, "response_id")
     if len(ids) > MOST_RESPONSES:
         raise InvalidValue(f"At most {MOST_RESPONSES} responses can be named, not {len(ids)}.", param="response_id")
-    named = [await resolve(request, response_id) for response_id in ids]
+    named = [await _named(request, response_id, since or {}) for response_id in ids]
 
     def is_wanted(kind: str, model: str) -> bool:
         if (kinds and kind not in kinds) or (models and model not in models):
@@ -77,18 +78,39 @@ async def _interest(request: web.Request) -> Interest:
         owner=None if principal.is_master else principal.name,
         shards=shards if principal.is_master else [shards.of(principal.name)],
         is_wanted=is_wanted,
-        ids=[one.id for one in named if not isinstance(one, Foreign)],
+        ids=[one for one in named if not isinstance(one, Foreign)],
         natives={one.id: partial(_statuses, request, one) for one in named if isinstance(one, Foreign)},
     )
 
 
-def _since(request: web.Request, interest: Interest) -> dict[Shard, Place] | None:
+async def _named(request: web.Request, response_id: str, since: Mapping[Shard, Place]) -> str | Foreign:
+    """A cached response's id, or a native response.
+
+    Who comes back with a cursor may name a response that has been deleted meanwhile, and goes on about the others.
+
+    Raises:
+        ResponseNotFound
+    """
+    context = context_of(request)
+    try:
+        found = await resolve(request, response_id)
+    except ResponseNotFound:
+        is_ours = has_polling_form(response_id, context.config.pollux.id_prefix)
+        if is_ours and context.store.feed.shards.of(response_id) in since:
+            return response_id
+        raise
+    return found if isinstance(found, Foreign) else found.id
+
+
+def _since(request: web.Request) -> dict[Shard, Place] | None:
     """Behind which places it begins; None: now. The parameter wins over the header, as `?wait` does over `Prefer`."""
+    context, principal = context_of(request), principal_of(request)
     text = request.query.get("last_event_id") or request.headers.get("Last-Event-ID")
     if not text:
         return None
+    shards = context.store.feed.shards
     try:
-        return decode_cursor(text, interest.shards)
+        return decode_cursor(text, shards if principal.is_master else [shards.of(principal.name)])
     except BadCursor:
         raise InvalidValue("This is not the id of an event of this feed.", param="last_event_id") from None
 

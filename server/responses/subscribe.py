@@ -100,6 +100,8 @@ class Subscriber:
         """How far each of the responses that it is about has come, as far as that was told."""
         self._found: list[bytes] = []
         """What is to be told of native responses: a handful of events for each."""
+        self._gone: list[str] = []
+        """Responses that were gone when it came back. It is over for them once the feed is read to its end."""
         self._cut = False
         self._places: Mapping[Shard, Place] = {}
 
@@ -109,10 +111,10 @@ class Subscriber:
         return f": keep-alive\nid: {encode_cursor(self._places)}\n\n".encode()
 
     async def follow(self, since: Mapping[Shard, Place] | None, *, tick_s: float) -> AsyncGenerator[bytes, None]:
-        """The frames of a stream of server-sent events; empty bytes at least every `tick_s`.
+        """The frames of a stream of server-sent events; empty bytes where nothing was told for `tick_s`.
 
         It begins behind the places `since`, or with what comes from now on. If it is about some responses, it begins
-        with their present status, unless it resumes, and ends when they have ended.
+        with their present status where `since` does not say that this was told, and ends when they have ended.
 
         Raises:
             FeedCut: it can't go on here; what was not told yet is told to whoever resumes
@@ -146,41 +148,86 @@ class Subscriber:
     ) -> AsyncGenerator[bytes, None]:
         known = {shard: place for shard, place in (since or {}).items() if shard in following.places}
         following.places.update(known)
-        if since is None and self._ranks:
-            # No id before the present is told: whoever resumed with it would never be told.
-            yield b"retry: %d\n\n" % RETRY_MS
-            yield b"".join(await self._present())
-        else:
-            yield b"retry: %d\nid: %b\n\n" % (RETRY_MS, encode_cursor(following.places).encode())
-        caught_up = since is None
+        opening = await self._opening(known)
+        over, quiet = self._is_over(), True
+        yield b"".join(opening)
+        if over:
+            return
         async with aclosing(following.news(known, tick_s=tick_s)) as all_news:
             async for news in all_news:
-                frames = self._told(news, following)
-                if news.missed_before is not None:
-                    frames += await self._present()
-                elif not news.entries and not caught_up:
-                    caught_up = True
-                    await self._pass_over(known)
+                frames = await self._gap(news.shard, news.missed_before) if news.missed_before else []
+                frames += self._told(news)
+                if not news.entries and news.missed_before is None:
+                    # All that lies behind the cursor is told by now.
+                    self._end(self._gone)
                 frames += self._found
                 self._found = []
-                yield b"".join(frames)
-                if self._ranks and all(map(has_ended, self._ranks.values())):
+                # Not after the yield: meanwhile more may be found, which is to be told before the end.
+                over = self._is_over()
+                if frames or quiet:
+                    yield b"".join(frames)
+                quiet = not frames
+                if over:
                     return
                 if self._cut:
                     raise FeedCut
 
-    def _told(self, news: News, following: Following) -> list[bytes]:
-        frames: list[bytes] = []
-        if news.missed_before is not None:
-            before = Place(news.missed_before.ms - 1, LAST_NUMBER)
-            event = gap_event(encode_cursor({news.shard: news.missed_before}), news.missed_before.ms // 1000)
-            cursor = encode_cursor({**following.places, news.shard: before})
-            frames.append(_frame(GAP, jsontext.dumps(event), cursor))
+    def _is_over(self) -> bool:
+        return bool(self._ranks) and all(map(has_ended, self._ranks.values()))
+
+    def _end(self, ids: Sequence[str]) -> None:
+        for response_id in ids:
+            self._ranks[response_id] = rank_of(DELETED)
+
+    async def _opening(self, known: Mapping[Shard, Place]) -> list[bytes]:
+        """What comes first: the present status of each cached response that it is about.
+
+        Behind a place in `known` the feed itself goes on about a response.
+        """
+        begins: dict[str, StatusEntry | None] = {}
+        for response_id, found in (await self._statuses()).items():
+            place = known.get(self._shard_of(response_id))
+            if place is None:
+                begins[response_id] = found
+            elif found is None:
+                # If the feed is not about to tell that it was deleted, it told so before.
+                self._gone.append(response_id)
+            elif found.place <= place:
+                self._ranks[response_id] = rank_of(found.status)
+        told = self._present(begins)
+        if not told:
+            return [b"retry: %d\nid: %b\n\n" % (RETRY_MS, encode_cursor(self._places).encode())]
+        # No id before the present is told: whoever resumed with it would never be told.
+        return [b"retry: %d\n\n" % RETRY_MS, *self._in_order(told)]
+
+    def _in_order(self, entries: Sequence[StatusEntry]) -> list[bytes]:
+        """Frames with the ids that the events have in the feed, in that order.
+
+        So whoever is cut off among them, and resumes, is told the others by the feed.
+        """
+        entries = sorted(entries, key=lambda entry: entry.place)
+        firsts = {self._shard_of(entry.response_id): _before(entry.place) for entry in reversed(entries)}
+        places, frames = {**self._places, **firsts}, []
+        for entry in entries:
+            places[self._shard_of(entry.response_id)] = entry.place
+            frames.append(self._frame_of(entry, places))
+        return frames
+
+    async def _gap(self, shard: Shard, oldest: Place) -> list[bytes]:
+        """That events were dropped unseen, and what has become of the responses that it is about meanwhile."""
+        event = gap_event(encode_cursor({shard: oldest}), oldest.ms // 1000)
+        gap = _frame(GAP, jsontext.dumps(event), encode_cursor({**self._places, shard: _before(oldest)}))
+        # Without ids: whoever is cut off among them gets the gap again.
+        return [gap, *(self._frame_of(entry, None) for entry in self._present(await self._statuses()))]
+
+    def _told(self, news: News) -> list[bytes]:
         told = filter(self._is_told, news.entries)
-        return frames + [self._frame_of(entry, {**following.places, news.shard: entry.place}) for entry in told]
+        return [self._frame_of(entry, {**self._places, news.shard: entry.place}) for entry in told]
 
     def _is_told(self, entry: StatusEntry) -> bool:
         if self._ranks:
+            if self._interest.owner not in (None, entry.owner):
+                return False
             # Perhaps its present status was told first, which was newer.
             rank = rank_of(entry.status)
             if rank <= self._ranks[entry.response_id]:
@@ -188,32 +235,27 @@ class Subscriber:
             self._ranks[entry.response_id] = rank
         return self._interest.is_wanted(kind_of(entry.status), entry.model)
 
-    def _frame_of(self, entry: StatusEntry, places: Mapping[Shard, Place]) -> bytes:
-        return _frame(kind_of(entry.status), _data(entry, self._interest.owner is None), encode_cursor(places))
+    def _frame_of(self, entry: StatusEntry, places: Mapping[Shard, Place] | None) -> bytes:
+        cursor = encode_cursor(places) if places else ""
+        return _frame(kind_of(entry.status), _data(entry, self._interest.owner is None), cursor)
 
-    async def _present(self) -> list[bytes]:
-        """The present status of each cached response that was asked for, unless it was told.
+    async def _statuses(self) -> dict[str, StatusEntry | None]:
+        """The last change of status of each cached response that it is about; None where it is gone."""
+        ids, owner = self._interest.ids, self._interest.owner
+        found = zip(ids, await self._store.responses.statuses(ids), strict=True)
+        return {one: entry if entry and owner in (None, entry.owner) else None for one, entry in found}
 
-        Each has the id that its event has in the feed, and they come in that order. So whoever is cut off among them,
-        and resumes, is told the others by the feed.
-        """
-        ids, of = self._interest.ids, self._store.feed.shards.of
-        present = [
-            # One that is gone was there when the subscriber came.
-            now or StatusEntry(self._places[of(one)], DELETED, one, self._interest.owner or "", "", b"")
-            for one, now in zip(ids, await self._store.responses.statuses(ids), strict=True)
+    def _present(self, statuses: Mapping[str, StatusEntry | None]) -> list[StatusEntry]:
+        """Which of these are to be told. One that is gone was there when the subscriber came."""
+        owner = self._interest.owner or ""
+        entries = [
+            found or StatusEntry(self._places[self._shard_of(one)], DELETED, one, owner, "", b"")
+            for one, found in statuses.items()
         ]
-        present.sort(key=lambda now: now.place)
-        told = filter(self._is_told, present)
-        return [self._frame_of(now, {**self._places, of(now.response_id): now.place}) for now in told]
+        return list(filter(self._is_told, entries))
 
-    async def _pass_over(self, since: Mapping[Shard, Place]) -> None:
-        """Note which responses took their present status before the cursor: that was told."""
-        ids = self._interest.ids
-        for response_id, now in zip(ids, await self._store.responses.statuses(ids), strict=True):
-            shard = self._store.feed.shards.of(response_id)
-            if now is not None and shard in since and now.place <= since[shard]:
-                self._ranks[response_id] = max(self._ranks[response_id], rank_of(now.status))
+    def _shard_of(self, response_id: str) -> Shard:
+        return self._store.feed.shards.of(response_id)
 
     async def _watch(self, response_id: str, states: AsyncIterator[NativeStatus], following: Following) -> None:
         """Tell of a native response, as its status is found out."""
@@ -233,8 +275,13 @@ class Subscriber:
         following.changed.set()
 
 
-def _frame(kind: str, data: bytes, cursor: str) -> bytes:
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (cursor.encode(), kind.encode(), data)
+def _before(place: Place) -> Place:
+    return Place(place.ms - 1, LAST_NUMBER)
+
+
+def _frame(kind: str, data: bytes, cursor: str = "") -> bytes:
+    frame = b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
+    return b"id: %b\n%b" % (cursor.encode(), frame) if cursor else frame
 
 
 @lru_cache(maxsize=4096)

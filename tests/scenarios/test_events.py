@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 from urllib.parse import quote
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -23,7 +24,7 @@ from tests.support.replica import (
     make_config,
     running_replica,
 )
-from tests.support.subscribers import Feed, subscribed
+from tests.support.subscribers import Feed, faults_of, lives_in, subscribed
 
 
 def told(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -219,6 +220,58 @@ async def test_cut_off_among_the_present_it_is_told_the_rest_when_it_resumes(pol
     ends = [event for event in (*feed.events, *resumed.events) if event["type"] == "response.completed"]
     assert sorted(event["data"]["id"] for event in ends) == sorted(ids)
     assert len({event["id"] for event in (*feed.events, *resumed.events)}) == len(feed.events) + len(resumed.events)
+
+
+async def test_resumed_about_several_it_tells_that_one_was_deleted_meanwhile_and_goes_on_about_the_others(
+    pollux: Replica,
+) -> None:
+    async with pollux.http() as http:
+        kept, deleted = [await create(pollux, "[[words=30]] [[delay_ms=20]]") for _ in "ab"]
+        query = f"?response_id={kept}&response_id={deleted}"
+        async with subscribed(http, query) as feed:
+            await feed.take(2)
+        await http.delete(f"responses/{deleted}")
+        async with subscribed(http, query, feed.last_id) as resumed:
+            while ("response.deleted", deleted) not in told(resumed.events):
+                await resumed.take(1)
+        async with subscribed(http, query, resumed.last_id) as again:
+            await again.rest()
+        events = [*feed.events, *resumed.events, *again.events]
+        assert faults_of(events) == []
+        assert lives_in(events)[kept][-1] == "response.completed"
+        assert told(again.events).count(("response.deleted", deleted)) == 0, "it was told"
+
+
+async def test_a_cursor_opens_nobody_elses_response_and_does_not_tell_whether_there_is_one(pollux: Replica) -> None:
+    async with pollux.http() as http, pollux.http(BOB) as bob:
+        async with subscribed(bob) as feed:
+            pass
+        hers = await create(pollux, "a")
+        await ended(http, hers)
+        for one in (hers, f"litellm_poll_{uuid4()}"):
+            async with subscribed(bob, f"?response_id={one}", feed.last_id) as prying:
+                assert await prying.rest() == []
+
+
+async def test_cut_off_among_the_present_of_several_shards_the_master_is_told_the_rest(
+    simulator: str, store_url: str
+) -> None:
+    config = make_config(simulator, shards=16)
+    async with running_replica(config, store_url) as pollux, pollux.http() as alice, pollux.http(BOB) as bob:
+        hers = await create(pollux, "a")
+        his = (await (await bob.post("responses", json={"model": CACHED, "input": "b", "background": True})).json())[
+            "id"
+        ]
+        await ended(alice, hers)
+        await ended(bob, his)
+        query = f"?response_id={his},{hers}"
+        async with pollux.http(MASTER_KEY) as master:
+            async with subscribed(master, query) as feed:
+                await feed.take(1)
+            async with subscribed(master, query, feed.last_id) as resumed:
+                rest = await resumed.rest()
+    assert {one for kind, one in told([*feed.events, *rest]) if kind == "response.completed"} == {hers, his}
+    assert faults_of([*feed.events, *rest]) == []
 
 
 async def test_native_responses_are_told_of_too(pollux: Replica) -> None:

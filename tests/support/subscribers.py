@@ -90,7 +90,7 @@ async def _opened(answer: aiohttp.ClientResponse, last_id: str) -> Feed:
     feed = Feed(answer, last_id)
     opening = await anext(aiter(feed._blocks()))
     # About some responses, the present comes before the first id.
-    has_id = bool(last_id) or "response_id" not in answer.url.query
+    has_id = bool(last_id) or "response_id" not in answer.url.query or "id" in opening
     assert opening == {"retry": "2000", **({"id": opening["id"]} if has_id else {})}
     feed.last_id = opening.get("id", last_id)
     return feed
