@@ -42,6 +42,7 @@ from tests.faults.chaos_faults import (
 )
 from tests.faults.chaos_feed import running_subscribers
 from tests.faults.chaos_jobs import SURVIVABLE, Job, draw_jobs
+from tests.faults.chaos_webhooks import running_moody_receiver
 from tests.support.replica import free_port, make_config
 from tests.support.waiting import wait_until
 
@@ -78,6 +79,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     subscribers: list[str] = field(default_factory=list)
     """What each one was told, in numbers."""
+    webhooks: str = ""
     violations: list[str] = field(default_factory=list)
     took_s: float = 0.0
 
@@ -93,6 +95,7 @@ class Report:
         retries = sum(job.retries for job in self.jobs)
         lines.append(f"faults: {', '.join(f'{count} x {kind}' for kind, count in sorted(self.faults.items()))}")
         lines.append(f"subscribers: {', '.join(self.subscribers)}")
+        lines.append(f"webhooks: {self.webhooks}")
         lines.append(f"{retries} requests tried again; longest wait {longest.longest_wait_s:.1f} s: {longest}")
         lines.append(f"seed {self.options.seed}: {len(self.violations)} violations in {self.took_s:.0f} s")
         return "\n".join(lines)
@@ -109,9 +112,10 @@ async def run_chaos(options: Options, folder: Path, say: Callable[[str], None] =
     began = time.monotonic()
     async with (
         running_simulator_process(folder) as simulator,
+        running_moody_receiver(options.seed) as receiver,
         running_store(options.store, folder / "redis") as store,
         # Logged as JSON: what happened to one response can be found by its id.
-        running_fleet(options.replicas, config_for(simulator, options), store.url, folder) as fleet,
+        running_fleet(options.replicas, config_for(simulator, options, **receiver.config), store.url, folder) as fleet,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
         running_subscribers(fleet.urls) as subscribers,
     ):
@@ -127,8 +131,9 @@ async def run_chaos(options: Options, folder: Path, say: Callable[[str], None] =
         fleet.check()
         with store.client() as admin:
             auditor = Auditor(http, fleet.urls()[0], simulator, admin)
-            await auditor.audit(jobs, subscribers)
+            await auditor.audit(jobs, subscribers, receiver)
         report.subscribers = [f"{len(one.events)} events in {len(one.visits)} streams" for one in subscribers.values()]
+        report.webhooks = f"{len(receiver.taken)} taken, {len(receiver.receiver.received)} tries"
         report.outcomes, report.faults = auditor.outcomes, misfortune.counts
     report.violations = auditor.violations + fleet.violations + _complaints(folder)
     diaries = [f"{job} {job.longest_wait_s:.1f} s {' '.join(job.ids)}\n  " + "\n  ".join(job.diary) for job in jobs]
@@ -142,9 +147,9 @@ async def _come(job: Job, client: Client) -> None:
     await client.run()
 
 
-def config_for(simulator: str, options: Options) -> dict[str, Any]:
+def config_for(simulator: str, options: Options, **pollux: Any) -> dict[str, Any]:
     drain_s = 12 if options.rolling else 2
-    config = make_config(simulator, lease_s=2, drain_s=drain_s, max_attempts=20, log_format="json")
+    config = make_config(simulator, lease_s=2, drain_s=drain_s, max_attempts=20, log_format="json", **pollux)
     usual = config["model_list"][0]
     config["model_list"].append({**usual, "model_name": SURVIVABLE, "model_info": {"upstream_background": True}})
     return config

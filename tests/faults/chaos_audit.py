@@ -12,8 +12,9 @@ import redis
 
 from tests.faults.chaos_feed import faults_of_feeds, have_been_told
 from tests.faults.chaos_jobs import TERMINAL, Job, said_in, without_ids
+from tests.faults.chaos_webhooks import MoodyReceiver
 from tests.support.keys import leaked_keys
-from tests.support.replica import CACHED
+from tests.support.replica import CACHED, MASTER_KEY
 from tests.support.sse import read_stream
 from tests.support.subscribers import Patient
 from tests.support.waiting import wait_until
@@ -40,7 +41,7 @@ class Auditor:
         self._begun: dict[int, bool] = {}
         """Whether it was ever in progress, as far as something other than the feed tells."""
 
-    async def audit(self, jobs: list[Job], subscribers: Mapping[str, Patient]) -> None:
+    async def audit(self, jobs: list[Job], subscribers: Mapping[str, Patient], receiver: MoodyReceiver) -> None:
         """Everything. Jobs that broke in their clients' hands are looked at all the same."""
         for job in jobs:
             self.violations += [f"{job}: {violation}" for violation in job.violations]
@@ -53,6 +54,8 @@ class Auditor:
         await self._audit_lists(jobs)
         await self._until(self._all_told, "all subscribers are told how all ended", subscribers, jobs)
         self.violations += faults_of_feeds(subscribers, jobs, self._begun)
+        await self._until(self._all_taken, "all webhooks are taken", subscribers[MASTER_KEY], receiver)
+        self.violations += receiver.faults(subscribers[MASTER_KEY])
         self.violations += [f"the key {key} has no time to live" for key in leaked_keys(self._admin)]
 
     async def _audit_job(self, job: Job) -> None:
@@ -106,6 +109,9 @@ class Auditor:
 
     async def _all_told(self, subscribers: Mapping[str, Patient], jobs: list[Job]) -> bool:
         return have_been_told(subscribers, jobs)
+
+    async def _all_taken(self, subscriber: Patient, receiver: MoodyReceiver) -> bool:
+        return receiver.has_taken_all(subscriber)
 
     async def _seen(self) -> dict[str, Any]:
         async with self._http.get(f"{self._simulator}/simulator/requests") as answer:
