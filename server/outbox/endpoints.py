@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from server.config import Config, Webhook
@@ -27,7 +27,7 @@ class Endpoint:
     """Where to send, and what to sign with: several secrets while one of them is replaced."""
 
     url: str
-    secrets: tuple[str, ...]
+    secrets: tuple[str, ...] = field(repr=False)
 
 
 def new_secret() -> str:
