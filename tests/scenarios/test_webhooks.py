@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 
 from server.outbox import webhooks
 from storage import Pausing
-from tests.support.receiver import Receiver, answers, running_receiver
+from tests.support.receiver import Receiver, answers, running_receiver, self_signed
 from tests.support.refusals import refusal
 from tests.support.replica import (
     BOB,
@@ -409,6 +409,29 @@ async def test_an_endpoint_that_fails_again_and_again_is_paused_and_probed(
 async def _all_idle(pollux: Replica) -> bool:
     """No try is under way."""
     return not [task for task in asyncio.all_tasks() if task.get_name().startswith("webhook we_")]
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
+    simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    async with (
+        running_receiver(self_signed(tmp_path)) as receiver,
+        telling(simulator, store_url) as (pollux, http),
+    ):
+        assert receiver.url.startswith("https://")
+        made = await stored(http, f"{receiver.url}/")
+        await create(pollux, "a")
+
+        async def says_why() -> bool:
+            answer = await (await http.get(f"webhook_endpoints/{made['id']}")).json()
+            return bool(answer["last_failure"] == "its certificate is not valid, or it speaks no TLS")
+
+        await wait_until(says_why)
+        assert receiver.received == []
+        answer = await refusal(
+            await http.post(f"webhook_endpoints/{made['id']}/test", json={"event_type": "response.completed"})
+        )
+        assert (answer.status, answer.code) == (400, "webhook_not_delivered")
 
 
 async def test_gone_is_taken_at_its_word(simulator: str, store_url: str, receiver: Receiver) -> None:
