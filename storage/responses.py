@@ -238,31 +238,28 @@ class Responses:
 
     async def statuses(self, ids: Sequence[str]) -> list[StatusEntry | None]:
         """The last change of status of each, in order, as the feed told it; None where a response is gone."""
-        found: dict[str, StatusEntry | None] = {}
-
-        async def look(shard: Shard, mine: Sequence[str]) -> None:
-            records = [shard.record(response_id) for response_id in mine]
-            rows = await FIND.run(self._client, records=records, fields=_OF_STATUS)
-            found.update((one, _status(one, row) if row else None) for one, row in zip(mine, rows, strict=True))
-
-        await asyncio.gather(*(look(shard, mine) for shard, mine in by_shard(ids, self._shards.of).items()))
-        return [found[response_id] for response_id in ids]
+        rows = await self._rows(ids, _OF_STATUS)
+        return [_status(response_id, row) if row else None for response_id, row in zip(ids, rows, strict=True)]
 
     async def find_many(self, ids: Sequence[str]) -> list[Record | None]:
-        """The records of these responses, in order, with one round trip for each shard; None for one that is gone."""
-        shards = by_shard(ids, self._shards.of)
-        found: dict[str, Record | None] = {}
-        for some in await asyncio.gather(*(self._find_many(shard, mine) for shard, mine in shards.items())):
-            found.update(some)
-        return [found[response_id] for response_id in ids]
-
-    async def _find_many(self, shard: Shard, ids: Sequence[str]) -> dict[str, Record | None]:
-        records = [shard.record(response_id) for response_id in ids]
-        rows = await FIND.run(self._client, records=records, fields=_FIELDS)
-        return {
-            response_id: _record(response_id, dict(zip(_FIELDS, row, strict=True))) if row else None
+        """The records of these responses, in order; None for one that is gone."""
+        rows = await self._rows(ids, _FIELDS)
+        return [
+            _record(response_id, dict(zip(_FIELDS, row, strict=True))) if row else None
             for response_id, row in zip(ids, rows, strict=True)
-        }
+        ]
+
+    async def _rows(self, ids: Sequence[str], names: Sequence[str]) -> list[list[bytes | None]]:
+        """These fields of each record, in order, with one round trip for each shard; empty for one that is none."""
+        found: dict[str, list[bytes | None]] = {}
+
+        async def read(shard: Shard, mine: Sequence[str]) -> None:
+            records = [shard.record(response_id) for response_id in mine]
+            rows = await FIND.run(self._client, records=records, fields=names)
+            found.update(zip(mine, rows, strict=True))
+
+        await asyncio.gather(*(read(shard, mine) for shard, mine in by_shard(ids, self._shards.of).items()))
+        return [found[response_id] for response_id in ids]
 
 
 _OF_STATUS = ("status", "owner", "model", "metadata", "since")
