@@ -14,11 +14,9 @@ from typing import Any, TypeVar
 from storage.connection import Connections, answered
 from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, Shards, by_shard
-from storage.owed import Hooks, no_hooks
-from storage.packing import pack
-from storage.records import Append, Durability, Finish, Lease, Leased, Outcome, Step, UpstreamCancel, Verdict
-from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word, feed_words, outbox_words
-from storage.statuses import DAY, Retention
+from storage.records import Append, Finish, Lease, Leased, Outcome, Step, UpstreamCancel, Verdict
+from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word
+from storage.terms import Terms
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -29,24 +27,14 @@ _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome}
 class Jobs:
     """The queue of jobs, their leases, and the writing side of the event logs."""
 
-    def __init__(
-        self,
-        connections: Connections,
-        shards: int,
-        durability: Durability = Durability.NONE,
-        retention: Retention = DAY,
-        hooks: Hooks = no_hooks,
-        *,
-        packed: bool = True,
-    ) -> None:
+    def __init__(self, connections: Connections, shards: int, terms: Terms) -> None:
         self._client = connections.commands
         self._clustered = connections.clustered
-        self._pack = pack if packed else bytes
-        self._durability = durability
+        self._terms = terms
+        self._pack = terms.pack
         self._renewals = connections.renewals
         self.shards = Shards(shards)
-        self._kept_in_feed = feed_words(retention, shards)
-        self._hooks = hooks
+        self._kept_in_feed = terms.feed_words(shards)
 
     async def lease(
         self,
@@ -168,7 +156,7 @@ class Jobs:
         lease, shard = append.lease, self.shards.of(append.lease.id)
         answer = await FINISH.run_durably(
             self._client,
-            self._durability,
+            self._terms.durability,
             record=shard.record(lease.id),
             log=shard.log(lease.id),
             leases=shard.leases,
@@ -184,8 +172,7 @@ class Jobs:
             over=shard.over(lease.id),
             index_ttl_ms=INDEX_TTL_MS,
             **self._kept_in_feed,
-            **outbox_words(shard, lease.owner),
-            hooks=" ".join(self._hooks(lease.owner, finish.status)),
+            **self._terms.outbox_words(shard, lease.owner, finish.status),
             frames=self._pack(append.frames),
             status=finish.status,
             snapshot=finish.snapshot,

@@ -28,6 +28,7 @@ from storage.rates import Rates
 from storage.records import Durability
 from storage.responses import Responses
 from storage.statuses import DAY, Retention
+from storage.terms import Terms
 
 log = logging.getLogger("pollux.store")
 
@@ -90,6 +91,7 @@ async def open_store(
         StoreUnavailable: no server answered within `patience_s`
 
     """
+    terms = Terms(durability, packed, retention, hooks)
     with _readable():
         parts = urlsplit(url)
     if parts.scheme == "embedded":
@@ -97,13 +99,11 @@ async def open_store(
         directory = _absolute(place) if place else default_directory()
         async with embedded_server(directory) as server, _connected(f"unix://{server.socket_path}") as links:
             name = f"embedded://{directory}"
-            shards, secret = await _waited_for(name, partial(_settled, links, shards, durability), patience_s)
-            yield _store(name, links, shards, secret, durability, retention, hooks, packed=packed)
+            yield await _store(name, links, shards, terms, patience_s)
     elif parts.scheme in ("redis", "rediss", "unix", "sentinel", "sentinels", "cluster", "clusters"):
         async with _connected(url) as links:
             name = _without_password(url)
-            shards, secret = await _waited_for(name, partial(_settled, links, shards, durability), patience_s)
-            yield _store(name, links, shards, secret, durability, retention, hooks, packed=packed)
+            yield await _store(name, links, shards, terms, patience_s)
     else:
         raise StoreMisfit(
             f"the store {parts.scheme or url!r} is not known: use embedded://[directory], redis://host:port/db, "
@@ -122,24 +122,16 @@ async def _connected(url: str) -> AsyncIterator[Connections]:
         await connections.aclose()
 
 
-def _store(
-    name: str,
-    connections: Connections,
-    shards: int,
-    secret: bytes,
-    durability: Durability,
-    retention: Retention,
-    hooks: Hooks,
-    *,
-    packed: bool,
-) -> Store:
+async def _store(name: str, connections: Connections, shards: int | None, terms: Terms, patience_s: float) -> Store:
+    settled = partial(_settled, connections, shards, terms.durability)
+    shards, secret = await _waited_for(name, settled, patience_s)
     return Store(
         name=name,
         shards=shards,
         id_secret=secret,
-        responses=Responses(connections, shards, durability, retention, hooks, packed=packed),
-        jobs=Jobs(connections, shards, durability, retention, hooks, packed=packed),
-        feed=Feed(connections, shards, retention),
+        responses=Responses(connections, shards, terms),
+        jobs=Jobs(connections, shards, terms),
+        feed=Feed(connections, shards, terms.retention),
         deliveries=Deliveries(connections, shards),
         rates=Rates(connections, shards),
         connections=connections,

@@ -16,8 +16,7 @@ from storage.keys import (
     Shards,
     by_shard,
 )
-from storage.owed import Hooks, no_hooks
-from storage.packing import pack, unpack
+from storage.packing import unpack
 from storage.records import (
     START,
     Batch,
@@ -25,13 +24,13 @@ from storage.records import (
     Created,
     CreateOutcome,
     Cursor,
-    Durability,
     NewResponse,
     Reading,
     Record,
 )
-from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ, feed_words, outbox_words
-from storage.statuses import DAY, Place, Retention, StatusEntry, parse_place
+from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ
+from storage.statuses import Place, StatusEntry, parse_place
+from storage.terms import Terms
 
 _FIELDS = ("owner", "status", "model", "created_at", "stream", "epoch", "last", "deployment", "provider_id")
 _CONTENT = ("request", "base", "snapshot")
@@ -45,22 +44,12 @@ PAGE_BATCHES, PAGE_BYTES = 64, 128 * 1024
 class Responses:
     """The records and logs of all responses, from any process."""
 
-    def __init__(
-        self,
-        connections: Connections,
-        shards: int,
-        durability: Durability = Durability.NONE,
-        retention: Retention = DAY,
-        hooks: Hooks = no_hooks,
-        *,
-        packed: bool = True,
-    ) -> None:
+    def __init__(self, connections: Connections, shards: int, terms: Terms) -> None:
         self._client = connections.commands
-        self._pack = pack if packed else bytes
-        self._durability = durability
+        self._terms = terms
+        self._pack = terms.pack
         self._shards = Shards(shards)
-        self._kept_in_feed = feed_words(retention, shards)
-        self._hooks = hooks
+        self._kept_in_feed = terms.feed_words(shards)
 
     async def create(self, new: NewResponse) -> Created:
         """Write record, events 0 and 1, and the job; or find the response that the idempotency key started before.
@@ -71,7 +60,7 @@ class Responses:
         key = new.idempotency_key
         word, detail = await CREATE.run_durably(
             self._client,
-            self._durability,
+            self._terms.durability,
             record=shard.record(new.id),
             log=shard.log(new.id),
             queue=shard.queue(new.owner),
@@ -183,8 +172,7 @@ class Responses:
             revoked=shard.revoked,
             index_ttl_ms=INDEX_TTL_MS,
             **self._kept_in_feed,
-            **outbox_words(shard, record.owner),
-            hooks=" ".join(self._hooks(record.owner, "cancelled")),
+            **self._terms.outbox_words(shard, record.owner, "cancelled"),
             head=head,
             tail=tail,
         )

@@ -27,9 +27,7 @@ from redis.exceptions import NoScriptError
 
 from storage.connection import Client, answered, ask, exchange
 from storage.errors import StoreUnavailable
-from storage.keys import DELIVERY_TTL_MS, Shard
 from storage.records import Durability
-from storage.statuses import Retention
 
 Word = str | bytes | int | float
 
@@ -146,23 +144,6 @@ class Script:
             raise TypeError(f"{self.name}.lua is called with other names: {sorted(given.keys() ^ self._named)}")
         keys = self.keys.words(given)
         return [len(keys), *keys, *self.args.words(given)]
-
-
-def feed_words(retention: Retention, shards: int) -> dict[str, Word]:
-    """What every script that changes a status is told of the feed of its shard."""
-    return {"feed_most": max(1, retention.most // shards), "feed_ms": int(retention.for_s * 1000)}
-
-
-def outbox_words(shard: Shard, owner: str) -> dict[str, Word]:
-    """Where the scripts that end a response find its owner's endpoints, and owe them its event."""
-    return {
-        "endpoints": shard.endpoints(owner),
-        "endpoints_due": shard.endpoints_due,
-        "due_prefix": shard.due(""),
-        "delivery_prefix": shard.delivery(""),
-        "paused_prefix": shard.paused(""),
-        "delivery_ms": DELIVERY_TTL_MS,
-    }
 
 
 CREATE = Script("create")

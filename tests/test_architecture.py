@@ -18,6 +18,7 @@ FLOORS = (
     ("storage.owed", "storage.records", "storage.errors", "storage.keys", "storage.packing", "storage.patience"),
     ("storage.cluster", "storage.topics"),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
+    ("storage.terms",),
     (
         *("storage.responses", "storage.jobs", "storage.feed", "storage.deliveries", "storage.rates"),
         *("storage.notify", "storage.embedded"),
