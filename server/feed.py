@@ -14,8 +14,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from server.hub import Hub
+from server.protocol.status_events import shown_metadata, status_event
 from storage import Fed, Place, Shard, StatusEntry, Store, StoreError
 
 log = logging.getLogger("pollux.feed")
@@ -26,6 +28,18 @@ KEPT = 1024
 """Entries of one audience that are kept here. A subscriber that lags behind them reads from the store."""
 END = Place(10**15 - 1)
 """Behind every entry."""
+
+
+def event_about(entry: StatusEntry, *, owner_shown: bool = False) -> dict[str, Any]:
+    """The event that an entry stands for, as the feed and webhooks tell it."""
+    return status_event(
+        entry.status,
+        entry.response_id,
+        entry.place.ms // 1000,
+        model=entry.model,
+        metadata=shown_metadata(entry.metadata),
+        owner=entry.owner if owner_shown else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

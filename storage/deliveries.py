@@ -111,9 +111,9 @@ class Deliveries:
         shard = self.shards.of(owner)
         client: Any = self._client
         async with answered(client):
-            failures, since, reason = await client.hmget(shard.health(endpoint), "failures", "since", "reason")
+            failures, reason = await client.hmget(shard.health(endpoint), "failures", "reason")
             paused = await client.exists(shard.paused(endpoint))
-        return EndpointHealth(int(failures or 0), int(since or 0), (reason or b"").decode(), bool(paused))
+        return EndpointHealth(int(failures or 0), (reason or b"").decode(), bool(paused))
 
     # The owners' endpoints.
 
@@ -163,5 +163,13 @@ def _past(name: str, row: list[bytes | None]) -> Past:
     _, status, response_id = name.split(" ", 2)
     attempts, tried, outcome, code, latency_ms, reason = ((word or b"").decode("utf-8", "replace") for word in row)
     return Past(
-        status, response_id, int(attempts or 0), int(tried or 0), outcome, int(code or 0), int(latency_ms or 0), reason
+        name,
+        status,
+        response_id,
+        int(attempts or 0),
+        int(tried or 0),
+        outcome,
+        int(code or 0),
+        int(latency_ms or 0),
+        reason,
     )

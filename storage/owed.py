@@ -71,6 +71,7 @@ class Pausing:
 class Past:
     """One of the last deliveries of an endpoint."""
 
+    name: str
     status: str
     response_id: str
     attempts: int
@@ -87,6 +88,5 @@ class Past:
 class EndpointHealth:
     failures: int = 0
     """In a row."""
-    since_ms: int = 0
     reason: str = ""
     paused: bool = False

@@ -17,7 +17,7 @@ from server.outbox.addresses import NotAllowed, check_host
 from server.outbox.endpoints import STATUSES, Stored, new_secret, sealed_for_response
 from server.protocol import jsontext
 from server.protocol.requests import parse_object
-from server.protocol.status_events import event_id, kind_of, status_event
+from server.protocol.status_events import event_of, kind_of, status_event, status_of
 from server.protocol.webhook_secrets import is_secret
 from storage import EndpointHealth, Past
 
@@ -106,7 +106,7 @@ async def test_endpoint(request: web.Request) -> web.Response:
     endpoint = found.endpoint(context.sealer, time.time())
     if endpoint is None:
         raise BadRequest("The signing secret of this endpoint can't be decrypted any more. Rotate it.")
-    status, now_s = kind.removeprefix("response."), int(time.time())
+    status, now_s = status_of(kind), int(time.time())
     sample = status_event(status, f"resp_{uuid4().hex}", now_s, model=None, metadata={})
     sample["id"] = f"evt_{uuid4().hex[:24]}"
     answer = await context.sender.send(endpoint, sample["id"], jsontext.dumps(sample).decode())
@@ -135,10 +135,8 @@ async def redeliver(request: web.Request) -> web.Response:
     if not isinstance(wanted, str):
         raise MissingParameter("event_id") if wanted is None else InvalidType("event_id", "a string", wanted)
     for past in await deliveries.past(owner, found.id):
-        if event_id(kind_of(past.status), past.response_id) == wanted:
-            name = f"{found.id} {past.status} {past.response_id}"
-            if await deliveries.redeliver(owner, name):
-                return json_answer(request, {**_delivery(past), "status": "pending", "attempts": 0})
+        if event_of(past.status, past.response_id) == wanted and await deliveries.redeliver(owner, past.name):
+            return json_answer(request, {**_delivery(past), "status": "pending", "attempts": 0})
     raise NotFound(f"This endpoint has no delivery of event '{shown(wanted)}' among its last ones.")
 
 
@@ -244,7 +242,7 @@ def _delivery(past: Past) -> dict[str, Any]:
     kind = kind_of(past.status)
     return {
         "object": "webhook_delivery",
-        "event_id": event_id(kind, past.response_id),
+        "event_id": event_of(past.status, past.response_id),
         "event_type": kind,
         "response_id": past.response_id,
         "status": {"told": "delivered", "failed": "failed"}.get(past.outcome, "pending"),

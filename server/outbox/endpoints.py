@@ -12,6 +12,7 @@ from server.config import Config, Webhook
 from server.outbox.addresses import NotAllowed, check_url
 from server.protocol import jsontext
 from server.protocol.lifecycle import Status
+from server.protocol.status_events import kind_of, status_of
 from server.protocol.webhook_secrets import encode_secret, hint_of
 from server.sealing import Sealer
 from server.sections import ConfigError
@@ -62,7 +63,7 @@ class Configured:
         return tuple(
             found
             for found, one in self._webhooks.items()
-            if f"response.{status}" in one.events and (one.keys is None or owner in one.keys)
+            if kind_of(status) in one.events and (one.keys is None or owner in one.keys)
         )
 
     def get(self, endpoint: str) -> Endpoint | None:
@@ -109,7 +110,7 @@ class Stored:
 
     def as_bytes(self) -> bytes:
         about: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
-        return jsontext.dumps({**about, "statuses": [kind.removeprefix("response.") for kind in self.event_types]})
+        return jsontext.dumps({**about, "statuses": list(map(status_of, self.event_types))})
 
     @classmethod
     def from_bytes(cls, endpoint: str, raw: bytes) -> Stored | None:

@@ -9,16 +9,15 @@ import random
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import uuid4
 
+from server.feed import event_about
 from server.hub import Hub
 from server.outbox.endpoints import Configured, Endpoint, Stored, unsealed
 from server.outbox.sending import Answer, Sender
 from server.protocol import jsontext
-from server.protocol.status_events import shown_metadata, status_event
 from server.sealing import Sealer
-from storage import Attempt, Delivery, Owed, Pausing, Shard, StatusEntry, Store, StoreError, Tried
+from storage import Attempt, Delivery, Owed, Pausing, Shard, Store, StoreError, Tried
 
 log = logging.getLogger("pollux.webhooks")
 
@@ -129,12 +128,6 @@ class Webhooks:
             stored = Stored.from_bytes(delivery.endpoint, delivery.stored)
             return None if stored is None else stored.endpoint(self.sealer, time.time())
         return self.configured.get(delivery.endpoint)
-
-
-def event_about(entry: StatusEntry) -> dict[str, Any]:
-    """The event that the feed tells too."""
-    metadata = shown_metadata(entry.metadata)
-    return status_event(entry.status, entry.response_id, entry.place.ms // 1000, model=entry.model, metadata=metadata)
 
 
 def _judged(delivery: Delivery, answer: Answer) -> Attempt:

@@ -25,6 +25,11 @@ def kind_of(status: str) -> str:
     return f"response.{status}"
 
 
+def status_of(kind: str) -> str:
+    """The status that an event of this type tells."""
+    return kind.removeprefix("response.")
+
+
 def event_id(kind: str, subject: str) -> str:
     """The id of the event of this kind about this response. There is one such: a response takes each status once.
 

@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from server.errors import PolluxError
-from server.feed import Audience, Feed, FeedCut, Following, News
+from server.feed import Audience, Feed, FeedCut, Following, News, event_about
 from server.protocol import jsontext
+from server.protocol.sse import encode_frame
 from server.protocol.status_events import (
     DELETED,
     GAP,
@@ -21,7 +22,6 @@ from server.protocol.status_events import (
     has_ended,
     kind_of,
     rank_of,
-    shown_metadata,
     status_event,
 )
 from storage import Place, Shard, StatusEntry, Store, StoreError, parse_place
@@ -280,15 +280,11 @@ def _before(place: Place) -> Place:
 
 
 def _frame(kind: str, data: bytes, cursor: str = "") -> bytes:
-    frame = b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
+    frame = encode_frame(kind, data)
     return b"id: %b\n%b" % (cursor.encode(), frame) if cursor else frame
 
 
 @lru_cache(maxsize=4096)
 def _data(entry: StatusEntry, owner_shown: bool) -> bytes:  # noqa: FBT001
     """The event as JSON: made once for all who are told."""
-    owner = entry.owner if owner_shown else None
-    metadata = shown_metadata(entry.metadata)
-    at_s = entry.place.ms // 1000
-    event = status_event(entry.status, entry.response_id, at_s, model=entry.model, metadata=metadata, owner=owner)
-    return jsontext.dumps(event)
+    return jsontext.dumps(event_about(entry, owner_shown=owner_shown))

@@ -20,7 +20,6 @@ if outcome == 'told' then
   redis.call('DEL', health, paused)
 elseif outcome ~= 'later' then
   local failures = redis.call('HINCRBY', health, 'failures', 1)
-  redis.call('HSETNX', health, 'since', now)
   redis.call('HSET', health, 'code', code, 'reason', reason)
   redis.call('PEXPIRE', health, kept_ms)
   if failures >= most_failures then
