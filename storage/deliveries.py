@@ -12,7 +12,7 @@ from typing import Any
 from storage.connection import Connections, answered
 from storage.keys import DELIVERY_TTL_MS, Shard, Shards
 from storage.owed import Attempt, Delivery, EndpointHealth, Past, Pausing
-from storage.scripts import CLAIM_DELIVERIES, REDELIVER, SETTLE_DELIVERY
+from storage.scripts import CLAIM_DELIVERIES, FIND, REDELIVER, SETTLE_DELIVERY
 from storage.statuses import Place, StatusEntry, parse_place
 
 LISTED = 100
@@ -99,12 +99,11 @@ class Deliveries:
         async with answered(client):
             due: Any = await client.zrange(shard.due(endpoint), 0, LISTED - 1, desc=True)
             ended: Any = await client.lrange(shard.delivered(endpoint), 0, LISTED - 1)
-        found = []
-        for name in dict.fromkeys([*due, *ended]):
-            async with answered(client):
-                row: Any = await client.hmget(shard.delivery(name.decode()), *_OF_PAST)
-            if row[0] is not None:
-                found.append(_past(name.decode(), row))
+        names = [name.decode() for name in dict.fromkeys([*due, *ended])]
+        if not names:
+            return []
+        rows = await FIND.run(client, records=[shard.delivery(name) for name in names], fields=_OF_PAST)
+        found = [_past(name, row) for name, row in zip(names, rows, strict=True) if row and row[0] is not None]
         return found[:LISTED]
 
     async def health(self, owner: str, endpoint: str) -> EndpointHealth:

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Read the same fields of many records. Only a primary may answer, see `read.lua`.
+-- Read the same fields of many records, or of other hashes of one shard. Only a primary may answer, see `read.lua`.
 -- KEYS
 --   records...
 -- ARGV
