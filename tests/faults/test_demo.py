@@ -111,7 +111,8 @@ async def test_the_demo_shows_its_five_parts_and_ends_with_0(tmp_path: Path) -> 
 
 async def test_the_demo_fails_and_says_why_when_its_provider_dies(tmp_path: Path) -> None:
     with running_demo(tmp_path) as demo:
-        printed = read_until(demo, "  in_progress  ")
+        # So early that no run can have ended yet, however slow we are ourselves.
+        printed = read_until(demo, "simulator serves")
         simulator = re.search(r"simulator serves at \S+ \(process (\d+)\)", printed)
         assert simulator, printed
         os.kill(int(simulator[1]), signal.SIGKILL)
@@ -184,7 +185,7 @@ async def test_however_make_run_is_stopped_nothing_runs_on(number: signal.Signal
             os.killpg(make.pid, number)
         else:
             os.kill(make.pid if whom == "make" else demo, number)
-        await wait_until(lambda: not processes_of(tmp_path / "temporary"), timeout_s=15, what="all have ended")
+        await wait_until(lambda: not processes_of(tmp_path / "temporary"), timeout_s=40, what="all have ended")
 
 
 async def test_kept_running_it_serves_until_ctrl_c(tmp_path: Path) -> None:
