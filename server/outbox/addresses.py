@@ -34,6 +34,8 @@ def is_public(address: str) -> bool:
         for within in (found.ipv4_mapped, found.sixtofour, teredo[1] if teredo else None, _translated(found)):
             if within is not None:
                 return is_public(str(within))
+        if found not in _GLOBAL_UNICAST:
+            return False
     return found.is_global and not found.is_multicast
 
 
@@ -43,6 +45,8 @@ def _translated(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All that was given out for the Internet. Python calls others global too, such as `fec0::1` and `::127.0.0.1`."""
 
 
 def check_url(url: str, *, private: bool) -> None:
@@ -81,7 +85,7 @@ async def check_host(url: str, *, private: bool) -> None:
     host = urlsplit(url).hostname
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, 443, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for what can't be a name, such as `a..b`
         raise NotAllowed("its host has no address") from None
     if not any(is_public(str(sockaddr[0])) for *_, sockaddr in found):
         raise NotAllowed("its address is not public")

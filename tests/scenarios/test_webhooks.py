@@ -301,6 +301,9 @@ async def test_a_bad_endpoint_is_refused(simulator: str, store_url: str, changes
         "https://0177.0.0.1/",
         "https://127.1/",
         "https://nowhere.invalid/",
+        "https://a..b/",
+        f"https://{'a' * 64}.example/",
+        "https://[fec0::1]/",
     ],
 )
 async def test_without_leave_only_public_addresses_are_told(simulator: str, store_url: str, url: str) -> None:
