@@ -18,7 +18,7 @@ from typing import Any
 
 from server.hub import Hub
 from server.protocol.status_events import shown_metadata, status_event
-from storage import Fed, Place, Shard, StatusEntry, Store, StoreError
+from storage import Fed, Place, Shard, StatusEntry, Store, StoreError, StoreUnavailable
 
 log = logging.getLogger("pollux.feed")
 
@@ -86,6 +86,12 @@ class _Recent:
         for changed in self.followers:
             changed.set()
 
+    def end_at(self, place: Place) -> None:
+        """The feed ends there: what was kept of the time behind it is lost."""
+        while self._entries and self._entries[-1].place > place:
+            self._entries.pop()
+        self.start = min(self.start, place)
+
     def behind(self, place: Place) -> list[StatusEntry]:
         found: list[StatusEntry] = []
         for entry in reversed(self._entries):
@@ -138,11 +144,11 @@ class _Reader:
                 self.end = page.entries[-1].place
             if page.entries and self.end < page.newest:
                 continue
-            if self.end is END:
+            if page.newest < self.end:
                 for recent in self.recent.values():
-                    recent.start = page.newest
-            elif page.newest < self.end:
-                self.falls, self.fell_to = self.falls + 1, page.newest
+                    recent.end_at(page.newest)
+                if self.end is not END:
+                    self.falls, self.fell_to = self.falls + 1, page.newest
             self.end = page.newest
             return
 
@@ -176,7 +182,11 @@ class Feed:
 
     @asynccontextmanager
     async def follow(self, audiences: Collection[Audience]) -> AsyncIterator[Following]:
-        """Follow these from now on."""
+        """Follow these from now on.
+
+        Raises:
+            StoreUnavailable: where a feed ends can't be found out
+        """
         changed = asyncio.Event()
         readers = {audience.shard: self._reader(audience.shard) for audience in audiences}
         for audience in audiences:
@@ -185,6 +195,9 @@ class Feed:
         try:
             for reader in readers.values():
                 await reader.looked.wait()
+                if reader.end is END:
+                    # Without a place nobody could go on later.
+                    raise StoreUnavailable(f"the feed of shard {reader.shard.n} can't be read")
             yield Following(self._store, audiences, readers, changed)
         finally:
             for audience in audiences:
@@ -256,8 +269,10 @@ class Following:
             self._falls[shard] = reader.falls
             self.places[shard] = min(self.places[shard], reader.fell_to)
         mine = [reader.recent[audience] for audience in self._audiences if audience.shard == shard]
-        if any(recent.start > self.places[shard] for recent in mine):
-            # This subscriber is slow, or there were very many at once.
+        while any(recent.start > self.places[shard] for recent in mine):
+            # This subscriber is slow, or there were very many at once: maybe again while it was told of the others.
+            if reader.over:
+                return
             async for page in self._stored(shard):
                 yield page
         found = [entry for recent in mine for entry in recent.behind(self.places[shard])]
@@ -272,10 +287,13 @@ class Following:
         mine = [audience for audience in self._audiences if audience.shard == shard]
         first = True
         while True:
-            page = await self._store.feed.read(shard, self.places[shard])
+            before = self.places[shard]
+            page = await self._store.feed.read(shard, before)
             self.places[shard] = page.entries[-1].place if page.entries else page.newest
             entries = tuple(entry for entry in page.entries if any(one.concerns(entry) for one in mine))
-            missed = (page.oldest or page.newest) if first and page.missing else None
+            # Later pages begin at an entry that was there a moment ago, however old that is.
+            missing = page.missing if first else page.oldest is not None and before < page.oldest
+            missed = (page.oldest or page.newest) if missing else None
             if entries or missed:
                 yield News(shard, entries, missed)
             if not page.entries or self.places[shard] >= page.newest:

@@ -150,6 +150,8 @@ class Subscriber:
         following.places.update(known)
         opening = await self._opening(known)
         over, quiet = self._is_over(), True
+        if over:
+            opening += self._found  # nothing comes after it
         yield b"".join(opening)
         if over:
             return
