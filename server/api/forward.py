@@ -15,7 +15,7 @@ from server.errors import PolluxError, UpstreamRefusal
 from server.protocol.events import MalformedEvent, is_transport, parse_event
 from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS
 from server.protocol.reasons import Remedy
-from server.protocol.sse import ServerEvent, SseParser
+from server.protocol.sse import ServerEvent
 from server.upstream.answer import Answer
 from server.upstream.refusals import failure_said, remedy_of
 from server.upstream.rewrite import Rewriter
@@ -75,7 +75,6 @@ class _Source:
     def __init__(self, answer: Answer, rewriter: Rewriter) -> None:
         self.rewriter = rewriter
         self._answer = answer
-        self._parser = SseParser()
         self._ordinary: set[str] = set()
         """Event types already seen that need no check, only passing on."""
         self.last: str | None = None
@@ -88,8 +87,8 @@ class _Source:
         """The first events other than keepalives; empty if none comes within `OPENING_PATIENCE_S`."""
         try:
             async with asyncio.timeout(OPENING_PATIENCE_S):
-                while piece := await self._answer.piece():
-                    if said := self._taken(piece):
+                while (events := await self._answer.events()) is not None:
+                    if said := self._passed(events):
                         return said
         except aiohttp.ServerTimeoutError:
             raise
@@ -105,11 +104,11 @@ class _Source:
 
         """
         async with asyncio.timeout(HEARTBEAT_S):
-            piece = await self._answer.piece()
-        return self._taken(piece) if piece else None
+            events = await self._answer.events()
+        return None if events is None else self._passed(events)
 
-    def _taken(self, piece: bytes) -> list[ServerEvent]:
-        return [event for event in self._parser.feed(piece) if self._says_something(event)]
+    def _passed(self, events: list[ServerEvent]) -> list[ServerEvent]:
+        return [event for event in events if self._says_something(event)]
 
     def _says_something(self, event: ServerEvent) -> bool:
         kind = event.name or ("" if event.data == _DONE else self.rewriter.type_of(event.data))

@@ -103,7 +103,7 @@ async def _body_of(request: web.Request, answer: Answer, target: Target) -> byte
         UpstreamRefusal: the body contains an error, even if the status is 200
 
     """
-    raw = await answer.body()
+    raw = await answer.json()
     if refusal := refusal_in(raw):
         upstream = context_of(request).upstream
         raise upstream.noted(target.deployment, refusal) if target.call.creates else refusal

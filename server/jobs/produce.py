@@ -23,7 +23,7 @@ from server.protocol.litellm_fields import wishes_in
 from server.protocol.marks import is_marked
 from server.protocol.requests import job_body, parse_object
 from server.protocol.snapshot import Identity
-from server.protocol.sse import EventTooLong, SseParser
+from server.protocol.sse import EventTooLong
 from server.upstream.affinity import Affinity, Marker
 from server.upstream.answer import Answer
 from server.upstream.client import Call, Upstream
@@ -157,7 +157,7 @@ class Producer:
             run.upstream_request_id = answer.request_id
             if stream and await answer.is_stream():
                 return await self._take_in(answer, run, journal)
-            return ending_of(run.marker.mark(await answer.body()))
+            return ending_of(run.marker.mark(await answer.json()))
 
     async def _resume(self, run: _Run, journal: Journal) -> Ending:
         """Follow a run in the provider's background. Tries are counted anew whenever new events have come."""
@@ -192,7 +192,7 @@ class Producer:
         while True:
             try:
                 async with self.upstream.open(run.deployment, Call("GET", (run.provider_id,))) as answer:
-                    raw = run.marker.mark(await answer.body())
+                    raw = run.marker.mark(await answer.json())
             except PolluxError as error:
                 try:
                     await tries.again(error)
@@ -207,11 +207,11 @@ class Producer:
 
     async def _take_in(self, answer: Answer, run: _Run, journal: Journal, *, resumed: bool = False) -> Ending | None:
         """Write a stream's events to the journal until it ends. Returns None if it had no terminal event."""
-        intake, parser = Intake(run.who, journal.next_number, run.upstream_last if resumed else None), SseParser()
+        intake = Intake(run.who, journal.next_number, run.upstream_last if resumed else None)
         noted = resumed
         try:
-            while piece := await answer.piece():
-                for event in parser.feed(piece):
+            while (events := await answer.events()) is not None:
+                for event in events:
                     first = intake.number == LAST_OPENING + 1
                     frames = intake.take(run.marker.event(event))
                     if run.survivable and intake.upstream_last != run.upstream_last and not intake.holds_events:

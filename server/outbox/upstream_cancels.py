@@ -60,7 +60,7 @@ class UpstreamCancels:
             return True
         try:
             async with self.upstream.open(deployment, Call("POST", (cancel.provider_id, "cancel"))) as answer:
-                await answer.body()
+                await answer.json()
         except PolluxError as error:
             # A refusal for good means that the run has ended, or that the provider does not know it.
             return not is_passing(error)

@@ -1,4 +1,7 @@
-"""A deployment's answer: its headers, and its body, which can be read once, as a whole or piece by piece."""
+"""A deployment's answer: its headers, and what it says, read once: as one JSON object, or as the events of a stream.
+
+Whatever dialect the deployment speaks, the object and the events are those of the Responses API.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from functools import lru_cache
 import aiohttp
 
 from server.errors import UpstreamUnavailable
+from server.protocol.sse import ServerEvent, SseParser
 
 LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
 """A longer answer is refused. One with many generated images has some ten megabytes."""
@@ -29,8 +33,9 @@ class Answer:
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
+        self._parser = SseParser()
         self._opening = b""
-        """Bytes that `is_stream` has read and `piece` has not returned yet."""
+        """Bytes that `is_stream` has read and `_piece` has not returned yet."""
 
     @property
     def status(self) -> int:
@@ -77,31 +82,41 @@ class Answer:
             return labelled
         return found
 
-    async def piece(self) -> bytes:
+    async def events(self) -> list[ServerEvent] | None:
+        """The events that have come since the last call, possibly none; waits for more bytes. None at the end.
+
+        Raises:
+            EventTooLong
+
+        """
+        piece = await self._piece()
+        return self._parser.feed(piece) if piece else None
+
+    async def _piece(self) -> bytes:
         """The next bytes of the body, as they arrive; empty at its end."""
         if self._opening:
             opening, self._opening = self._opening, b""
             return opening
         return await self._response.content.readany()
 
-    async def body(self, limit_bytes: int = LONGEST_ANSWER_BYTES) -> bytes:
-        """The whole body.
+    async def json(self) -> bytes:
+        """The whole body, which is JSON unless the provider breaks the protocol.
 
         Raises:
-            UpstreamUnavailable: the body is longer than `limit_bytes`
+            UpstreamUnavailable: the body is longer than `LONGEST_ANSWER_BYTES`
 
         """
         body = bytearray()
-        while piece := await self.piece():
+        while piece := await self._piece():
             body += piece
-            if len(body) > limit_bytes:
+            if len(body) > LONGEST_ANSWER_BYTES:
                 raise UpstreamUnavailable("The provider's answer is too long.", begun=True)
         return bytes(body)
 
     async def beginning(self, limit_bytes: int) -> bytes:
         """The first `limit_bytes` of the body; the rest is not read."""
         body = bytearray()
-        while len(body) < limit_bytes and (piece := await self.piece()):
+        while len(body) < limit_bytes and (piece := await self._piece()):
             body += piece
         return bytes(body[:limit_bytes])
 
