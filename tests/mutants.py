@@ -181,6 +181,12 @@ MUTANTS = {
         'if name != "background"}',
         "tests/scenarios/test_priorities.py told_of_no_window",
     ),
+    "drop the webhooks that a process leaves behind": Mutant(
+        "storage/lua/claim_deliveries.lua",
+        "redis.call('ZADD', due, now + claim_ms, name)",
+        "redis.call('ZREM', due, name)",
+        "tests/faults/test_webhook_outage.py",
+    ),
     "show the secrets of tools": Mutant(
         "server/protocol/snapshot.py",
         "for tool in shown_tools(tools)",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -29,6 +31,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    at_s: float
+    """When, by the clock of the wall, which its timestamp is compared with."""
 
     @property
     def event(self) -> dict[str, Any]:
@@ -56,7 +60,7 @@ class Receiver:
 
     async def take(self, request: web.Request) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.received.append(Received(request.path, headers, await request.read()))
+        self.received.append(Received(request.path, headers, await request.read(), time.time()))
         return await self.behaviour.get(request.path, takes_it)(request)
 
     def events(self, path: str | None = None) -> list[dict[str, Any]]:
@@ -93,13 +97,16 @@ def self_signed(folder: Path) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def running_receiver(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
+async def running_receiver(
+    tls: ssl.SSLContext | None = None, on: socket.socket | None = None
+) -> AsyncIterator[Receiver]:
+    """On a free port, or on a socket that is bound already."""
     receiver = Receiver()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.take)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    site = web.SockSite(runner, on) if on else web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     receiver.url = site.name
     try:

@@ -18,6 +18,7 @@ import orjson
 import yaml
 from openai import AsyncOpenAI
 
+import server
 from server.api.context import Context
 from server.app import running
 from server.config import parse_config
@@ -99,15 +100,24 @@ async def running_replica(config: dict[str, Any], store_url: str) -> AsyncIterat
             yield Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", context)
 
 
+MAIN = (Path(server.__file__).parent / "__main__.py").read_text()
+
+
 @asynccontextmanager
-async def replica_process(config: dict[str, Any], store_url: str, folder: Path) -> AsyncIterator[Replica]:
-    """A replica as a process of its own, ready to serve. Killed at the end, if it still runs."""
+async def replica_process(
+    config: dict[str, Any], store_url: str, folder: Path, *, before: str = ""
+) -> AsyncIterator[Replica]:
+    """A replica as a process of its own, ready to serve. Killed at the end, if it still runs.
+
+    `before` is Python code that the process runs first: it can set what is no part of the config.
+    """
     port = free_port()
     file = folder / f"config-{port}.yaml"
     file.write_text(yaml.safe_dump({**config, "pollux": {**config["pollux"], "store": store_url}}))
+    program = ("-c", f"{before}\n{MAIN}") if before else ("-m", "server")
     with (folder / f"replica-{port}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server", "serve", "--config", str(file), "--port", str(port)),
+            *(sys.executable, *program, "serve", "--config", str(file), "--port", str(port)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
