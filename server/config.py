@@ -23,12 +23,14 @@ from pydantic import (
     ValidationError,
 )
 
+from server.protocol.defaults import may_be_default
 from server.protocol.routing import BackgroundMode
 from server.protocol.webhook_secrets import is_secret
 from server.sections import (
     ConfigError,
     Foreign,
     GeneralSettings,
+    LiteLLMParams,
     LiteLLMSettings,
     ModelEntry,
     RouterSettings,
@@ -314,8 +316,9 @@ def _resolve(value: Any, environ: Mapping[str, str], path: str, unset: dict[str,
 
 def unknown_keys(section: BaseModel, path: str = "") -> Iterator[str]:
     """The dotted paths of LiteLLM's keys that Pollux does not use."""
+    holds_defaults = isinstance(section, LiteLLMParams)
     for name in section.model_extra or {}:
-        if name not in _KNOWN_ELSEWHERE:
+        if name not in _KNOWN_ELSEWHERE and not (holds_defaults and may_be_default(name)):
             yield f"{path}{name}"
     for name in type(section).model_fields:
         value = getattr(section, name)

@@ -9,6 +9,8 @@ from urllib.parse import quote
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
+from server.protocol.defaults import as_json, defaults_in
+
 
 class ConfigError(Exception):
     """The file can't be used. The message names the dotted path and says what to do."""
@@ -49,7 +51,7 @@ class Foreign(Section):
 
 
 class LiteLLMParams(Foreign):
-    """How one deployment is reached."""
+    """How one deployment is reached. Its other keys may be defaults of requests, see `protocol.defaults`."""
 
     model: str = Field(description="The upstream's name of the model, with `provider/` in front if you like.")
     custom_llm_provider: str | None = Field(None, description="The provider, where the model does not tell.")
@@ -65,6 +67,9 @@ class LiteLLMParams(Foreign):
         None, ge=1, description="Calls at once per process. Cached jobs wait for a place, other requests get 429."
     )
     extra_headers: dict[str, str] = Field({}, description="Further headers for the upstream.")
+    extra_body: dict[str, Any] = Field(
+        {}, description="Further fields of each request, as its provider names them; they overrule the client's."
+    )
     ssl_verify: bool | str | None = Field(
         None, description="Whether to check its certificate, or the file of authorities to check it by."
     )
@@ -81,6 +86,9 @@ class LiteLLMParams(Foreign):
         made = handler(data)
         if isinstance(data, dict):
             made._as_written = dict(data)  # noqa: SLF001 - its own class
+            # What JSON can't say would fail each request.
+            as_json("extra_body", made.extra_body)
+            defaults_in(data)
         return made
 
 

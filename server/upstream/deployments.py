@@ -8,10 +8,13 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from server.config import Config
 from server.errors import ModelNotServed
+from server.protocol.defaults import NO_DEFAULTS, as_json, defaults_in
 from server.sections import ConfigError, LiteLLMSettings, ModelEntry, setting
 from server.upstream.providers import base_of, key_variable, known, resolve
 from server.upstream.transport import Verify, proxy_for, tls_of, verify_by
@@ -51,6 +54,10 @@ class Deployment:
     """Why the deployment can't be used, and what to write in the config; None if it can be used."""
     legacy_ids: frozenset[str] = frozenset()
     """The ids that LiteLLM gives this deployment. They are used for decoding only."""
+    defaults: Mapping[str, Any] = field(default_factory=lambda: NO_DEFAULTS, repr=False)
+    """Fields of a request that get a value here where the client gives none, see `protocol.defaults`."""
+    extra_body: Mapping[str, Any] = field(default_factory=lambda: NO_DEFAULTS, repr=False)
+    """Fields of a request as the provider names them. They overrule all others."""
 
     def url(self, *path: str, query: str = "") -> str:
         """The URL of an operation below /responses. Every part is escaped, so it can't change the rest of the path."""
@@ -172,6 +179,8 @@ def _deployment(entry: ModelEntry, general: LiteLLMSettings, environ: Mapping[st
         verify=verify_by(stated, environ),
         unusable=_why_unusable(entry, resolved, base_url, headers),
         legacy_ids=frozenset({_litellm_id(entry)}),
+        defaults=defaults_in(params.as_written),
+        extra_body=MappingProxyType(as_json("extra_body", params.extra_body)),
     )
     return _with_way(made)
 

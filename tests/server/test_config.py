@@ -116,6 +116,18 @@ def test_limits_of_litellm_are_tolerated_in_silence(caplog: pytest.LogCaptureFix
     assert caplog.records == []
 
 
+def test_defaults_of_requests_are_no_unused_keys() -> None:
+    params = {"model": "m", "temperature": 0.5, "reasoning_effort": "low", "top_k": 5, "drop_params": True, "tags": []}
+    unused = list(unknown_keys(config_of(model_list=[{"model_name": "a", "litellm_params": params}])))
+    assert unused == ["model_list.0.litellm_params.drop_params", "model_list.0.litellm_params.tags"]
+
+
+@pytest.mark.parametrize("params", [{"stop": {"x"}}, {"extra_body": {"x": b"y"}}])
+def test_what_json_can_not_say_is_refused_at_once(params: dict[str, Any]) -> None:
+    said = refusal(model_list=[{"model_name": "a", "litellm_params": {"model": "m", **params}}])
+    assert said.startswith(f"model_list.0.litellm_params: Value error, {next(iter(params))} can't be written as JSON: ")
+
+
 def test_an_empty_file_is_a_config(file: Path) -> None:
     for text in ("", "# nothing yet\n", "---\n", "{}"):
         file.write_text(text)

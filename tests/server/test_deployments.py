@@ -254,6 +254,15 @@ def test_the_timeout_is_that_of_the_deployment_or_else_the_general_one() -> None
     assert deployment().timeout_s == 600
 
 
+def test_parameters_that_are_fields_of_a_request_are_its_defaults() -> None:
+    made = deployment(temperature=0.2, max_tokens=5, stop="\n\n", rpm=5, extra_body={"min_p": 0.1}, drop_params=True)
+    assert made.defaults == {"temperature": 0.2, "max_output_tokens": 5, "stop": "\n\n"}
+    assert made.extra_body == {"min_p": 0.1}
+    assert deployment(api_key="k").defaults == deployment().extra_body == {}
+    with pytest.raises(TypeError):
+        made.defaults["temperature"] = 1  # type: ignore[index]
+
+
 def test_responses_go_on_only_within_one_account() -> None:
     one, same, other = registry(
         entry("a", "openai/a", api_key="k"), entry("b", "openai/b", api_key="k"), entry("a", "openai/a", api_key="l")
