@@ -99,7 +99,7 @@ class Deliveries:
         async with answered(client):
             due: Any = await client.zrange(shard.due(endpoint), 0, LISTED - 1, desc=True)
             ended: Any = await client.lrange(shard.delivered(endpoint), 0, LISTED - 1)
-        names = [name.decode() for name in dict.fromkeys([*due, *ended])]
+        names = [name for name in map(_text, dict.fromkeys([*due, *ended])) if name.count(" ") == 2]
         if not names:
             return []
         rows = await FIND.run(client, records=[shard.delivery(name) for name in names], fields=_OF_PAST)
@@ -109,10 +109,11 @@ class Deliveries:
     async def health(self, owner: str, endpoint: str) -> EndpointHealth:
         shard = self.shards.of(owner)
         client: Any = self._client
+        [row] = await FIND.run(client, records=[shard.health(endpoint)], fields=("failures", "reason"))
+        failures, reason = row or (None, None)
         async with answered(client):
-            failures, reason = await client.hmget(shard.health(endpoint), "failures", "reason")
             paused = await client.exists(shard.paused(endpoint))
-        return EndpointHealth(int(failures or 0), (reason or b"").decode(), bool(paused))
+        return EndpointHealth(_number(failures), _text(reason), bool(paused))
 
     # The owners' endpoints.
 
@@ -121,7 +122,7 @@ class Deliveries:
         client: Any = self._client
         async with answered(client):
             found: Any = await client.hgetall(self.shards.of(owner).endpoints(owner))
-        return {endpoint.decode(): about for endpoint, about in found.items()}
+        return {_text(endpoint): about for endpoint, about in found.items()}
 
     async def endpoint(self, owner: str, endpoint: str) -> bytes | None:
         client: Any = self._client
@@ -151,7 +152,7 @@ _OF_PAST = ("attempts", "tried", "outcome", "code", "latency_ms", "reason")
 
 
 def _delivery(words: Any, token: str) -> Delivery:
-    texts = [word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in words[:-1]]
+    texts = [_text(word) if isinstance(word, bytes) else word for word in words[:-1]]
     name, owner, model, _, place, since, sealed, attempt = texts
     endpoint, status, response_id = name.split(" ", 2)
     entry = StatusEntry(parse_place(place) or Place(0), status, response_id, owner, model, words[3])
@@ -160,15 +161,24 @@ def _delivery(words: Any, token: str) -> Delivery:
 
 def _past(name: str, row: list[bytes | None]) -> Past:
     _, status, response_id = name.split(" ", 2)
-    attempts, tried, outcome, code, latency_ms, reason = ((word or b"").decode("utf-8", "replace") for word in row)
+    attempts, tried, outcome, code, latency_ms, reason = row
     return Past(
         name,
         status,
         response_id,
-        int(attempts or 0),
-        int(tried or 0),
-        outcome,
-        int(code or 0),
-        int(latency_ms or 0),
-        reason,
+        _number(attempts),
+        _number(tried),
+        _text(outcome),
+        _number(code),
+        _number(latency_ms),
+        _text(reason),
     )
+
+
+def _text(word: bytes | None) -> str:
+    return (word or b"").decode("utf-8", "replace")
+
+
+def _number(word: bytes | None) -> int:
+    """The number in a field; 0 where somebody has broken it by hand."""
+    return int(word) if word and word.isdigit() and len(word) <= 15 else 0

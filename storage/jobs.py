@@ -6,6 +6,7 @@ The store refuses every step whose token is no longer the one of the current lea
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
@@ -188,8 +189,11 @@ class Jobs:
         )
         found = []
         for member in members:
-            since, deployment, provider_id = member.decode().split(" ", 2)
-            found.append(UpstreamCancel(int(since), deployment, provider_id))
+            if cancel := _cancel(member):
+                found.append(cancel)
+            else:  # somebody has broken it by hand
+                async with answered(self._client):
+                    await self._client.zrem(shard.upstream_cancels, member)
         return found
 
     async def settle_cancel(self, shard: Shard, cancel: UpstreamCancel) -> None:
@@ -222,6 +226,18 @@ class Jobs:
 
 def _member(cancel: UpstreamCancel) -> str:
     return f"{cancel.since_ms} {cancel.deployment} {cancel.provider_id}"
+
+
+_CANCEL = re.compile(rb"([0-9]{1,15}) (\S+) (.+)", re.DOTALL)
+
+
+def _cancel(member: bytes) -> UpstreamCancel | None:
+    """The cancel that `_member` has written; None if it was somebody else."""
+    found = _CANCEL.fullmatch(member)
+    try:
+        return UpstreamCancel(int(found[1]), found[2].decode(), found[3].decode()) if found else None
+    except UnicodeDecodeError:
+        return None
 
 
 def _step(answer: list[Any]) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -262,11 +263,14 @@ def _status(response_id: str, row: list[bytes | None]) -> StatusEntry | None:
     return StatusEntry(parse_place(since) or Place(0), status, response_id, owner, model, row[3] or b"")
 
 
+_COUNT = re.compile(r"[0-9]{1,15}")
+
+
 def _record(response_id: str, fields: dict[str, bytes | None]) -> Record | None:
     """The record, or None if it does not exist. A record that was damaged by hand counts as deleted."""
     texts = {name: (fields[name] or b"").decode("utf-8", "replace") for name in _FIELDS}
     numbers = [texts[name] for name in ("created_at", "epoch", "last")]
-    if not (texts["status"] and texts["owner"]) or not all(number.isascii() and number.isdigit() for number in numbers):
+    if not (texts["status"] and texts["owner"]) or not all(map(_COUNT.fullmatch, numbers)):
         return None
     created_at, epoch, last = map(int, numbers)
     return Record(

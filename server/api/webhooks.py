@@ -77,9 +77,12 @@ async def update_endpoint(request: web.Request) -> web.Response:
 
 
 async def delete_endpoint(request: web.Request) -> web.Response:
-    found = await _named(request)
-    await context_of(request).store.deliveries.remove(principal_of(request).name, found.id)
-    return json_answer(request, {"id": found.id, "object": "webhook_endpoint.deleted", "deleted": True})
+    named, owner = request.match_info["id"], principal_of(request).name
+    # One that can't be read any more can still be deleted.
+    if await context_of(request).store.deliveries.endpoint(owner, named) is None:
+        raise _not_found(named)
+    await context_of(request).store.deliveries.remove(owner, named)
+    return json_answer(request, {"id": named, "object": "webhook_endpoint.deleted", "deleted": True})
 
 
 async def rotate_secret(request: web.Request) -> web.Response:
@@ -176,8 +179,12 @@ async def _named(request: web.Request) -> Stored:
     raw = await context_of(request).store.deliveries.endpoint(principal_of(request).name, named)
     found = None if raw is None else Stored.from_bytes(named, raw)
     if found is None:
-        raise NotFound(f"Webhook endpoint with id '{shown(named)}' not found.")
+        raise _not_found(named)
     return found
+
+
+def _not_found(named: str) -> NotFound:
+    return NotFound(f"Webhook endpoint with id '{shown(named)}' not found.")
 
 
 def _name(body: dict[str, Any]) -> str:

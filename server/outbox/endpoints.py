@@ -117,9 +117,13 @@ class Stored:
         """None if it can't be read."""
         try:
             about = jsontext.loads(raw)
-            return cls(endpoint, **{name: about[name] for name in _FIELDS})
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             return None
+        if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in _FIELDS.items()):
+            return None
+        if not all(isinstance(one, str) for one in about["event_types"]):
+            return None
+        return cls(endpoint, **{name: about[name] for name in _FIELDS})
 
     def give_secret(self, sealer: Sealer, secret: str, now_s: int, *, keep_old: bool = False) -> None:
         self.old_sealed, self.old_until = (self.sealed, now_s + OLD_SECRET_S) if keep_old else ("", 0)
@@ -132,4 +136,8 @@ class Stored:
         return Endpoint(self.url, tuple(found)) if found else None
 
 
-_FIELDS = ("name", "url", "event_types", "created_at", "updated_at", "sealed", "hint", "old_sealed", "old_until")
+_FIELDS = {
+    **dict.fromkeys(("name", "url", "sealed", "hint", "old_sealed"), str),
+    **dict.fromkeys(("created_at", "updated_at", "old_until"), int),
+    "event_types": list,
+}

@@ -133,7 +133,7 @@ class Webhooks:
 def _judged(delivery: Delivery, answer: Answer) -> Attempt:
     if answer.is_success:
         return Attempt(Tried.TOLD, answer.code, answer.latency_s)
-    pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * GROWTH ** (delivery.attempt - 1))
+    pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * GROWTH ** min(delivery.attempt - 1, 99))
     again_s = pause_s * random.uniform(0.8, 1.2)  # noqa: S311
     over = answer.code == GONE or _is_old(delivery, again_s)
     tried = Tried.FAILED if over else Tried.AGAIN

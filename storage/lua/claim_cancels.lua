@@ -6,6 +6,7 @@
 -- ARGV
 --   most, for_ms:number
 local now = now_ms()
+keep_only('zset', upstream_cancels)
 local due = redis.call('ZRANGEBYSCORE', upstream_cancels, '-inf', now, 'LIMIT', 0, most)
 for _, member in ipairs(due) do
   redis.call('ZADD', upstream_cancels, now + for_ms, member)

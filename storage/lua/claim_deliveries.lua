@@ -25,6 +25,7 @@ local function take(endpoint, name)
   return true
 end
 
+keep_only('zset', endpoints_due)
 for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', endpoints_due, '-inf', now, 'LIMIT', 0, 256)) do
   if #taken >= most then break end
   if not passed[endpoint] then
@@ -32,7 +33,7 @@ for _, endpoint in ipairs(redis.call('ZRANGEBYSCORE', endpoints_due, '-inf', now
     -- A paused endpoint is probed with one.
     local paused = redis.call('EXISTS', paused_prefix .. endpoint) == 1
     local room = paused and 1 or most_each
-    if redis.call('TYPE', due).ok ~= 'zset' then redis.call('DEL', due) end
+    keep_only('zset', due)
     for _, name in ipairs(redis.call('ZRANGEBYSCORE', due, '-inf', now, 'LIMIT', 0, math.min(room, most - #taken))) do
       if take(endpoint, name) then
         redis.call('ZADD', due, now + claim_ms, name)

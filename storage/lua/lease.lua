@@ -63,7 +63,7 @@ local function start(id)
     return nil
   end
   local whole = r[1] and r[11] and is_count(r[2]) and is_count(r[3]) and is_count(r[4]) and is_count(r[6])
-    and is_count(r[10]) and (not r[12] or string.match(r[12], '^-?%d+$'))
+    and is_count(r[10]) and (not r[12] or is_count(string.match(r[12], '^-?(%d+)$')))
   if not whole or tonumber(r[3]) >= max_attempts + SPARE_ATTEMPTS then
     set_aside(id, r[11])
     return nil

@@ -10,7 +10,13 @@ end
 
 -- Whether a field holds a whole number in the form that we write. A record may have been damaged by hand.
 local function is_count(text)
-  return text and string.match(text, '^%d+$') ~= nil
+  return text and #text <= 15 and string.match(text, '^%d+$') ~= nil
+end
+
+-- Drop a key that has become one of another type by hand: nothing could be written to it any more.
+local function keep_only(kind, key)
+  local found = redis.call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then redis.call('DEL', key) end
 end
 
 local function now_ms()
@@ -41,8 +47,9 @@ end
 
 -- Queue the cancel of a provider's own background run: it would go on until the provider is told.
 local function cancel_upstream(cancels, survivable, deployment, provider_id)
-  if survivable == '1' and provider_id and provider_id ~= '' then
+  if survivable == '1' and deployment and provider_id and provider_id ~= '' then
     local now = now_ms()
+    keep_only('zset', cancels)
     redis.call('ZADD', cancels, now, now .. ' ' .. deployment .. ' ' .. provider_id)
   end
 end
@@ -117,6 +124,9 @@ end
 local function owe(of, status, place, endpoint, sealed)
   local now, name = now_ms(), endpoint .. ' ' .. status .. ' ' .. of.id
   local delivery, due = of.delivery_prefix .. name, of.due_prefix .. endpoint
+  keep_only('hash', delivery)
+  keep_only('zset', due)
+  keep_only('zset', of.endpoints_due)
   redis.call('HSET', delivery, 'owner', of.owner, 'model', of.model or '', 'metadata', of.metadata or '', 'place', place,
     'since', now, 'attempts', 0, 'sealed', sealed)
   redis.call('PEXPIRE', delivery, of.delivery_ms)

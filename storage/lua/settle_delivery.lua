@@ -13,6 +13,8 @@
 --   kept_ms                        for how long
 -- Returns 'stale' if somebody else has it by now, 'paused' if the endpoint is paused by this, else 'ok'.
 if redis.call('HGET', delivery, 'token') ~= token then return 'stale' end
+keep_only('hash', health)
+keep_only('list', delivered)
 local now, word = now_ms(), 'ok'
 redis.call('HSET', delivery, 'token', '', 'code', code, 'latency_ms', latency_ms, 'reason', reason, 'tried', now)
 

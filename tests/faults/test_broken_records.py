@@ -47,6 +47,8 @@ SET_ASIDE: dict[str, Break] = {
     "epoch is no number": set_field("epoch", "x"),
     "attempt is no number": set_field("attempt", "1e3"),
     "last is gone": drop_field("last"),
+    "last has too many digits": set_field("last", "9" * 5000),
+    "upstream_last has too many digits": set_field("upstream_last", "9" * 5000),
     "queued_ms is hexadecimal": set_field("queued_ms", "0x10"),
     "the owner is gone": drop_field("owner"),
     "the status is gone": drop_field("status"),

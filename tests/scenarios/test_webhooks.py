@@ -20,6 +20,7 @@ from standardwebhooks import Webhook
 
 from server.outbox import webhooks
 from storage import Pausing
+from storage.keys import Shard
 from tests.support.receiver import Receiver, answers, running_receiver, self_signed
 from tests.support.refusals import refusal
 from tests.support.replica import (
@@ -213,6 +214,31 @@ async def test_no_secret_is_stored_in_the_clear(simulator: str, store_url: str, 
                 for value in admin.hgetall(key).values():
                     assert made["signing_secret"].encode() not in value
                     assert SECRET.encode() not in value
+
+
+async def test_endpoints_that_were_broken_by_hand_hinder_no_other_and_can_be_deleted(
+    simulator: str, store_url: str, receiver: Receiver, admin: Any
+) -> None:
+    async with telling(simulator, store_url) as (_, http):
+        made = await stored(http, f"{receiver.url}/")
+        key = Shard(0).endpoints("alice")
+        whole = json.loads(admin.hget(key, made["id"]))
+        odd = [b"{", b"[1]", b"7", json.dumps({**whole, "event_types": [7]}).encode()]
+        odd += [json.dumps({**whole, name: None}).encode() for name in whole if name != "statuses"]
+        odd += [json.dumps({**whole, name: "x"}).encode() for name in ("created_at", "old_until")]
+        broken = [f"we_{number}" for number in range(len(odd))]
+        admin.hset(key, mapping={b"we_\xff": b"{}", **dict(zip(broken, odd, strict=True))})
+        listed = await (await http.get("webhook_endpoints?limit=100")).json()
+        assert [one["id"] for one in listed["data"]] == [made["id"]]
+        for name in broken:
+            for answer in (
+                await http.get(f"webhook_endpoints/{name}"),
+                await http.post(f"webhook_endpoints/{name}", json={"name": "x"}),
+                await http.post(f"webhook_endpoints/{name}/test", json={"event_type": ENDS[0]}),
+            ):
+                assert (await refusal(answer)).status == 404
+            assert (await http.delete(f"webhook_endpoints/{name}")).status == 200
+        assert admin.hkeys(key) == [made["id"].encode(), b"we_\xff"]
 
 
 # For one response alone.

@@ -6,7 +6,7 @@ import orjson
 import pytest
 import redis
 
-from storage import Attempt, Delivery, Pausing, Store, Tried
+from storage import Attempt, Delivery, EndpointHealth, Pausing, Store, Tried
 from storage.keys import shard_of
 from tests.support.stored import ALICE, BOB, cancel, create, finish, record_of, run
 
@@ -137,7 +137,7 @@ async def test_endpoints_that_were_broken_by_hand_keep_no_response_from_ending(
 
 
 @pytest.mark.usefixtures("_endpoint")
-@pytest.mark.parametrize("broken", ["attempts", "since", "delivery", "due", "name"])
+@pytest.mark.parametrize("broken", ["attempts", "since", "age", "delivery", "due", "name", "endpoints"])
 async def test_a_delivery_broken_by_hand_hinders_no_other(store: Store, admin: redis.Redis, broken: str) -> None:
     shard = store.deliveries.shards[shard_of(ALICE, store.shards)]
     first, second = await run(store), await create(store, webhook="we_other sealed")
@@ -145,10 +145,12 @@ async def test_a_delivery_broken_by_hand_hinders_no_other(store: Store, admin: r
     delivery = shard.delivery(f"{ENDPOINT} completed {first.id}")
     if broken in ("attempts", "since"):
         admin.hset(delivery, broken, "x")
+    elif broken == "age":
+        admin.hset(delivery, "since", "9" * 5000)
     elif broken == "name":
         admin.zadd(shard.due(ENDPOINT), {"x": 0})
     else:
-        key = delivery if broken == "delivery" else shard.due(ENDPOINT)
+        key = {"delivery": delivery, "due": shard.due(ENDPOINT), "endpoints": shard.endpoints_due}[broken]
         admin.delete(key)
         admin.set(key, "x", px=60_000)
     await cancel(store, second)
@@ -157,9 +159,36 @@ async def test_a_delivery_broken_by_hand_hinders_no_other(store: Store, admin: r
     assert found <= {first.id, second}
 
 
-async def test_what_is_owed_may_be_broken_when_a_response_ends(store: Store, admin: redis.Redis) -> None:
+@pytest.mark.parametrize("broken", ["due", "endpoints", "delivery"])
+async def test_what_is_owed_may_be_broken_when_a_response_ends(store: Store, admin: redis.Redis, broken: str) -> None:
     shard = store.deliveries.shards[shard_of(ALICE, store.shards)]
-    admin.set(shard.due("we_own"), "x", px=60_000)
     response_id = await create(store, webhook="we_own sealed")
+    delivery = shard.delivery(f"we_own cancelled {response_id}")
+    key = {"delivery": delivery, "due": shard.due("we_own"), "endpoints": shard.endpoints_due}[broken]
+    admin.set(key, "x", px=60_000)
     await cancel(store, response_id)
     assert (await record_of(store, response_id)).status == "cancelled"
+    assert [delivery.entry.response_id for delivery in await claim(store)] == [response_id]
+
+
+@pytest.mark.usefixtures("_endpoint")
+async def test_what_is_kept_of_tries_may_be_broken(store: Store, admin: redis.Redis) -> None:
+    shard = store.deliveries.shards[shard_of(ALICE, store.shards)]
+    for key in (shard.health(ENDPOINT), shard.delivered(ENDPOINT)):
+        admin.set(key, "x", px=60_000)
+    assert await store.deliveries.health(ALICE, ENDPOINT) == EndpointHealth()
+    taken = await run(store)
+    await finish(store, taken, 3)
+    [delivery] = await claim(store)
+    await settle(store, delivery, Tried.FAILED)
+    assert (await store.deliveries.health(ALICE, ENDPOINT)).failures == 1
+    for field in ("attempts", "tried", "code", "latency_ms", "reason"):
+        admin.hset(shard.delivery(delivery.name), field, b"\xff" * 5000)
+    admin.hset(shard.health(ENDPOINT), mapping={"failures": "x", "reason": b"\xff"})
+    for odd in (b"x", b"\xff y"):
+        admin.lpush(shard.delivered(ENDPOINT), odd)
+        admin.hset(f"{shard.delivery('')}{odd.decode('utf-8', 'replace')}", "attempts", 1)
+        admin.expire(f"{shard.delivery('')}{odd.decode('utf-8', 'replace')}", 60)
+    [past] = await store.deliveries.past(ALICE, ENDPOINT)
+    assert (past.response_id, past.outcome, past.attempts) == (taken.id, "failed", 0)
+    assert (await store.deliveries.health(ALICE, ENDPOINT)).failures == 0

@@ -22,6 +22,7 @@ from storage import (
     Store,
     Verdict,
 )
+from storage.keys import shard_of
 from tests.support.keys import contents
 from tests.support.stored import (
     ALICE,
@@ -653,3 +654,18 @@ async def test_jobs_of_models_that_are_passed_over_are_left_to_others(store: Sto
 
     assert [await take("unknown", "other") for _ in range(2)] == ["known", None]
     assert [await take() for _ in range(4)] == ["unknown"] * 3 + [None]
+
+
+async def test_upstream_cancels_that_were_broken_by_hand_hinder_no_other(store: Store, admin: redis.Redis) -> None:
+    shard = store.jobs.shards[shard_of(ALICE, store.shards)]
+    admin.set(shard.upstream_cancels, "x", px=60_000)
+    assert await store.jobs.claim_cancels(shard, 10, 60.0) == []
+    admin.set(shard.upstream_cancels, "x", px=60_000)
+    taken = await run(store)
+    await append(store, taken, 3, 3, survivable="1", deployment="d", provider_id="resp_1")
+    await cancel(store, taken.id)
+    admin.zadd(shard.upstream_cancels, dict.fromkeys((b"x", b"x d resp_2", b"9" * 5000 + b" d r", b"7 d \xff"), 0))
+    [found] = await store.jobs.claim_cancels(shard, 10, 60.0)
+    assert (found.deployment, found.provider_id) == ("d", "resp_1")
+    await store.jobs.settle_cancel(shard, found)
+    assert admin.zcard(shard.upstream_cancels) == 0
