@@ -227,7 +227,7 @@ async def test_endpoints_that_were_broken_by_hand_hinder_no_other_and_can_be_del
         odd += [json.dumps({**whole, name: None}).encode() for name in whole if name != "statuses"]
         odd += [json.dumps({**whole, name: "x"}).encode() for name in ("created_at", "old_until")]
         broken = [f"we_{number}" for number in range(len(odd))]
-        admin.hset(key, mapping={b"we_\xff": b"{}", **dict(zip(broken, odd, strict=True))})
+        admin.hset(key, mapping=dict(zip([*broken, b"we_\xff"], [*odd, b"{}"], strict=True)))
         listed = await (await http.get("webhook_endpoints?limit=100")).json()
         assert [one["id"] for one in listed["data"]] == [made["id"]]
         for name in broken:
