@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -23,11 +23,13 @@ from pydantic import (
     ValidationError,
 )
 
+from server.credentials import with_credential
 from server.protocol.defaults import may_be_default
 from server.protocol.routing import BackgroundMode
 from server.protocol.webhook_secrets import is_secret
 from server.sections import (
     ConfigError,
+    Credential,
     Foreign,
     GeneralSettings,
     LiteLLMParams,
@@ -169,6 +171,7 @@ class Config(Foreign):
     """The whole config file."""
 
     model_list: list[ModelEntry] = Field(default_factory=list)
+    credential_list: list[Credential] = Field(default_factory=list)
     litellm_settings: LiteLLMSettings = LiteLLMSettings()
     router_settings: RouterSettings = RouterSettings()
     general_settings: GeneralSettings = GeneralSettings()
@@ -240,7 +243,7 @@ def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) 
     """
     unset: dict[str, str] = {}
     resolved = _resolve(data, environ, "", unset)
-    of_deployments = _take_out(resolved, unset)
+    lacking = _take_out(resolved, unset)
     try:
         config = Config.model_validate(resolved)
     except ValidationError as error:
@@ -252,26 +255,46 @@ def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) 
     needed = [path for path in unset if not any(path == key or path.startswith(f"{key}.") for key in unused)]
     if needed:
         raise ConfigError("\n".join(_not_set(path, unset[path]) for path in needed))
-    for index, names in of_deployments.items():
-        config.model_list[index].lacking(names)
+    config = _completed(config, lacking)
     _check(config)
     return config
 
 
+def _completed(config: Config, lacking: Mapping[tuple[str, int], Mapping[str, Sequence[str]]]) -> Config:
+    """The config with credentials in its deployments, and these with the variables that they lack."""
+    for index, entry in enumerate(config.model_list):
+        entry.lacking([name for names in lacking.get(("model_list", index), {}).values() for name in names])
+    unset: dict[str, Mapping[str, Sequence[str]]] = {}
+    for index, credential in enumerate(config.credential_list):
+        # Of two with the same name the first one counts.
+        unset.setdefault(credential.credential_name, lacking.get(("credential_list", index), {}))
+    entries = [with_credential(entry, config.credential_list, unset) for entry in config.model_list]
+    return config if entries == config.model_list else config.model_copy(update={"model_list": entries})
+
+
 _NEEDED = ("pollux.", "general_settings.master_key", "litellm_settings.cache_params.")
 """Settings whose variables must be set, else the start fails. A deployment that lacks one is merely unusable."""
+_MAY_LACK = (
+    ("model_list", "litellm_params"),
+    ("model_list", "model_info"),
+    ("credential_list", "credential_values"),
+)
+"""Sections, and the mappings in their entries, whose variables need not be set."""
 
 
-def _take_out(resolved: dict[str, Any], unset: dict[str, str]) -> dict[int, list[str]]:
-    """Remove parameters of deployments that name unset variables. Returns these variables for each deployment."""
-    found: dict[int, list[str]] = {}
+def _take_out(resolved: dict[str, Any], unset: dict[str, str]) -> dict[tuple[str, int], dict[str, list[str]]]:
+    """Remove parameters of deployments and credentials that name unset variables.
+
+    Returns these variables for each entry (its section and index), by parameter.
+    """
+    found: dict[tuple[str, int], dict[str, list[str]]] = {}
     for path in list(unset):
         section, *steps = path.split(".")
-        if section == "model_list" and len(steps) > 2 and steps[1] in ("litellm_params", "model_info"):
+        if len(steps) > 2 and (section, steps[1]) in _MAY_LACK:
             holder: Any = resolved[section][int(steps[0])][steps[1]]
             if steps[2] != "model":
                 holder.pop(steps[2], None)
-            found.setdefault(int(steps[0]), []).append(unset.pop(path))
+            found.setdefault((section, int(steps[0])), {}).setdefault(steps[2], []).append(unset.pop(path))
     return found
 
 

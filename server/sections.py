@@ -58,6 +58,9 @@ class LiteLLMParams(Foreign):
     api_base: str | None = Field(None, description="The URL up to and including /v1 (Azure: the resource).")
     api_key: SecretStr | None = Field(None, description="The credential; else <PROVIDER>_API_KEY.")
     api_version: str | None = Field(None, description="Azure's api-version; `preview` by default.")
+    litellm_credential_name: str | None = Field(
+        None, description="The entry of credential_list whose values count where these here say nothing."
+    )
     organization: str | None = Field(None, description="Sent as OpenAI-Organization.")
     timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
     stream_timeout: float | None = Field(
@@ -79,6 +82,10 @@ class LiteLLMParams(Foreign):
     def as_written(self) -> dict[str, Any]:
         """All keys and values in the file's order, because LiteLLM's id of a deployment is a hash over them."""
         return self._as_written
+
+    def written_as(self, params: Mapping[str, Any]) -> None:
+        """Record how the file has these parameters, where some were added from elsewhere."""
+        self._as_written = dict(params)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -112,6 +119,7 @@ class ModelEntry(Foreign):
     litellm_params: LiteLLMParams
     model_info: ModelInfo = ModelInfo()
     _unset: tuple[str, ...] = PrivateAttr(())
+    _flaw: str | None = PrivateAttr(None)
 
     @property
     def unset(self) -> tuple[str, ...]:
@@ -121,6 +129,25 @@ class ModelEntry(Foreign):
     def lacking(self, names: Sequence[str]) -> None:
         """Record that these environment variables are not set."""
         self._unset = tuple(dict.fromkeys(names))
+
+    @property
+    def flaw(self) -> str | None:
+        """Why the entry can't be used, where another part of the file is at fault."""
+        return self._flaw
+
+    def flawed(self, why: str) -> None:
+        """Record why the entry can't be used."""
+        self._flaw = why
+
+
+class Credential(Foreign):
+    """Values that several deployments share."""
+
+    credential_name: str = Field(min_length=1, description="The name that litellm_credential_name refers to.")
+    credential_values: dict[str, Any] = Field(
+        {}, repr=False, description="Any of litellm_params, such as {api_key: os.environ/TEAM_KEY}."
+    )
+    credential_info: dict[str, Any] = Field({}, description="For LiteLLM's user interface; not used.")
 
 
 class BackgroundModeSection(Foreign):

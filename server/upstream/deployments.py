@@ -202,6 +202,8 @@ def _why_unusable(
     if entry.unset:
         names = " and ".join(entry.unset)
         return f"the environment variable {names} is not set"
+    if entry.flaw:
+        return entry.flaw
     if provider is None and base_url is None:
         return (
             f"no provider is known for litellm_params.model '{params.model}': write it as openai/{params.model}, or "
