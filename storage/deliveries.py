@@ -12,7 +12,7 @@ from typing import Any
 from storage.connection import Connections, answered
 from storage.keys import DELIVERY_TTL_MS, Shard, Shards
 from storage.owed import Attempt, Delivery, EndpointHealth, Past, Pausing
-from storage.scripts import CLAIM_DELIVERIES, FIND, REDELIVER, SETTLE_DELIVERY
+from storage.scripts import CLAIM_DELIVERIES, FIND, REDELIVER, SETTLE_DELIVERY, STORE_ENDPOINT
 from storage.statuses import Place, StatusEntry, parse_place
 
 LISTED = 100
@@ -130,11 +130,27 @@ class Deliveries:
             found: Any = await client.hget(self.shards.of(owner).endpoints(owner), endpoint)
         return found if found is None else bytes(found)
 
-    async def store(self, owner: str, endpoint: str, about: bytes) -> None:
-        """Write one. `about` is a JSON object; its `statuses` say of which ends it is told."""
-        client: Any = self._client
-        async with answered(client):
-            await client.hset(self.shards.of(owner).endpoints(owner), endpoint, about)
+    async def add(self, owner: str, endpoint: str, about: bytes, most: int) -> bool:
+        """Write a new one, unless its owner has `most`.
+
+        `about` is a JSON object; its `statuses` say of which ends it is told.
+        """
+        return await self._store(owner, endpoint, b"", about, most)
+
+    async def replace(self, owner: str, endpoint: str, before: bytes, about: bytes) -> bool:
+        """Write it anew, unless it is not as it was `before`: somebody else has changed it, or it is gone."""
+        return await self._store(owner, endpoint, before, about, 0)
+
+    async def _store(self, owner: str, endpoint: str, before: bytes, about: bytes, most: int) -> bool:
+        word = await STORE_ENDPOINT.run(
+            self._client,
+            endpoints=self.shards.of(owner).endpoints(owner),
+            endpoint=endpoint,
+            before=before,
+            about=about,
+            most=most,
+        )
+        return bool(word == b"ok")
 
     async def remove(self, owner: str, endpoint: str) -> bool:
         """Forget it, and what it is owed. Whether it was there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
@@ -31,12 +32,11 @@ async def create_endpoint(request: web.Request) -> web.Response:
     context, owner = context_of(request), principal_of(request).name
     body = parse_object(await read_body(request))
     name, url, kinds = _name(body), await _url(context, body.get("url")), _event_types(body.get("event_types"))
-    if len(await context.store.deliveries.endpoints(owner)) >= MOST_ENDPOINTS:
-        raise BadRequest(f"This key has {MOST_ENDPOINTS} webhook endpoints, its limit. Delete one first.")
     now_s, secret = int(time.time()), new_secret()
     made = Stored(f"we_{uuid4().hex[:24]}", name, url, kinds, now_s, now_s, sealed="", hint="")
     made.give_secret(context.sealer, secret, now_s)
-    await context.store.deliveries.store(owner, made.id, made.as_bytes())
+    if not await context.store.deliveries.add(owner, made.id, made.as_bytes(), MOST_ENDPOINTS):
+        raise BadRequest(f"This key has {MOST_ENDPOINTS} webhook endpoints, its limit. Delete one first.")
     return json_answer(request, {**_object(made, EndpointHealth()), "signing_secret": secret})
 
 
@@ -61,19 +61,23 @@ async def retrieve_endpoint(request: web.Request) -> web.Response:
 
 
 async def update_endpoint(request: web.Request) -> web.Response:
-    context, found = context_of(request), await _named(request)
+    context, _ = context_of(request), await _named(request)
     body = parse_object(await read_body(request))
-    before = found.as_bytes()
+    given: dict[str, Any] = {}
     if body.get("name") is not None:
-        found.name = _name(body)
+        given["name"] = _name(body)
     if body.get("url") is not None:
-        found.url = await _url(context, body["url"])
+        given["url"] = await _url(context, body["url"])
     if body.get("event_types") is not None:
-        found.event_types = _event_types(body["event_types"])
-    if found.as_bytes() != before:
-        found.updated_at = int(time.time())
-        await context.store.deliveries.store(principal_of(request).name, found.id, found.as_bytes())
-    return await _shown(request, found)
+        given["event_types"] = _event_types(body["event_types"])
+
+    def update(found: Stored) -> None:
+        if any(getattr(found, name) != value for name, value in given.items()):
+            for name, value in given.items():
+                setattr(found, name, value)
+            found.updated_at = int(time.time())
+
+    return await _shown(request, await _changed(request, update))
 
 
 async def delete_endpoint(request: web.Request) -> web.Response:
@@ -86,15 +90,18 @@ async def delete_endpoint(request: web.Request) -> web.Response:
 
 
 async def rotate_secret(request: web.Request) -> web.Response:
-    context, found = context_of(request), await _named(request)
+    context, _ = context_of(request), await _named(request)
     raw = await read_body(request)
     body = parse_object(raw) if raw.strip() else {}
     keep = body.get("keep_old_secret_active_for_24_hours")
     if keep is not None and not isinstance(keep, bool):
         raise InvalidType("keep_old_secret_active_for_24_hours", "a boolean", keep)
     secret = new_secret()
-    found.give_secret(context.sealer, secret, int(time.time()), keep_old=bool(keep))
-    await context.store.deliveries.store(principal_of(request).name, found.id, found.as_bytes())
+
+    def rotate(found: Stored) -> None:
+        found.give_secret(context.sealer, secret, int(time.time()), keep_old=bool(keep))
+
+    found = await _changed(request, rotate)
     health = await context.store.deliveries.health(principal_of(request).name, found.id)
     return json_answer(request, {**_object(found, health), "signing_secret": secret})
 
@@ -175,12 +182,28 @@ async def take_own_webhook(request: web.Request, body: dict[str, Any], *, cached
 
 
 async def _named(request: web.Request) -> Stored:
+    found, _ = await _read(request)
+    return found
+
+
+async def _read(request: web.Request) -> tuple[Stored, bytes]:
+    """The endpoint that the path names, and how it is stored."""
     named = request.match_info["id"]
     raw = await context_of(request).store.deliveries.endpoint(principal_of(request).name, named)
     found = None if raw is None else Stored.from_bytes(named, raw)
-    if found is None:
+    if raw is None or found is None:
         raise _not_found(named)
-    return found
+    return found, raw
+
+
+async def _changed(request: web.Request, change: Callable[[Stored], None]) -> Stored:
+    """Change the endpoint that the path names, as it is now: others may change or delete it at the same time."""
+    deliveries, owner = context_of(request).store.deliveries, principal_of(request).name
+    while True:
+        found, raw = await _read(request)
+        change(found)
+        if await deliveries.replace(owner, found.id, raw, found.as_bytes()):
+            return found
 
 
 def _not_found(named: str) -> NotFound:

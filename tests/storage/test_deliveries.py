@@ -21,7 +21,7 @@ async def _endpoint(store: Store) -> None:
 
 async def tell(store: Store, endpoint: str, *statuses: str, owner: str = ALICE) -> None:
     about = {"statuses": statuses or ["completed", "failed", "incomplete", "cancelled"]}
-    await store.deliveries.store(owner, endpoint, orjson.dumps(about))
+    assert await store.deliveries.add(owner, endpoint, orjson.dumps(about), 20)
 
 
 async def claim(
@@ -120,12 +120,26 @@ async def test_a_removed_endpoint_is_owed_nothing(store: Store, admin: redis.Red
     assert not [key for key in admin.scan_iter() if b":due:" in key or b":endpoints:" in key]
 
 
+async def test_an_endpoint_that_somebody_else_has_changed_or_removed_is_not_written(store: Store) -> None:
+    deliveries = store.deliveries
+    for _ in range(2):
+        assert await deliveries.add(ALICE, "we_1", b"a", 2), "the call may run twice"
+        assert await deliveries.replace(ALICE, "we_1", b"a", b"b")
+        assert not await deliveries.replace(ALICE, "we_1", b"a", b"c")
+        assert await deliveries.endpoint(ALICE, "we_1") == b"b"
+        assert await deliveries.add(ALICE, "we_2", b"x", 2)
+        assert not await deliveries.add(ALICE, "we_3", b"x", 2)
+        await deliveries.remove(ALICE, "we_1")
+        assert not await deliveries.replace(ALICE, "we_1", b"b", b"c")
+    assert list(await deliveries.endpoints(ALICE)) == ["we_2"]
+
+
 async def test_endpoints_that_were_broken_by_hand_keep_no_response_from_ending(
     store: Store, admin: redis.Redis
 ) -> None:
     shard = store.deliveries.shards[shard_of(ALICE, store.shards)]
-    await store.deliveries.store(ALICE, "we_2", b"not JSON")
-    await store.deliveries.store(ALICE, "we_3", b'{"statuses": 7}')
+    await store.deliveries.add(ALICE, "we_2", b"not JSON", 20)
+    await store.deliveries.add(ALICE, "we_3", b'{"statuses": 7}', 20)
     taken = await run(store)
     await finish(store, taken, 3)
     assert (await record_of(store, taken.id)).status == "completed"
