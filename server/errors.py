@@ -86,6 +86,19 @@ class InvalidValue(BadRequest):
     code = "invalid_value"
 
 
+class Untranslatable(BadRequest):
+    """A request has a part that its provider can't be told. Another provider of the model may take it."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, provider: str, param: str, what: str) -> None:
+        super().__init__(
+            f"The provider '{shown(provider)}' has no equivalent of {what}, so '{shown(param)}' can't be sent to it. "
+            "Leave it out, use a model of another provider, or let such fields be dropped (drop_params).",
+            param=param,
+        )
+
+
 class MissingParameter(BadRequest):
     code = "missing_required_parameter"
 

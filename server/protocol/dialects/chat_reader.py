@@ -1,0 +1,172 @@
+"""Reads Chat Completions as providers really send them, and gives chunks of the form that the library takes.
+
+Many providers call themselves compatible, and each leaves something out or adds something. So a chunk is not mended but
+built anew from what is known, and what belongs to the end (reason, usage, citations) is kept until then.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.protocol import jsontext
+from server.protocol.dialects.finish import Finish, Usage, chat_usage, finish_for
+from server.protocol.dialects.reading import Reading
+from server.protocol.reasons import Fields, reason_in
+
+Chunk = dict[str, Any]
+
+
+class ChatReader:
+    """Reads one answer, streamed or whole."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self.failure: Fields | None = None
+        self._reason: str | None = None
+        self._usage: Usage | None = None
+        self._calls: dict[object, int] = {}
+        """Tool call → the index that we give it, by the provider's index and by its id."""
+        self._ids: list[str] = []
+        """The ids of the calls, by our index."""
+        self._cited: dict[str, Chunk] = {}
+
+    @property
+    def finish(self) -> Finish | None:
+        """How the answer ended, once it is known. A stream that is over without a reason ended normally."""
+        if self._reason is not None:
+            return finish_for(self._reason)
+        return Finish("completed") if self.over else None
+
+    @property
+    def usage(self) -> Usage | None:
+        return None if self._usage is None else chat_usage(self._usage)
+
+    @property
+    def annotations(self) -> list[Chunk]:
+        """The sources that were named for the text."""
+        return list(self._cited.values())
+
+    def read(self, chunk: Chunk) -> list[Reading]:
+        """What one chunk says, or a whole completion, which holds a `message` in place of a `delta`."""
+        if chunk.get("error") or chunk.get("object") == "error":
+            self.failure = reason_in(chunk) or {}
+            return []
+        self._note_usage(chunk.get("usage"), (chunk.get("x_groq") or {}).get("usage"))
+        self._cite(chunk)
+        made = []
+        for choice in chunk.get("choices") or ():
+            if isinstance(choice, dict) and not choice.get("index"):
+                self._note_usage(choice.get("usage"))
+                self._reason = choice.get("finish_reason") or self._reason
+                made += self._said(choice.get("delta") or choice.get("message") or {}, choice.get("logprobs"))
+        return made
+
+    def close(self) -> list[Reading]:
+        """What makes the library close what is open."""
+        return [Reading(_chunk({}, "stop"))]
+
+    def _note_usage(self, *told: Any) -> None:
+        self._usage = next((usage for usage in told if isinstance(usage, dict) and usage), self._usage)
+
+    def _cite(self, chunk: Chunk) -> None:
+        """Note the sources: Perplexity repeats them in every chunk."""
+        titles = {
+            result["url"]: result.get("title") or ""
+            for result in chunk.get("search_results") or ()
+            if isinstance(result, dict) and isinstance(result.get("url"), str)
+        }
+        for url in [*(chunk.get("citations") or ()), *titles]:
+            if isinstance(url, str) and url not in self._cited:
+                self._cited[url] = _citation(url, titles.get(url, ""))
+
+    def _said(self, delta: Chunk, logprobs: Any) -> list[Reading]:
+        for annotation in delta.get("annotations") or ():
+            about = annotation.get("url_citation") if isinstance(annotation, dict) else None
+            if isinstance(about, dict) and isinstance(url := about.get("url"), str):
+                self._cited[f"{url} {about.get('start_index')}"] = {**_citation(url, ""), **about}
+        made = [Reading(_chunk({"reasoning_content": text})) for text in _reasoning(delta)]
+        for kind, text in _content(delta):
+            made.append(Reading(_chunk({kind: text}), _tokens(logprobs) if kind == "content" else []))
+        if isinstance(refusal := delta.get("refusal"), str) and refusal:
+            made.append(Reading(_chunk({"refusal": refusal})))
+        calls = [self._call(call) for call in delta.get("tool_calls") or () if isinstance(call, dict)]
+        if isinstance(legacy := delta.get("function_call"), dict):
+            calls.append(self._call({"index": 0, "function": legacy}))
+        return made + [Reading(_chunk({"tool_calls": [call]})) for call in calls]
+
+    def _call(self, call: Chunk) -> Chunk:
+        """A part of a tool call with an index of ours.
+
+        Mistral and Gemini give no index, Cerebras gives several calls the same one and tells them apart by id, Alibaba
+        sends an empty id with all parts but the first.
+        """
+        kind = "custom" if isinstance(call.get("custom"), dict) else "function"
+        told = call.get(kind) or {}
+        call_id, theirs = call.get("id") or None, call.get("index")
+        index = self._index_of(call_id, theirs, begins=bool(told.get("name")))
+        is_new = index == len(self._ids)
+        if is_new:
+            self._ids.append(call_id or f"call_{index}")
+        for key in (("id", call_id), ("index", theirs)):
+            if key[1] is not None:
+                self._calls[key] = index
+        text = "input" if kind == "custom" else "arguments"
+        said = {text: _text(told.get(text))} | ({"name": _text(told.get("name"))} if is_new else {})
+        about = {"id": self._ids[index], "type": kind} if is_new else {}
+        return {"index": index, **about, kind: said}
+
+    def _index_of(self, call_id: Any, theirs: Any, *, begins: bool) -> int:
+        if call_id is not None:
+            return self._calls.get(("id", call_id), len(self._ids))
+        if theirs is not None:
+            return self._calls.get(("index", theirs), len(self._ids))
+        return len(self._ids) if begins or not self._ids else len(self._ids) - 1
+
+
+def _chunk(delta: Chunk, reason: str | None = None) -> Chunk:
+    choice = {"index": 0, "delta": {"role": "assistant", **delta}, "finish_reason": reason}
+    return {"id": "chatcmpl", "object": "chat.completion.chunk", "created": 0, "model": "", "choices": [choice]}
+
+
+def _reasoning(delta: Chunk) -> list[str]:
+    text = delta.get("reasoning_content") or delta.get("reasoning")
+    return [text] if isinstance(text, str) and text else []
+
+
+def _content(delta: Chunk) -> list[tuple[str, str]]:
+    """The text, and the thinking that Mistral puts beside it, in their order; of audio the words."""
+    content = delta.get("content")
+    if not isinstance(content, list):
+        audio = delta.get("audio")
+        text = content or (audio.get("transcript") if isinstance(audio, dict) else None)
+        return [("content", text)] if isinstance(text, str) and text else []
+    made = []
+    for part in content:
+        if not isinstance(part, dict):
+            continue
+        thinking = part.get("type") == "thinking"
+        text = _words(part.get("thinking" if thinking else "text"))
+        if text:
+            made.append(("reasoning_content" if thinking else "content", text))
+    return made
+
+
+def _words(told: Any) -> str:
+    if isinstance(told, list):
+        return "".join(part["text"] for part in told if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return told if isinstance(told, str) else ""
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else jsontext.dumps(value).decode()
+
+
+def _tokens(logprobs: Any) -> list[Chunk]:
+    found = logprobs.get("content") if isinstance(logprobs, dict) else None
+    return [token for token in found if isinstance(token, dict)] if isinstance(found, list) else []
+
+
+def _citation(url: str, title: str) -> Chunk:
+    return {"type": "url_citation", "url": url, "title": title}

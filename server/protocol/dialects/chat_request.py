@@ -1,0 +1,116 @@
+"""Completes a translated request for Chat Completions, as its provider takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from server.protocol.dialects.losses import Losses
+from server.protocol.dialects.manners import Manners
+
+Message = dict[str, Any]
+
+_OPENAIS = ("metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user")
+"""Fields without effect on the answer, which only OpenAI's own implementation is sure to take."""
+
+
+def finish(
+    body: dict[str, Any], given: dict[str, Any], manners: Manners, losses: Losses, aside: dict[str, Message]
+) -> None:
+    body["messages"] = _joined([_restored(message, aside) for message in _with_images_apart(body["messages"])])
+    for message in body["messages"]:
+        _flatten(message)
+    if body.get("stream") and manners.stream_usage:
+        body["stream_options"] = {"include_usage": True}
+    else:
+        body.pop("stream_options", None)
+    if manners.full:
+        body |= {name: given[name] for name in _OPENAIS if name in given}
+    elif "max_completion_tokens" in body:
+        body[manners.max_tokens_field] = body.pop("max_completion_tokens")
+    if not manners.full:
+        body.pop("verbosity", None)
+    _think(body, given)
+    if given.get("top_logprobs"):
+        body |= {"logprobs": True, "top_logprobs": given["top_logprobs"]}
+    if "tools" in body and given.get("parallel_tool_calls") is False:
+        body["parallel_tool_calls"] = False
+    if not manners.json_schema and (body.get("response_format") or {}).get("type") == "json_schema":
+        losses.lose("text.format", "an output that follows a JSON schema")
+        body["response_format"] = {"type": "json_object"}
+
+
+def _think(body: dict[str, Any], given: dict[str, Any]) -> None:
+    """Ask for the effort by the field that all understand."""
+    body.pop("reasoning", None)
+    effort = (given.get("reasoning") or {}).get("effort")
+    if effort:
+        body["reasoning_effort"] = effort
+
+
+def _restored(message: Message, aside: dict[str, Message]) -> Message:
+    """The message with the parts that were kept aside."""
+    content = message.get("content")
+    if aside and isinstance(content, str) and content in aside:
+        return {**message, "content": [aside[content]]}
+    if aside and isinstance(content, list):
+        parts = [aside.get(part.get("text", ""), part) for part in content]
+        return {**message, "content": parts}
+    return message
+
+
+def _with_images_apart(messages: list[Message]) -> list[Message]:
+    """The messages with images of tools' outputs in a message of the user: a tool's message takes text only."""
+    made: list[Message] = []
+    waiting: list[Message] = []
+    for message in messages:
+        if message.get("role") != "tool":
+            made += [*_shown(waiting), message]
+            waiting = []
+            continue
+        parts = _parts(message.get("content"))
+        waiting += [part for part in parts if part.get("type") != "text"]
+        text = "".join(part["text"] for part in parts if part.get("type") == "text")
+        made.append({**message, "content": text})
+    return made + _shown(waiting)
+
+
+def _shown(parts: list[Message]) -> list[Message]:
+    return [{"role": "user", "content": parts}] if parts else []
+
+
+def _joined(messages: list[Message]) -> list[Message]:
+    """The messages with the text, the reasoning and the tool calls of one turn in one message, as providers made it."""
+    made: list[Message] = []
+    for message in messages:
+        last = made[-1] if made else {}
+        if message.get("role") == "assistant" == last.get("role") and not (
+            last.get("tool_calls") and message.get("content")
+        ):
+            _join(last, message)
+        else:
+            made.append(dict(message))
+    return made
+
+
+def _join(turn: Message, more: Message) -> None:
+    if content := more.get("content"):
+        turn["content"] = _parts(turn.get("content")) + _parts(content)
+    for name in ("reasoning_content", "tool_calls"):
+        if more.get(name):
+            turn[name] = turn[name] + more[name] if turn.get(name) else more[name]
+
+
+def _parts(content: Any) -> list[Message]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return list(content or ())
+
+
+def _flatten(message: Message) -> None:
+    """Write a content of nothing but text as a string: some providers take no list there."""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else []
+    if all(part.get("type") == "text" for part in parts) and (len(parts) == 1 or (parts and message["role"] != "user")):
+        message["content"] = "".join(part["text"] for part in parts)
+    if message["role"] == "assistant" and message.get("tool_calls") and not message.get("content"):
+        message["content"] = None

@@ -1,0 +1,40 @@
+"""Manners: the dialect that a deployment speaks, and how far its provider goes along with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Dialect(StrEnum):
+    """An API that a deployment speaks."""
+
+    RESPONSES = "responses"
+    CHAT = "chat"
+    """Chat Completions."""
+    MESSAGES = "messages"
+    """Anthropic's Messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """What one provider understands of its dialect."""
+
+    dialect: Dialect = Dialect.RESPONSES
+    provider: str = ""
+    """Its name in errors."""
+    full: bool = False
+    """Whether it takes all of OpenAI's fields. Many compatible providers answer an unknown field with an error."""
+    max_tokens_field: str = "max_tokens"
+    """What Chat Completions call the limit of the output."""
+    stream_usage: bool = True
+    """Whether a stream is to be asked for its usage; a provider that sends it anyway may refuse the question."""
+    json_schema: bool = True
+    reasoning_back: bool = False
+    """Whether reasoning of earlier turns is sent back as `reasoning_content`, which some demand and others refuse."""
+    default_max_tokens: int = 32_000
+    """The limit of the output where the client names none, which Messages demand."""
+    drops: bool = False
+    """Whether fields without an equivalent are left out silently (LiteLLM's `drop_params`), instead of refused."""
+    dropped: frozenset[str] = frozenset()
+    """Fields that are left out always (LiteLLM's `additional_drop_params`)."""

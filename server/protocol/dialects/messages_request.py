@@ -1,0 +1,120 @@
+"""Completes a translated request for Anthropic's Messages, as the model takes it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from server.protocol.dialects.losses import Losses
+from server.protocol.dialects.manners import Manners
+from server.protocol.dialects.tools import web_search_among
+
+_VERSION = re.compile(r"claude-(?:[a-z]+-)*(\d+)(?:[-.](\d{1,2}))?(?!\d)")
+_BUDGETS = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
+"""Tokens to think with, by the effort. LiteLLM's figures; the least that is allowed is 1,024."""
+_LEAST_BUDGET = 1024
+_UNKNOWN_THERE = ("seed", "presence_penalty", "frequency_penalty", "logit_bias", "top_logprobs")
+_ADAPTIVE, _STRICT = (4, 6), (4, 5)
+"""The first versions of Claude that decide themselves how much to think, and that follow a JSON schema."""
+
+
+def prepare(asked: dict[str, Any]) -> None:
+    """Leave out what the model refuses: it can't think before a call that it must make."""
+    if asked.get("tool_choice", "auto") not in ("auto", "none"):
+        asked.pop("reasoning", None)
+
+
+def finish(body: dict[str, Any], given: dict[str, Any], manners: Manners, losses: Losses) -> None:
+    version = _version(str(body.get("model", "")))
+    # The library asks for a cache of the prompt, which costs more and was not asked for.
+    body.pop("cache_control", None)
+    body["max_tokens"] = given.get("max_output_tokens") or given.get("max_tokens") or manners.default_max_tokens
+    for name in _UNKNOWN_THERE:
+        body.pop(name, None)
+        if given.get(name):
+            losses.lose(name, f"'{name}'")
+    if "stop" in body:
+        stop = body.pop("stop")
+        body["stop_sequences"] = [stop] if isinstance(stop, str) else stop
+    if user := given.get("safety_identifier") or given.get("user"):
+        body["metadata"] = {"user_id": user}
+    body.pop("service_tier", None)
+    _mend_files(body["messages"])
+    _format(body, given, version, losses)
+    _think(body, given, version)
+    _tools(body, given, version)
+
+
+def _version(model: str) -> tuple[int, int] | None:
+    """The version of Claude that a model's name tells; None if it tells none."""
+    found = _VERSION.search(model)
+    return (int(found[1]), int(found[2] or 0)) if found else None
+
+
+def _is(version: tuple[int, int] | None, least: tuple[int, int]) -> bool:
+    return version is not None and version >= least
+
+
+def _mend_files(messages: list[dict[str, Any]]) -> None:
+    """Take a data URL apart where a file is to be plain base64."""
+    for message in messages:
+        for block in message["content"] if isinstance(message["content"], list) else ():
+            source = block.get("source") or {}
+            if source.get("type") == "base64" and str(source.get("data", "")).startswith("data:"):
+                head, _, data = source["data"].partition(",")
+                kind = head.removeprefix("data:").split(";")[0] or source.get("media_type")
+                block["source"] = {**source, "data": data, "media_type": kind}
+
+
+def _format(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int] | None, losses: Losses) -> None:
+    kind = ((given.get("text") or {}).get("format") or {}).get("type", "text")
+    if kind == "json_object" or (kind == "json_schema" and version is not None and version < _STRICT):
+        losses.lose("text.format", f"an output format of type '{kind}'")
+        body.get("output_config", {}).pop("format", None)
+
+
+def _think(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int] | None) -> None:
+    """Say how much to think: newer models take an effort, older ones a number of tokens."""
+    if "thinking" in given:
+        body["thinking"] = given["thinking"]  # the client speaks of it in Anthropic's words
+    thinking = body.get("thinking") or {}
+    if thinking.get("type") == "adaptive" and not _is(version, _ADAPTIVE):
+        effort = (given.get("reasoning") or {}).get("effort") or "medium"
+        budget = min(_BUDGETS.get(effort, _LEAST_BUDGET), body["max_tokens"] - 1)
+        body.get("output_config", {}).pop("effort", None)
+        thinking = {"type": "enabled", "budget_tokens": budget} if budget >= _LEAST_BUDGET else {}
+        body["thinking"] = thinking
+    if not thinking:
+        body.pop("thinking", None)
+    elif thinking.get("type") != "disabled":
+        # A model that thinks takes no other temperature than its own.
+        body.pop("temperature", None)
+        body.pop("top_p", None)
+    if not body.get("output_config", True):
+        del body["output_config"]
+
+
+def _tools(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int] | None) -> None:
+    tools = body.get("tools") or []
+    for index, tool in enumerate(tools):
+        if str(tool.get("type", "")).startswith("web_search"):
+            tools[index] = _web_search(web_search_among(given["tools"]) or {})
+        elif not _is(version, _STRICT):
+            tool.pop("strict", None)
+    if not tools:
+        body.pop("tools", None)
+        body.pop("tool_choice", None)
+    elif given.get("parallel_tool_calls") is False:
+        choice = body.setdefault("tool_choice", {"type": "auto"})
+        if choice.get("type") != "none":
+            choice["disable_parallel_tool_use"] = True
+
+
+def _web_search(tool: dict[str, Any]) -> dict[str, Any]:
+    """Anthropic's search tool, in the version that every model with one has."""
+    made: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
+    if domains := (tool.get("filters") or {}).get("allowed_domains"):
+        made["allowed_domains"] = domains
+    if isinstance(place := tool.get("user_location"), dict):
+        made["user_location"] = {name: value for name, value in place.items() if value is not None}
+    return made

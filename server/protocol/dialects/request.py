@@ -1,0 +1,94 @@
+"""What is asked: a request of the Responses API in the words of another dialect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from server.errors import InvalidType, Untranslatable
+from server.protocol.dialects import chat_request, messages_request
+from server.protocol.dialects.items import Items
+from server.protocol.dialects.library import NotTranslated, converted_request
+from server.protocol.dialects.losses import Losses
+from server.protocol.dialects.manners import Dialect, Manners
+from server.protocol.dialects.tools import allowed, prepared_choice, prepared_tools, stood_in_for
+
+_TRANSLATED = ("model", "stream", "max_output_tokens", "temperature", "top_p", "reasoning", "text")
+_WITHOUT_EFFECT = frozenset(
+    {
+        *("background", "background_options", "include", "max_tool_calls", "metadata", "prompt_cache_key"),
+        *("prompt_cache_options", "prompt_cache_retention", "safety_identifier", "service_tier", "store"),
+        *("stream_options", "truncation", "user", "top_logprobs", "parallel_tool_calls"),
+    }
+)
+"""Fields that do not change the answer, or that a dialect's own module looks at. Where there is no equivalent, they
+are left out."""
+_ESSENTIAL = ("previous_response_id", "conversation", "prompt", "context_management")
+"""Fields without which the answer would be one to another question."""
+_READ_HERE = frozenset({*_TRANSLATED, *_ESSENTIAL, "input", "instructions", "tools", "tool_choice"})
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """A request in the provider's dialect, and what is needed to read its answer."""
+
+    body: dict[str, Any]
+    custom_tools: frozenset[str]
+    """Custom tools for which functions stand in."""
+
+
+def translated(body: dict[str, Any], manners: Manners) -> Translated:
+    """A request as this provider takes it. Fields that no version of the Responses API has are passed on unchanged.
+
+    Raises:
+        Untranslatable, InvalidType
+
+    """
+    given = {name: value for name, value in body.items() if value is not None and name not in manners.dropped}
+    losses = Losses(manners)
+    for name in _ESSENTIAL:
+        if name in given:
+            losses.lose(name, f"'{name}'")
+    tools, choice = allowed(_list(given, "tools"), given.get("tool_choice"))
+    items = Items(manners, losses)
+    asked = {name: given[name] for name in _TRANSLATED if name in given}
+    asked["input"] = _instructions(given) + items.prepared(_items(given))
+    if made := prepared_tools(tools, manners, losses):
+        asked["tools"] = made
+        if (chosen := prepared_choice(choice, losses)) is not None:
+            asked["tool_choice"] = chosen
+    if manners.dialect is Dialect.MESSAGES:
+        messages_request.prepare(asked)
+    try:
+        answer = converted_request(asked, manners.dialect)
+    except NotTranslated as error:
+        raise Untranslatable(manners.provider, "input", f"a part of the request ({error})") from error
+    answer |= {name: value for name, value in given.items() if name not in _READ_HERE | _WITHOUT_EFFECT}
+    if manners.dialect is Dialect.CHAT:
+        chat_request.finish(answer, given, manners, losses, items.aside)
+    else:
+        messages_request.finish(answer, given, manners, losses)
+    return Translated(answer, stood_in_for(tools, manners))
+
+
+def _items(given: dict[str, Any]) -> list[Any]:
+    value = given.get("input", [])
+    if isinstance(value, str):
+        return [{"role": "user", "content": value}]
+    for index, item in enumerate(_list(given, "input")):
+        if not isinstance(item, dict):
+            raise InvalidType(f"input[{index}]", "an object", item)
+    return value if isinstance(value, list) else []
+
+
+def _instructions(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """The instructions as a message, because the library knows the field in one of two dialects only."""
+    text = given.get("instructions")
+    return [{"type": "message", "role": "system", "content": text}] if isinstance(text, str) and text else []
+
+
+def _list(given: dict[str, Any], name: str) -> list[Any]:
+    value = given.get(name, [])
+    if not isinstance(value, list):
+        raise InvalidType(name, "an array", value)
+    return value

@@ -1,0 +1,305 @@
+"""Requests in other dialects: everything that the provider can be told is told, the rest is refused or left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from server.errors import Untranslatable
+from server.protocol.dialects.manners import Dialect, Manners
+from server.protocol.dialects.request import translated
+
+Json = dict[str, Any]
+
+OPENAI = Manners(Dialect.CHAT, "azure", full=True)
+MISTRAL = Manners(Dialect.CHAT, "mistral", stream_usage=False)
+DEEPSEEK = Manners(Dialect.CHAT, "deepseek", json_schema=False, reasoning_back=True)
+CLAUDE = Manners(Dialect.MESSAGES, "anthropic")
+ALL = (OPENAI, MISTRAL, DEEPSEEK, CLAUDE)
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
+FUNCTION = {"type": "function", "name": "f", "description": "d", "parameters": SCHEMA, "strict": True}
+
+
+def asked(manners: Manners, model: Any = "claude-opus-4-6", **body: Any) -> Json:
+    return translated({"model": model, "input": "hi", **body}, manners).body
+
+
+def message(role: str, *content: Json) -> Json:
+    return {"type": "message", "role": role, "content": list(content)}
+
+
+def text(words: str) -> Json:
+    return {"type": "input_text", "text": words}
+
+
+@pytest.mark.parametrize("manners", ALL, ids=lambda manners: manners.provider)
+def test_a_plain_request(manners: Manners) -> None:
+    body = asked(manners, instructions="Be brief", stream=True)
+    assert body["stream"] is True
+    assert body["messages"][-1] == {"role": "user", "content": "hi"}
+    if manners is CLAUDE:
+        assert body["system"] == "Be brief"
+        assert body["max_tokens"] == 32_000
+        assert "cache_control" not in body, "nobody asked for it, and it costs"
+    else:
+        assert body["messages"][0] == {"role": "system", "content": "Be brief"}
+        assert ("stream_options" in body) == manners.stream_usage
+
+
+@pytest.mark.parametrize("manners", ALL, ids=lambda manners: manners.provider)
+def test_nulls_mean_nothing(manners: Manners) -> None:
+    names = ("instructions", "temperature", "tools", "tool_choice", "text", "reasoning", "max_output_tokens", "stream")
+    assert asked(manners, **dict.fromkeys(names), previous_response_id=None, prompt=None) == asked(manners)
+
+
+def test_the_limit_of_the_output_has_each_providers_name() -> None:
+    assert asked(OPENAI, max_output_tokens=7)["max_completion_tokens"] == 7
+    assert asked(MISTRAL, max_output_tokens=7)["max_tokens"] == 7
+    assert asked(CLAUDE, max_output_tokens=7)["max_tokens"] == 7
+    assert asked(replace(CLAUDE, default_max_tokens=500))["max_tokens"] == 500
+
+
+def test_fields_without_effect_go_only_to_whom_knows_them() -> None:
+    fields = {"metadata": {"a": "b"}, "store": False, "user": "u", "safety_identifier": "s", "prompt_cache_key": "k"}
+    assert fields.items() <= asked(OPENAI, **fields).items()
+    assert asked(MISTRAL, **fields, truncation="auto", include=["x"], background=True) == asked(MISTRAL)
+    assert asked(CLAUDE, **fields) == {**asked(CLAUDE), "metadata": {"user_id": "s"}}
+
+
+def test_fields_that_only_chat_has_and_fields_that_nobody_knows_are_passed_on() -> None:
+    fields = {"stop": ["x"], "seed": 3, "top_k": 4, "chat_template_kwargs": {"a": 1}}
+    assert fields.items() <= asked(MISTRAL, **fields).items()
+    body = asked(CLAUDE, stop="x", top_k=4)
+    assert (body["stop_sequences"], body["top_k"]) == (["x"], 4)
+    assert asked(OPENAI, top_logprobs=2).items() >= {"logprobs": True, "top_logprobs": 2}.items()
+
+
+@pytest.mark.parametrize(
+    ("manners", "field", "body"),
+    [
+        (MISTRAL, "tools[0]", {"tools": [{"type": "file_search", "vector_store_ids": ["v"]}]}),
+        (CLAUDE, "tools[1]", {"tools": [FUNCTION, {"type": "image_generation"}]}),
+        (MISTRAL, "tools[0]", {"tools": [{"type": "web_search"}]}),
+        (DEEPSEEK, "text.format", {"text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}}}),
+        (CLAUDE, "text.format", {"text": {"format": {"type": "json_object"}}}),
+        (CLAUDE, "seed", {"seed": 4}),
+        (CLAUDE, "presence_penalty", {"presence_penalty": 0.5}),
+        (MISTRAL, "prompt", {"prompt": {"id": "p"}}),
+        (MISTRAL, "conversation", {"conversation": "c"}),
+        (CLAUDE, "previous_response_id", {"previous_response_id": "resp_1"}),
+        (MISTRAL, "input[0]", {"input": [{"type": "compaction", "encrypted_content": "x"}]}),
+        (MISTRAL, "input[0]", {"input": [{"type": "item_reference", "id": "msg_1"}]}),
+        (MISTRAL, "input[0].content[0]", {"input": [message("user", {"type": "input_image", "file_id": "f"})]}),
+        (MISTRAL, "input[0].content[0]", {"input": [message("user", {"type": "input_file", "file_url": "https://a"})]}),
+        (CLAUDE, "input[0].content[0]", {"input": [message("user", {"type": "input_audio", "input_audio": {}})]}),
+        (MISTRAL, "tool_choice", {"tools": [FUNCTION], "tool_choice": {"type": "file_search"}}),
+    ],
+)
+def test_what_changes_the_answer_and_cant_be_told_is_refused_or_dropped(
+    manners: Manners, field: str, body: Json
+) -> None:
+    with pytest.raises(Untranslatable, match=f"'{manners.provider}'") as refused:
+        asked(manners, **body)
+    assert refused.value.param == field
+    assert asked(replace(manners, drops=True), **body)["messages"] is not None
+    root = field.split("[", maxsplit=1)[0].split(".", maxsplit=1)[0]
+    assert asked(replace(manners, dropped=frozenset({root})), **body)["messages"] is not None
+
+
+def test_images_and_files() -> None:
+    picture = {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "low"}
+    file = {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,BBBB"}
+    content = asked(OPENAI, input=[message("user", text("x"), picture, file)])["messages"][0]["content"]
+    assert content[1] == {"type": "image_url", "image_url": {"url": picture["image_url"], "detail": "low"}}
+    assert content[2] == {"type": "file", "file": {"filename": "a.pdf", "file_data": file["file_data"]}}
+    content = asked(CLAUDE, input=[message("user", text("x"), picture, file)])["messages"][0]["content"]
+    assert content[1]["source"] == {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+    assert content[2]["source"] == {"type": "base64", "media_type": "application/pdf", "data": "BBBB"}
+    linked = {"type": "input_file", "file_url": "https://a.example/a.pdf"}
+    content = asked(CLAUDE, input=[message("user", linked)])["messages"][0]["content"]
+    assert content[0]["source"] == {"type": "url", "url": "https://a.example/a.pdf"}
+
+
+def test_sound_and_stored_files_reach_a_provider_of_chat() -> None:
+    sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    stored = {"type": "input_file", "file_id": "file-1"}
+    content = asked(OPENAI, input=[message("user", sound, text("x"), stored)])["messages"][0]["content"]
+    assert content == [sound, {"type": "text", "text": "x"}, {"type": "file", "file": {"file_id": "file-1"}}]
+
+
+HISTORY = [
+    message("developer", text("rules")),
+    {"role": "user", "content": "q"},
+    {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [{"type": "summary_text", "text": "Hm"}],
+        "encrypted_content": "sig",
+    },
+    {
+        "type": "message",
+        "id": "msg_1",
+        "role": "assistant",
+        "status": "completed",
+        "content": [{"type": "output_text", "text": "Let me see", "annotations": [], "logprobs": []}],
+    },
+    {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": '{"a":"1"}', "status": None},
+    {"type": "function_call", "id": "fc_2", "call_id": "c2", "name": "f", "arguments": "{}", "status": "completed"},
+    {"type": "function_call_output", "id": None, "call_id": "c1", "output": "r1", "status": None},
+    {
+        "type": "function_call_output",
+        "call_id": "c2",
+        "output": [text("r2"), {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}],
+    },
+]
+
+
+def test_a_turn_with_tools_is_one_message_of_chat_with_its_calls() -> None:
+    messages = asked(OPENAI, input=HISTORY, tools=[FUNCTION])["messages"]
+    assert [one["role"] for one in messages] == ["developer", "user", "assistant", "tool", "tool", "user"]
+    turn = messages[2]
+    assert turn["content"] == "Let me see"
+    assert [call["id"] for call in turn["tool_calls"]] == ["c1", "c2"]
+    assert "reasoning_content" not in turn
+    assert [(one["tool_call_id"], one["content"]) for one in messages[3:5]] == [("c1", "r1"), ("c2", "r2")]
+    assert messages[5]["content"][0]["type"] == "image_url", "a tool's message takes no image"
+    assert asked(DEEPSEEK, input=HISTORY, tools=[FUNCTION])["messages"][2]["reasoning_content"] == "Hm"
+    assert asked(MISTRAL, input=HISTORY, tools=[FUNCTION])["messages"][0]["role"] == "system"
+
+
+def test_a_turn_with_tools_keeps_its_signed_thinking_in_messages() -> None:
+    body = asked(CLAUDE, input=HISTORY, tools=[FUNCTION])
+    assert body["system"] == "rules"
+    _, turn, outputs = body["messages"]
+    assert [block["type"] for block in turn["content"]] == ["thinking", "text", "tool_use", "tool_use"]
+    assert turn["content"][0] == {"type": "thinking", "thinking": "Hm", "signature": "sig"}
+    assert [block["tool_use_id"] for block in outputs["content"]] == ["c1", "c2"]
+
+
+def test_thinking_without_a_signature_is_left_out() -> None:
+    unsigned = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}]}
+    body = asked(CLAUDE, input=[{"role": "user", "content": "q"}, unsigned, {"role": "user", "content": "r"}])
+    assert "thinking" not in str(body["messages"])
+
+
+def test_a_refusal_in_the_history_is_what_the_model_said() -> None:
+    said = {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    for manners in ALL:
+        messages = asked(manners, input=[{"role": "user", "content": "q"}, said, {"role": "user", "content": "r"}])
+        assert "No." in str(messages["messages"][1]["content"])
+
+
+def test_items_of_tools_that_a_provider_ran_are_passed_over_or_told_as_calls() -> None:
+    searched = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search"}}
+    called = {"type": "mcp_call", "id": "mcp_1", "name": "echo", "arguments": "{}", "output": "hi", "server_label": "s"}
+    shell = {"type": "local_shell_call", "call_id": "c", "action": {"type": "exec", "command": ["ls"]}, "status": None}
+    listed = {"type": "local_shell_call_output", "call_id": "c", "output": "a.txt"}
+    for manners in ALL:
+        history = [{"role": "user", "content": "q"}, searched, called, shell, listed, {"role": "user", "content": "r"}]
+        told = str(asked(manners, input=history)["messages"])
+        assert "echo" in told
+        assert "local_shell" in told
+        assert "a.txt" in told
+        assert "search" not in told
+
+
+@pytest.mark.parametrize("choice", ["auto", "none", "required", {"type": "function", "name": "f"}])
+@pytest.mark.parametrize("manners", ALL, ids=lambda manners: manners.provider)
+def test_each_choice_among_tools(manners: Manners, choice: Any) -> None:
+    body = asked(manners, tools=[FUNCTION], tool_choice=choice)
+    if manners is CLAUDE:
+        kinds = {"auto": "auto", "none": "none", "required": "any"}
+        assert body["tool_choice"]["type"] == (kinds[choice] if isinstance(choice, str) else "tool")
+    else:
+        named = {"type": "function", "function": {"name": "f"}}
+        assert body["tool_choice"] == (choice if isinstance(choice, str) else named)
+
+
+def test_allowed_tools_are_the_only_ones_that_are_told() -> None:
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "g"}]}
+    for manners in ALL:
+        body = asked(manners, tools=[FUNCTION, {**FUNCTION, "name": "g"}], tool_choice=choice)
+        assert len(body["tools"]) == 1
+        assert "'g'" in str(body["tools"])
+
+
+def test_no_parallel_calls() -> None:
+    assert asked(MISTRAL, tools=[FUNCTION], parallel_tool_calls=False)["parallel_tool_calls"] is False
+    body = asked(CLAUDE, tools=[FUNCTION], parallel_tool_calls=False)
+    assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+
+
+def test_a_function_stands_for_a_custom_tool_where_there_is_none() -> None:
+    grammar = {"type": "grammar", "syntax": "lark", "definition": "start: WORD"}
+    tool = {"type": "custom", "name": "shell", "description": "Runs it", "format": grammar}
+    call = {"type": "custom_tool_call", "id": "ctc_1", "call_id": "c", "name": "shell", "input": "ls"}
+    done = {"type": "custom_tool_call_output", "call_id": "c", "output": "a.txt"}
+    body = {"model": "m", "input": [{"role": "user", "content": "q"}, call, done], "tools": [tool]}
+    for manners in (MISTRAL, CLAUDE):
+        made = translated(body, manners)
+        assert made.custom_tools == {"shell"}
+        assert "start: WORD" in str(made.body["tools"])
+        assert "ls" in str(made.body["messages"][1])
+    made = translated(body, OPENAI)
+    assert made.custom_tools == frozenset()
+    assert made.body["tools"][0]["type"] == "custom"
+
+
+def test_an_output_format_is_told_to_models_that_follow_one() -> None:
+    body = {"text": {"format": {"type": "json_schema", "name": "n", "schema": SCHEMA, "strict": True}}}
+    assert asked(MISTRAL, **body)["response_format"]["json_schema"]["schema"] == SCHEMA
+    assert asked(CLAUDE, **body)["output_config"]["format"] == {"type": "json_schema", "schema": SCHEMA}
+    with pytest.raises(Untranslatable):
+        asked(CLAUDE, model="claude-3-5-sonnet-20241022", **body)
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking"),
+    [
+        ("claude-opus-4-6", "adaptive"),
+        ("claude-sonnet-4-5-20250929", "enabled"),
+        ("claude-sonnet-4-20250514", "enabled"),
+        ("claude-3-7-sonnet-20250219", "enabled"),
+        ("claude-fable-5", "adaptive"),
+    ],
+)
+def test_how_much_to_think_is_told_in_the_words_of_the_models_version(model: str, thinking: str) -> None:
+    body = asked(CLAUDE, model=model, reasoning={"effort": "high", "summary": "auto"}, temperature=0.3)
+    assert body["thinking"]["type"] == thinking
+    assert body["thinking"].get("budget_tokens") == (4096 if thinking == "enabled" else None)
+    assert ("output_config" in body) == (thinking == "adaptive")
+    assert "temperature" not in body, "a model that thinks takes none"
+    assert asked(MISTRAL, reasoning={"effort": "high", "summary": "auto"})["reasoning_effort"] == "high"
+
+
+def test_thinking_needs_room_and_a_free_choice() -> None:
+    model, effort = "claude-sonnet-4-5", {"effort": "high"}
+    assert asked(CLAUDE, model=model, reasoning=effort, max_output_tokens=2000)["thinking"]["budget_tokens"] == 1999
+    assert "thinking" not in asked(CLAUDE, model=model, reasoning=effort, max_output_tokens=900)
+    for name in (model, "claude-opus-4-6"):
+        body = asked(CLAUDE, model=name, reasoning=effort, tools=[FUNCTION], tool_choice="required")
+        assert "thinking" not in body
+        assert body["tool_choice"] == {"type": "any"}
+
+
+def test_a_web_search_is_the_providers_own() -> None:
+    place = {"type": "approximate", "country": "CH", "city": None}
+    tool = {"type": "web_search", "filters": {"allowed_domains": ["a.example"]}, "user_location": place}
+    [made] = asked(CLAUDE, tools=[tool])["tools"]
+    assert made["type"].startswith("web_search_")
+    assert made["allowed_domains"] == ["a.example"]
+    assert made["user_location"] == {"type": "approximate", "country": "CH"}
+
+
+def test_a_schema_is_strict_only_for_models_that_know_it() -> None:
+    assert asked(CLAUDE, tools=[FUNCTION])["tools"][0]["strict"] is True
+    assert "strict" not in asked(CLAUDE, model="claude-3-haiku-20240307", tools=[FUNCTION])["tools"][0]
+
+
+def test_a_function_without_a_schema_gets_an_empty_one() -> None:
+    bare = {"type": "function", "name": "f", "description": None, "parameters": None, "strict": None}
+    assert asked(MISTRAL, tools=[bare])["tools"][0]["function"]["parameters"]["type"] == "object"
+    assert asked(CLAUDE, tools=[bare])["tools"][0]["input_schema"]["type"] == "object"
