@@ -36,6 +36,8 @@ def unusable_in(config: Config) -> Iterator[str]:
 
 
 def _general(config: Config) -> Iterator[str]:
+    if config.included:
+        yield f"included files: {', '.join(map(str, config.included))}"
     keyring = Keyring(config, config.master_key())
     yield f"store: {_store(config.store_url())}"
     yield f"keys: {_keys(config) if not keyring.empty else _no_keys(config)}"
@@ -99,6 +101,7 @@ def _decide(config: Config, deployments: Deployments, model: str) -> Decision:
 
 def _surprises(config: Config) -> Iterator[str]:
     """Settings that are valid but probably not intended."""
+    yield from config.surprises
     if not config.model_fields_set:
         yield "the file says nothing: everything has its default, and there is no model"
     if config.litellm_settings.ssl_verify is False:

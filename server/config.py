@@ -13,17 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
 )
 
 from server.credentials import with_credential
+from server.includes import Merged, read_merged
 from server.protocol.defaults import may_be_default
 from server.protocol.routing import BackgroundMode
 from server.protocol.webhook_secrets import is_secret
@@ -172,10 +173,28 @@ class Config(Foreign):
 
     model_list: list[ModelEntry] = Field(default_factory=list)
     credential_list: list[Credential] = Field(default_factory=list)
+    include: list[str] = Field(
+        [], description="Further files; their lists are added to those here, their other sections replace them."
+    )
     litellm_settings: LiteLLMSettings = LiteLLMSettings()
     router_settings: RouterSettings = RouterSettings()
     general_settings: GeneralSettings = GeneralSettings()
     pollux: Pollux = Pollux()
+    _included: tuple[Path, ...] = PrivateAttr(())
+    _surprises: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def included(self) -> tuple[Path, ...]:
+        """The files that were read beside the first one."""
+        return self._included
+
+    @property
+    def surprises(self) -> tuple[str, ...]:
+        """What is probably not intended in how the files include each other."""
+        return self._surprises
+
+    def came_from(self, merged: Merged) -> None:
+        self._included, self._surprises = tuple(merged.included), tuple(merged.surprises)
 
     @cached_property
     def background_mode(self) -> BackgroundMode:
@@ -207,31 +226,19 @@ class Config(Foreign):
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read and check a file.
+    """Read and check a file, and those that it includes.
 
     Raises:
         ConfigError
 
     """
+    merged = read_merged(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"can't read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {_yaml_problem(error)}") from error
-    if data is None:
-        data = {}
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold a mapping at the top: model_list, litellm_settings, pollux …")
-    return parse_config(data, environ)
-
-
-def _yaml_problem(error: Exception) -> str:
-    """The problem and its position. The line itself is not quoted, because it may contain a secret."""
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"{error.problem} at line {mark.line + 1} column {mark.column + 1}"
-    return str(error)
+        config = parse_config(merged.data, environ)
+    except ConfigError as error:
+        raise ConfigError("\n".join(map(merged.located, str(error).splitlines()))) from error
+    config.came_from(merged)
+    return config
 
 
 def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) -> Config:

@@ -28,7 +28,7 @@ FLOORS = (
     ("server",),
     ("server.errors", "server.protocol"),
     ("server.sections",),
-    ("server.credentials",),
+    ("server.credentials", "server.includes"),
     ("server.config", "server.logs", "server.sockets", "server.files"),
     ("server.sealing",),
     ("server.upstream", "server.hub", "server.keyring", "server.admission", "server.rates"),
