@@ -11,12 +11,12 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import urlsplit
 
-LONGEST_URL = 2048
+from server.outbox.names import AddressInfo, look_up
 
-AddressInfo = tuple[Any, Any, int, str, tuple[Any, ...]]
+LONGEST_URL = 2048
+LOOKED_UP_WITHIN_S = 10.0
 
 
 class NotAllowed(OSError):
@@ -84,7 +84,8 @@ async def check_host(url: str, *, private: bool) -> None:
         return
     host = urlsplit(url).hostname
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, 443, type=socket.SOCK_STREAM)
+        async with asyncio.timeout(LOOKED_UP_WITHIN_S):
+            found = await look_up(host or "", 443)
     except (OSError, UnicodeError):  # the latter for what can't be a name, such as `a..b`
         raise NotAllowed("its host has no address") from None
     if not any(is_public(str(sockaddr[0])) for *_, sockaddr in found):

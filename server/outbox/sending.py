@@ -14,6 +14,7 @@ from standardwebhooks import Webhook
 from server import __version__
 from server.outbox.addresses import NotAllowed, check_url, guarded_socket
 from server.outbox.endpoints import Endpoint
+from server.outbox.names import Resolver
 
 TIMEOUT_S = 10.0
 """For the whole of it: an endpoint should take the event and work on it later."""
@@ -50,7 +51,9 @@ class Sender:
         self._private = private
         # No proxy and no `.netrc`: what the environment says is for upstreams.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS, socket_factory=guarded_socket(private=private)),
+            connector=aiohttp.TCPConnector(
+                limit=MOST_CONNECTIONS, resolver=Resolver(), socket_factory=guarded_socket(private=private)
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
             headers={"User-Agent": f"pollux/{__version__}", "Content-Type": "application/json"},
