@@ -6,7 +6,7 @@ from aiohttp import web
 
 from server.simulator.failures import Failures
 from server.simulator.pace import Pace
-from server.simulator.runs import Runs
+from server.simulator.responses.runs import Runs
 from server.simulator.traffic import Traffic
 
 

@@ -1,4 +1,4 @@
-"""How a request steers its own answer: the package's docstring has the table, this module reads it."""
+"""How a request steers its own answer: the README has the table, this module reads it."""
 
 import math
 import re
@@ -33,6 +33,7 @@ class Directives:
     annotations: bool = False
     refusal: bool = False
     incomplete: bool = False
+    content_filter: bool = False
     fail: bool = False
     status: int | None = None
     error_code: str | None = None
@@ -62,16 +63,27 @@ class Directives:
         return 1 / rate if rate else 0.0
 
     @property
+    def tools(self) -> list[str]:
+        """The functions to call, in their order."""
+        return [name for name in map(str.strip, (self.tool or "").split(",")) if name]
+
+    @property
+    def half(self) -> bool:
+        """Whether only half of the output is to come."""
+        return self.incomplete or self.content_filter
+
+    @property
     def breaks(self) -> bool:
         """Whether anything is to go wrong."""
         after = (self.cut_after, self.end_after, self.error_event_after, self.silence_after)
-        return self.fail or self.incomplete or any(n is not None for n in (self.status, *after))
+        return self.fail or self.half or any(n is not None for n in (self.status, *after))
 
     def without_failure(self) -> "Directives":
         """The same answer, gone well."""
         return replace(
             self,
             incomplete=False,
+            content_filter=False,
             fail=False,
             status=None,
             cut_after=None,
@@ -180,6 +192,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "annotations": _flag,
     "refusal": _flag,
     "incomplete": _flag,
+    "content_filter": _flag,
     "fail": _flag,
     "status": _whole(400, 599),
     "error_code": _word,

@@ -1,4 +1,4 @@
-"""What one answer is made of: the reply, its pace, and the Response objects that show it.
+"""What one answer is made of, whatever the dialect: the reply, its parts and its pace.
 
 A reply is a value. Everything that a client will ever see of it, each event and each object, follows from it
 alone and can be made again at any time. So nothing has to be stored while it is given, and a background
@@ -6,19 +6,29 @@ response needs no task that produces it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import orjson
 
 from server.simulator.directives import MAX_DELAY_S, Directives
+from server.simulator.schema import fit
 from server.simulator.turn import Json, derived_id
 
 # Longer inputs are repeated up to here: one event per word of a large document serves nobody.
 MAX_ECHO_CHARS = 20_000
 
+CITED_URL = "https://example.com/simulated"
+CITED_TITLE = "A simulated source"
+FAILURE = "The simulator was told to fail this response."
+
 _FILLER = "Word by word the answer grows, each in its place, until nothing is missing and the last has come."
 _FILLER_WORDS = tuple(f" {word}" for word in _FILLER.split())
 _WORD = re.compile(r"\s*\S+")
+_THOUGHT = "First read what was said, then say it, word by word."
+_REFUSAL = "I cannot help with that."
+_CALL_DELTA_CHARS = 8
 
 
 class Schedule(NamedTuple):
@@ -39,17 +49,29 @@ class Schedule(NamedTuple):
         return due if self.silence_after is None or number < self.silence_after else due + MAX_DELAY_S
 
 
+class Part(NamedTuple):
+    """A part of the output: a `thought`, a `call` or a `custom_call` of the tool `name`, a `refusal` or `text`."""
+
+    kind: str
+    deltas: list[str]
+    name: str = ""
+
+    @property
+    def whole(self) -> str:
+        return "".join(self.deltas)
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer: to what, how steered, since when."""
+    """One answer: to what, how steered, since when. With a `schema` its text is JSON that fits it."""
 
     id: str
     request: Json
-    items: Sequence[Json]
     text: str
-    previous_text: str | None
     directives: Directives
     created_at: float
+    schema: Json | None = None
+    previous_text: str | None = None
 
     @property
     def background(self) -> bool:
@@ -66,22 +88,42 @@ class Reply:
         d = self.directives
         return Schedule(d.first_delay_ms / 1000, d.gap_s, 2 if self.background else 0, d.silence_after)
 
-    def words(self) -> list[str]:
-        """The answer in its deltas; joined, they hold the input as it was written."""
-        words = _WORD.findall(self._sentences())
-        filler = self.directives.length - len(words)
-        words += [_FILLER_WORDS[n % len(_FILLER_WORDS)] for n in range(filler)]
-        return self.cut_short(words)
-
-    def cut_short(self, deltas: list[str]) -> list[str]:
-        """All deltas, or the first half where the reply is to be incomplete."""
-        return deltas[: (len(deltas) + 1) // 2] if self.directives.incomplete else deltas
+    def parts(self) -> Iterator[Part]:
+        """The output, in its order. A thought is always whole, whatever becomes of what follows."""
+        d = self.directives
+        if d.reasoning:
+            yield Part("thought", _WORD.findall(_THOUGHT))
+        for name in d.tools:
+            arguments = orjson.dumps({"input": self.said()}).decode()
+            yield Part("call", self._cut_short(_pieces(arguments)), name)
+        if d.custom_tool:
+            yield Part("custom_call", self._cut_short(_pieces(self.said())), d.custom_tool)
+        if d.refusal:
+            yield Part("refusal", self._cut_short(_WORD.findall(_REFUSAL)))
+        elif not (d.tools or d.custom_tool):
+            yield Part("text", self._cut_short(self._words()))
 
     def said(self) -> str:
         """The input, as the answer repeats it."""
         if len(self.text) <= MAX_ECHO_CHARS:
             return self.text
         return f"{self.text[:MAX_ECHO_CHARS]}… ({len(self.text)} characters)"
+
+    def _words(self) -> list[str]:
+        """The text in its deltas; joined, they hold the input as it was written."""
+        if self.schema is not None:
+            said = self.said() + "".join(self._filler(len(_WORD.findall(self.said()))))
+            return _WORD.findall(orjson.dumps(fit(self.schema, said)).decode())
+        words = _WORD.findall(self._sentences())
+        return words + self._filler(len(words))
+
+    def _filler(self, count: int) -> list[str]:
+        """The words that are missing where there are only so many."""
+        return [_FILLER_WORDS[n % len(_FILLER_WORDS)] for n in range(self.directives.length - count)]
+
+    def _cut_short(self, deltas: list[str]) -> list[str]:
+        """All deltas, or the first half where the reply is to be incomplete."""
+        return deltas[: (len(deltas) + 1) // 2] if self.directives.half else deltas
 
     def _sentences(self) -> str:
         sentences = f"You said: {self.said()}." if self.text else "You said nothing."
@@ -92,88 +134,28 @@ class Reply:
         return sentences
 
 
-# In the order in which OpenAI gives them; where a request has a value other than null, that is echoed.
-_ECHOED: Json = {
-    "background": False,
-    "frequency_penalty": 0.0,
-    "instructions": None,
-    "max_output_tokens": None,
-    "max_tool_calls": None,
-    "parallel_tool_calls": True,
-    "presence_penalty": 0.0,
-    "previous_response_id": None,
-    "prompt_cache_key": None,
-    "prompt_cache_retention": None,
-    "safety_identifier": None,
-    "service_tier": "auto",
-    "store": True,
-    "temperature": 1.0,
-    "tool_choice": "auto",
-    "top_logprobs": 0,
-    "top_p": 1.0,
-    "truncation": "disabled",
-    "user": None,
-    "metadata": {},
-}
+class Usage(NamedTuple):
+    """What a reply costs, in tokens; what was thought is part of what was spent."""
+
+    given: int
+    spent: int
+    thought: int
+
+    @classmethod
+    def of(cls, reply: Reply) -> "Usage":
+        spent = [(part.kind, tokens(part.whole)) for part in reply.parts()]
+        thought = sum(count for kind, count in spent if kind == "thought")
+        return cls(given_tokens(reply), sum(count for _, count in spent), thought)
 
 
-def response_object(
-    reply: Reply,
-    status: str,
-    *,
-    output: Sequence[Json] = (),
-    error: Json | None = None,
-    ended_after_s: float = 0.0,
-) -> Json:
-    """The Response object in the given state, with all the fields of a real one."""
-    request = reply.request
-    ended = status in {"completed", "incomplete"}
-    response: Json = {
-        "id": reply.id,
-        "object": "response",
-        "created_at": int(reply.created_at),
-        "status": status,
-        "completed_at": int(reply.created_at + ended_after_s) if status == "completed" else None,
-        "error": error,
-        "incomplete_details": {"reason": "max_output_tokens"} if status == "incomplete" else None,
-        "model": request["model"],
-        "output": list(output),
-        "reasoning": {"effort": None, "summary": None} | (request.get("reasoning") or {}),
-        "text": {"format": {"type": "text"}, "verbosity": "medium"} | (request.get("text") or {}),
-        "tools": [_echoed_tool(tool) for tool in request.get("tools") or []],
-        "usage": _usage(reply, output) if ended else None,
-    }
-    for key, default in _ECHOED.items():
-        value = request.get(key)
-        response[key] = default if value is None else value
-    if ended:
-        response["service_tier"] = "default"
-        response["billing"] = {"payer": "developer"}
-    return response
+def given_tokens(reply: Reply) -> int:
+    return 8 + len(reply.text) // 4
 
 
-def _echoed_tool(tool: Any) -> Any:
-    if not isinstance(tool, dict) or tool.get("type") != "function":
-        return tool
-    return {"description": None, "parameters": None, "strict": True} | tool
+def tokens(text: str) -> int:
+    """As plausible as four characters to a token make it."""
+    return 1 + len(text) // 4
 
 
-def _usage(reply: Reply, output: Sequence[Json]) -> Json:
-    """Token counts as plausible as four characters to a token make them."""
-    reasoning = sum(_tokens(item) for item in output if item["type"] == "reasoning")
-    spent = sum(_tokens(item) for item in output)
-    given = 8 + len(reply.text) // 4
-    return {
-        "input_tokens": given,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-        "output_tokens": spent,
-        "output_tokens_details": {"reasoning_tokens": reasoning},
-        "total_tokens": given + spent,
-    }
-
-
-def _tokens(item: Json) -> int:
-    parts = [*item.get("content", ()), *item.get("summary", ())]
-    texts = [part.get("text") or part.get("refusal") or "" for part in parts]
-    texts += [item.get("arguments", ""), item.get("input", "")]
-    return 1 + sum(map(len, texts)) // 4
+def _pieces(value: str) -> list[str]:
+    return [value[n : n + _CALL_DELTA_CHARS] for n in range(0, len(value), _CALL_DELTA_CHARS)]

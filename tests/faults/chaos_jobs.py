@@ -14,7 +14,7 @@ import orjson
 from server.protocol.requests import job_body
 from server.simulator.directives import parse_directives
 from server.simulator.reply import Reply
-from server.simulator.script import script
+from server.simulator.responses.script import script
 from tests.support.replica import ALICE, BOB, CACHED
 
 SURVIVABLE = "gpt-5.2-survivable"
@@ -127,7 +127,7 @@ class Job:
         if self.shape.ends == "incomplete":
             directives = parse_directives(self.text, {})
         request = {"model": CACHED, "input": self.text, "background": self.shape.survivable, "stream": True}
-        reply = Reply("resp_0", request, [], self.text, None, directives, 0.0)
+        reply = Reply("resp_0", request, self.text, directives, 0.0)
         *_, last = script(reply)
         made: list[dict[str, Any]] = without_ids(orjson.loads(orjson.dumps(last.body["response"]["output"])))
         return made

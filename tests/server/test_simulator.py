@@ -22,7 +22,7 @@ from server.simulator import serve_simulator
 from server.simulator.directives import Directives, parse_directives
 from server.simulator.errors import ApiError
 from server.simulator.reply import Reply
-from server.simulator.runs import Run, Runs
+from server.simulator.responses.runs import Run, Runs
 from tests.support.upstreams import running_exchange, running_replay, running_script, running_simulator
 from tests.support.waiting import wait_until
 
@@ -771,7 +771,7 @@ async def test_two_hundred_streams_at_once_each_get_their_own_answer(api: Api) -
 
 def new_run(response_id: str, directives: Directives, size_bytes: int = 1) -> Run:
     request = {"model": "m", "input": "hi", "background": True}
-    return Run(Reply(response_id, request, [], "hi", None, directives, 0.0), size_bytes)
+    return Run(Reply(response_id, request, "hi", directives, 0.0), [], size_bytes)
 
 
 async def test_the_oldest_runs_that_are_over_make_room() -> None:
