@@ -123,7 +123,10 @@ async def test_the_five_minute_start_shows_an_answer_that_grows(place: Place) ->
 
     log = (place.folder / "log").read_text()
     assert "background: cached" in log
-    assert f"simulating OpenAI's Responses API at http://127.0.0.1:{place.ports[SIMULATOR_PORT]}/v1" in log
+    assert (
+        f"simulating Responses, Chat Completions and Messages at http://127.0.0.1:{place.ports[SIMULATOR_PORT]}/v1"
+        in log
+    )
     assert "[[words=40]]" in log
 
 

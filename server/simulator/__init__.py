@@ -1,9 +1,13 @@
-"""A simulated OpenAI: the Responses API over real HTTP, without an account and without a model.
+"""Simulated providers over real HTTP, without an account and without a model, in all three dialects.
 
-It serves `POST /v1/responses` (JSON, SSE, and a background mode of its own with resume, cancel, delete and
-input_items) and `GET /v1/models`, with the order of events, the objects and the errors that OpenAI has on
-the wire. Its answer to any input is "You said: <the input>.", word by word, so that everybody can see which
-output belongs to which input.
+They serve OpenAI's Responses API (`responses/`: JSON, SSE, and a background mode of its own with resume, cancel,
+delete and input_items), Chat Completions (`chat/`) and Anthropic's Messages (`messages/`), with the order of
+events, the objects and the errors that they have on the wire. The answer to any input is "You said: <the
+input>.", word by word, so that everybody can see which output belongs to which input.
+
+What all dialects share lies beside them: what a request said (`turn.py`) and what it is told to do
+(`directives.py`), the parts of its answer (`reply.py`), how it goes wrong (`events.py`), when each event is due
+(`playback.py`) and how the answer leaves (`answering.py`).
 
 A request steers its own answer, with directives in the text of its last turn, `[[delay_ms=50]] [[words=9]]`,
 or with `metadata={"delay_ms": "50"}`; where both name the same directive, the text wins. In the text an

@@ -3,8 +3,10 @@
 from aiohttp import web
 
 from server.simulator.answering import json_response
+from server.simulator.chat.endpoints import routes as chat_routes
 from server.simulator.context import SIMULATOR
 from server.simulator.errors import ApiError
+from server.simulator.messages.endpoints import routes as messages_routes
 from server.simulator.responses.endpoints import routes as responses_routes
 from server.simulator.turn import Json
 
@@ -19,6 +21,8 @@ def routes() -> list[web.RouteDef]:
         web.get("/simulator/requests", report),
         web.post("/simulator/reset", reset),
         *responses_routes(_ANY_BASE),
+        *chat_routes(_ANY_BASE),
+        *messages_routes(_ANY_BASE),
         web.get(f"{_ANY_BASE}models", list_models, allow_head=False),
         web.get(f"{_ANY_BASE}models/{{id}}", retrieve_model, allow_head=False),
     ]

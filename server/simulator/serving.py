@@ -62,6 +62,6 @@ def _announce(base_url: str, api_key: str | None) -> None:
     """Say what is served, and what can be steered."""
     key = "any key" if api_key is None else "the key that was given"
     names = ", ".join(field.name for field in fields(Directives))
-    log.info("simulating OpenAI's Responses API at %s, for any model and %s", base_url, key)
+    log.info("simulating Responses, Chat Completions and Messages at %s, for any model and %s", base_url, key)
     log.info("a request steers its answer in its text, such as [[words=40]] [[delay_ms=50]], or its metadata")
     log.info('the README\'s section "The simulator" tells what can be steered: %s', names)

@@ -10,6 +10,11 @@ from server.simulator.turn import Json
 
 # The count goes on beyond this; only the oldest requests are forgotten.
 _MAX_REQUESTS = 10_000
+# Together these bound the bodies that are kept at 160 MB; of a longer one only its hash is told.
+_MAX_BODY_BYTES = 16 * 1024
+
+# The headers in which providers expect a key.
+_KEY_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 
 class Traffic:
@@ -58,19 +63,28 @@ class Traffic:
 
 def _sighting(request: web.Request, body: bytes) -> Json:
     authorization = request.headers.get("authorization")
-    try:
-        fields = orjson.loads(body) if body else {}
-    except orjson.JSONDecodeError:
-        fields = {}
-    if not isinstance(fields, dict):
-        fields = {}
+    fields = _fields(body)
+    # A fragment is written as it came: kept as bytes, a body takes a tenth of the memory.
+    kept = orjson.Fragment(body) if fields and len(body) <= _MAX_BODY_BYTES else None
     return {
         "method": request.method,
         "path": request.rel_url.raw_path,
         "query": request.rel_url.raw_query_string,
         "body_sha256": hashlib.sha256(body).hexdigest(),
+        "body": kept,
+        "key_headers": [name for name in _KEY_HEADERS if name in request.headers],
         "authorization_sha256": authorization and hashlib.sha256(authorization.encode()).hexdigest(),
+        "anthropic_version": request.headers.get("anthropic-version"),
+        "anthropic_beta": request.headers.get("anthropic-beta"),
         "model": fields.get("model"),
         "background": fields.get("background") is True,
         "stream": fields.get("stream") is True or request.query.get("stream") == "true",
     }
+
+
+def _fields(body: bytes) -> Json:
+    try:
+        fields = orjson.loads(body) if body else {}
+    except orjson.JSONDecodeError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
