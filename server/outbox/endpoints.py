@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from server.config import Config, Webhook
 from server.outbox.addresses import NotAllowed, check_url
@@ -75,9 +76,13 @@ class Configured:
 
 
 def sealed_for_response(sealer: Sealer, owner: str, url: str, secret: str | None) -> str:
-    """As the record keeps it: an id, and what only we can read. All with one URL of one owner share a queue."""
+    """As the record keeps it: an id, and what only we can read.
+
+    All of one owner that lead to one host share a queue, because URLs often name the job: with a queue for each, a host
+    that hangs would never be found to fail again and again, and would take all the tries that there are.
+    """
     sealed = sealer.seal(jsontext.dumps({"url": url, "secret": secret}).decode())
-    return f"{endpoint_id('response', owner, url)} {sealed}"
+    return f"{endpoint_id('response', owner, urlsplit(url).netloc.lower())} {sealed}"
 
 
 def unsealed(sealer: Sealer, sealed: str) -> Endpoint | None:

@@ -40,7 +40,7 @@ if outcome == 'told' or outcome == 'failed' then
   redis.call('PEXPIRE', delivery, kept_ms)
 else
   if outcome == 'later' then redis.call('HINCRBY', delivery, 'attempts', -1) end
-  redis.call('ZADD', due, now + again_ms, name)
+  redis.call('ZADD', due, 'XX', now + again_ms, name) -- not if its endpoint was removed meanwhile
 end
 
 local nearest = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')

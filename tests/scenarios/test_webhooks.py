@@ -481,6 +481,28 @@ async def _all_idle(pollux: Replica) -> bool:
     return not [task for task in asyncio.all_tasks() if task.get_name().startswith("webhook we_")]
 
 
+async def test_a_receiver_that_hangs_delays_no_other_though_each_response_has_a_url_of_its_own(
+    simulator: str, store_url: str, receiver: Receiver
+) -> None:
+    async def hangs(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    receiver.behaviour["/hangs"] = hangs
+    async with (
+        running_receiver() as other,
+        telling(simulator, store_url, webhook_per_request=True) as (pollux, _),
+        pollux.http(BOB) as bob,
+    ):
+        await stored(bob, f"{other.url}/")
+        for number in range(webhooks.AT_ONCE + 10):
+            await create(pollux, "a", webhook={"url": f"{receiver.url}/hangs?job={number}"})
+        await wait_until(lambda: receiver.count("/hangs") >= webhooks.EACH_AT_ONCE)
+        await asyncio.sleep(0.5)
+        await bob.post("responses", json={"model": CACHED, "input": "b", "background": True})
+        await other.receive(1, timeout_s=4)
+
+
 async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
     simulator: str, store_url: str, tmp_path: Path
 ) -> None:

@@ -120,6 +120,16 @@ async def test_a_removed_endpoint_is_owed_nothing(store: Store, admin: redis.Red
     assert not [key for key in admin.scan_iter() if b":due:" in key or b":endpoints:" in key]
 
 
+@pytest.mark.usefixtures("_endpoint")
+async def test_what_is_under_way_when_its_endpoint_is_removed_is_not_tried_again(store: Store) -> None:
+    await finish(store, await run(store), 3)
+    [delivery] = await claim(store)
+    await store.deliveries.remove(ALICE, ENDPOINT)
+    await settle(store, delivery, Tried.AGAIN)
+    assert await claim(store) == []
+    assert await store.deliveries.past(ALICE, ENDPOINT) == []
+
+
 async def test_an_endpoint_that_somebody_else_has_changed_or_removed_is_not_written(store: Store) -> None:
     deliveries = store.deliveries
     for _ in range(2):
