@@ -42,6 +42,7 @@ from server.sections import ConfigError
 from server.sockets import bound
 from server.supervise import Link, say_that_nothing_is_reloaded
 from server.upstream.affinity import Affinity
+from server.upstream.choice import strategy_named
 from server.upstream.client import Timeouts, Upstream, new_session
 from server.upstream.deployments import Deployments
 from server.upstream.health import Health
@@ -108,7 +109,11 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(new_session())
         router = config.router_settings
-        health = Health(allowed_fails=router.allowed_fails, cooldown_s=router.cooldown_time)
+        health = Health(
+            allowed_fails=router.allowed_fails,
+            cooldown_s=router.cooldown_time,
+            strategy=strategy_named(router.routing_strategy),
+        )
         timeouts = Timeouts(ours.connect_timeout_s, ours.first_byte_timeout_s, ours.stream_timeout_s)
         upstream = Upstream(session, health, timeouts)
         committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s)

@@ -9,6 +9,7 @@ from server.config import Config
 from server.keyring import MASTER, Keyring
 from server.outbox.endpoints import Configured
 from server.protocol.routing import Decision, Mode, decide
+from server.upstream.choice import described, weights_of
 from server.upstream.deployments import Deployment, Deployments
 from storage import default_directory
 
@@ -45,6 +46,8 @@ def _general(config: Config) -> Iterator[str]:
     Configured.in_config(config)  # raises if one may not be sent to
     if webhooks := len(config.pollux.webhooks):
         yield f"webhooks: {webhooks} of the config are told of the ends of responses"
+    if strategy := config.router_settings.routing_strategy:
+        yield f"choice of a deployment: {described(strategy)}"
     yield f"composite ids: {_FORMS[config.pollux.composite_ids]}"
 
 
@@ -119,9 +122,15 @@ def _surprises(config: Config) -> Iterator[str]:
             exact = deployments.canonical(name) == name and "*" not in name
             why = "the part before its / is what counts" if exact else "aliases and wildcards don't count"
             yield f"{name} is native: {why} for a list in polling_via_cache"
+        if idle := [made for made, weight in _weighted(deployments.serving(name)) if not weight]:
+            yield f"{name}: {len(idle)} of its deployments get no request while one with a weight (or rpm, tpm) is fit"
         bare = name.split("/", 1)[-1]
         if bare != name and bare in settings.native_background_mode:
             yield f"native_background_mode lists {bare}, which does not cover {name}: names are exact"
+
+
+def _weighted(deployments: list[Deployment]) -> Iterator[tuple[Deployment, float]]:
+    return zip(deployments, weights_of(deployments), strict=False)
 
 
 def _nobodys_webhooks(config: Config) -> Iterator[str]:

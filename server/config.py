@@ -45,8 +45,8 @@ from server.sections import (
 log = logging.getLogger("pollux.config")
 
 ENVIRON = "os.environ/"
-_KNOWN_ELSEWHERE = {"rpm", "tpm"}
-"""LiteLLM's rate limits. Pollux does not apply them, and does not warn of them either."""
+_KNOWN_ELSEWHERE = {"rpm", "tpm", "input_cost_per_token", "output_cost_per_token"}
+"""What the choice of a deployment reads from several places."""
 
 
 class _Ours(Section):

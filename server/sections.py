@@ -69,6 +69,16 @@ class LiteLLMParams(Foreign):
     max_parallel_requests: int | None = Field(
         None, ge=1, description="Calls at once per process. Cached jobs wait for a place, other requests get 429."
     )
+    weight: float | None = Field(
+        None, ge=0, description="Its share of the model's requests. Where no deployment has one: its rpm, else its tpm."
+    )
+    rpm: float | None = Field(
+        None, ge=0, description="Calls in a minute per process, beyond which another deployment is preferred."
+    )
+    tpm: float | None = Field(None, ge=0, description="Its share of the requests, where none has a weight or an rpm.")
+    order: int | None = Field(
+        None, description="Deployments of the lowest order are asked first, and others only while none of them is fit."
+    )
     extra_headers: dict[str, str] = Field({}, description="Further headers for the upstream.")
     extra_body: dict[str, Any] = Field(
         {}, description="Further fields of each request, as its provider names them; they overrule the client's."
@@ -194,6 +204,9 @@ class RouterSettings(Foreign):
     )
     cooldown_time: float = Field(
         5, ge=0, description="Seconds in which a cooling deployment is not asked while another one is healthy."
+    )
+    routing_strategy: str | None = Field(
+        None, description="How a deployment is chosen: simple-shuffle, least-busy, or another one of LiteLLM's."
     )
     model_group_alias: dict[str, Any] = Field({}, description="Further names: {alias: model_name}.")
 

@@ -43,6 +43,16 @@ class Deployment:
     """The timeout for the first byte of a stream; None: the general one applies."""
     max_parallel_requests: int | None = None
     """How many calls each process makes at once; further ones wait."""
+    weight: float | None = None
+    """Its share of the work of a model."""
+    rpm: float | None = None
+    """Calls in a minute and process, beyond which another deployment is preferred. Its share too, see `choice`."""
+    tpm: float | None = None
+    """Tokens in a minute and process, likewise."""
+    order: int | None = None
+    """Those with the lowest order are chosen while one of them is fit."""
+    cost: float | None = None
+    """The prices of a token of input and one of output, together."""
     fill_missing: bool = False
     survivable: bool = False
     """Cached jobs run in this provider's own background mode, so the provider's run survives if our process dies."""
@@ -174,6 +184,11 @@ def _deployment(entry: ModelEntry, general: LiteLLMSettings, environ: Mapping[st
         timeout_s=params.timeout or general.request_timeout or 600.0,
         stream_timeout_s=params.stream_timeout,
         max_parallel_requests=params.max_parallel_requests,
+        weight=params.weight,
+        rpm=_limit(entry, "rpm"),
+        tpm=_limit(entry, "tpm"),
+        order=params.order,
+        cost=_cost(entry),
         fill_missing=entry.model_info.fill_missing,
         survivable=entry.model_info.upstream_background,
         verify=verify_by(stated, environ),
@@ -268,6 +283,27 @@ def _headers(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]
     if params.organization:
         headers["OpenAI-Organization"] = params.organization
     return headers
+
+
+def _limit(entry: ModelEntry, name: str) -> float | None:
+    """A limit of the minute; LiteLLM also reads it from the entry itself and from `model_info`."""
+    for holder in (entry.litellm_params, entry, entry.model_info):
+        if (given := _number(getattr(holder, name, None))) is not None:
+            return given
+    return None
+
+
+def _cost(entry: ModelEntry) -> float | None:
+    prices = [_number(getattr(entry.litellm_params, f"{side}_cost_per_token", None)) for side in ("input", "output")]
+    stated = [price for price in prices if price is not None]
+    return sum(stated) if stated else None
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value) if value is not None else None
+    except (TypeError, ValueError):
+        return None
 
 
 def _deployment_id(model_name: str, provider: str, upstream_model: str, base_url: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The health of the deployments: calls in flight, recent failures and cool-downs, and the choice of the next one.
+"""The health of the deployments: calls in flight and in the minute, recent failures and cool-downs.
 
 The state is kept in memory, per process. Each replica finds out about a dead deployment by itself, which costs it one
 try. `max_parallel_requests` limits each process separately, so divide the intended limit by their number. Only calls
@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from server.errors import RateLimited
+from server.upstream.choice import Candidate, Strategy, choose
 from server.upstream.deployments import Deployment
 
 log = logging.getLogger("pollux.upstream")
@@ -32,6 +33,24 @@ FULL_RETRY_AFTER_S = 5
 """The `Retry-After` for a client that got no place. It is an estimate: when a place becomes free is not known."""
 
 
+MINUTE_S = 60.0
+
+
+@dataclass(slots=True)
+class _Minute:
+    """What is counted within the current minute."""
+
+    number: int = 0
+    calls: int = 0
+    tokens: int = 0
+
+    def at(self, now: float) -> _Minute:
+        """The same, begun anew if another minute has come."""
+        if (number := int(now // MINUTE_S)) != self.number:
+            self.number, self.calls, self.tokens = number, 0, 0
+        return self
+
+
 @dataclass(slots=True, eq=False)
 class _State:
     """The state of one deployment."""
@@ -39,6 +58,7 @@ class _State:
     limit: int | None
     failures: deque[float]
     """The times of the last failures, as many as lead to a cool-down."""
+    minute: _Minute = field(default_factory=_Minute)
     in_flight: int = 0
     waiting: OrderedDict[asyncio.Future[bool], None] = field(default_factory=OrderedDict)
     """Calls that wait for a place, first come, first served. True gives the place; False means: choose again."""
@@ -56,19 +76,25 @@ class _State:
     def healthy(self, now: float) -> bool:
         return now >= self.cools_until and not (self.doubted and self.trials)
 
-    def load(self) -> tuple[bool, float]:
-        """A sort key: first deployments with a free place, by calls in flight; then full ones, by queue length."""
-        if self.limit is not None and self.full:
-            return True, len(self.waiting) / self.limit
-        return False, self.in_flight
+    @property
+    def queue(self) -> float | None:
+        """The length of the queue in relation to the places, if none is free."""
+        return len(self.waiting) / self.limit if self.limit is not None and self.full else None
 
 
 class Health:
     """The state of all deployments in this process."""
 
     def __init__(
-        self, *, allowed_fails: int = 0, cooldown_s: float = 5.0, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        allowed_fails: int = 0,
+        cooldown_s: float = 5.0,
+        strategy: Strategy = Strategy.AUTO,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._strategy = strategy
+        self._rng = random.Random()  # noqa: S311 - nothing depends on its being secret
         self._enough = allowed_fails + 1
         self._cooldown_s = cooldown_s
         self._clock = clock
@@ -81,18 +107,22 @@ class Health:
         return self._state(deployment).in_flight
 
     def choose(self, deployments: Sequence[Deployment], tried: Sequence[str] = ()) -> Deployment:
-        """The healthy deployment that was tried least often, then the one with the lowest load; ties are random.
+        """The healthy deployment that `choice.choose` prefers, or of cooling ones the one that began to do so first.
 
         `tried` lists the ids of the deployments that this request was sent to, one for each try.
         """
         if len(deployments) == 1:
             return deployments[0]
         if healthy := [deployment for deployment in deployments if self.is_healthy(deployment)]:
-            return min(
-                healthy,
-                key=lambda d: (tried.count(d.id), *self._state(d).load(), random.random()),  # noqa: S311
-            )
-        return min(deployments, key=lambda d: (self._state(d).cooled_at, random.random()))  # noqa: S311
+            return choose([self._candidate(made, tried) for made in healthy], self._strategy, self._rng)
+        return min(deployments, key=lambda d: (self._state(d).cooled_at, self._rng.random()))
+
+    def _candidate(self, deployment: Deployment, tried: Sequence[str]) -> Candidate:
+        state = self._state(deployment)
+        minute = state.minute.at(self._clock())
+        return Candidate(
+            deployment, tried.count(deployment.id), state.in_flight, minute.calls, minute.tokens, state.queue
+        )
 
     @asynccontextmanager
     async def place(
@@ -110,6 +140,7 @@ class Health:
         if tried is not None:
             tried.append(chosen.id)
         state = self._state(chosen)
+        state.minute.at(self._clock()).calls += 1
         on_trial = state.doubted
         state.trials += on_trial
         try:
@@ -122,6 +153,10 @@ class Health:
     def succeeded(self, deployment: Deployment) -> None:
         """Record that the deployment answered a call."""
         self._state(deployment).doubted = False
+
+    def spent(self, deployment: Deployment, tokens: int) -> None:
+        """Count the tokens that a call reported, for `tpm`."""
+        self._state(deployment).minute.at(self._clock()).tokens += tokens
 
     def failed(self, deployment: Deployment, *, retry_after_s: float | None = None, limited: bool = False) -> None:
         """Record a failure that other calls may meet too. If the provider `limited` us, it cools down at once."""

@@ -106,7 +106,6 @@ def test_keys_that_are_not_used_are_listed_in_one_warning(file: Path, caplog: py
         "litellm_settings.callbacks",
         "litellm_settings.drop_params",
         "model_list.0.model_info.mode",
-        "router_settings.routing_strategy",
     ]
 
 

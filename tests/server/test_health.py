@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -145,6 +145,28 @@ async def test_a_free_place_goes_before_a_queue(health: Health) -> None:
         for _ in range(3):
             await held.enter_async_context(health.place([A]))
         assert health.choose([SINGLE, A]) is A
+
+
+# Limits of the minute.
+
+
+async def test_one_over_its_rpm_is_passed_over_until_the_minute_ends(health: Health, clock: Clock) -> None:
+    limited = replace(A, rpm=2, order=1)
+    for expected in ("a", "a", "b", "b"):
+        async with health.place([limited, B]) as taken:
+            assert taken.id == expected
+    async with health.place([limited]) as taken:
+        assert taken is limited, "the only one is never refused"
+    clock.now += 60
+    async with health.place([limited, B]) as taken:
+        assert taken is limited
+
+
+def test_one_that_spent_its_tokens_is_passed_over(health: Health) -> None:
+    limited = replace(A, tpm=100, order=1)
+    for spent, expected in ((99, "a"), (1, "b")):
+        health.spent(limited, spent)
+        assert health.choose([limited, B]).id == expected
 
 
 # Places.
