@@ -10,7 +10,7 @@ from server.keyring import MASTER, Keyring
 from server.outbox.endpoints import Configured
 from server.protocol.routing import Decision, Mode, decide
 from server.upstream.choice import described, weights_of
-from server.upstream.deployments import Deployment, Deployments
+from server.upstream.deployments import CREDENTIALS, Deployment, Deployments
 from storage import default_directory
 
 WARNING = "warning: "
@@ -89,7 +89,7 @@ def _models(config: Config) -> Iterator[str]:
 def _deployment(deployment: Deployment) -> str:
     base = deployment.base_url
     address = _without_secret(base) if base else "no address"
-    credential = {"authorization", "api-key"} & {name.lower() for name in deployment.headers}
+    credential = CREDENTIALS & {name.lower() for name in deployment.headers}
     return (
         f"{deployment.provider}, model {deployment.upstream_model}, {address}, "
         f"credential {'set' if credential else 'missing'}"

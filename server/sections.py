@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import orjson
@@ -61,6 +61,7 @@ class LiteLLMParams(Foreign):
     litellm_credential_name: str | None = Field(
         None, description="The entry of credential_list whose values count where these here say nothing."
     )
+    azure_ad_token: SecretStr | None = Field(None, description="Azure's token, where there is no key.")
     organization: str | None = Field(None, description="Sent as OpenAI-Organization.")
     timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
     stream_timeout: float | None = Field(
@@ -86,6 +87,10 @@ class LiteLLMParams(Foreign):
     ssl_verify: bool | str | None = Field(
         None, description="Whether to check its certificate, or the file of authorities to check it by."
     )
+    drop_params: bool | None = Field(
+        None, description="Leave out what its provider can't be told, instead of refusing the request."
+    )
+    additional_drop_params: list[str] = Field([], description="Fields of requests that are always left out.")
     _as_written: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
@@ -112,6 +117,13 @@ class LiteLLMParams(Foreign):
 class ModelInfo(Foreign):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")] | None = Field(
         None, description="The deployment's id, in place of the hash that Pollux makes."
+    )
+    api: Literal["responses", "chat", "messages"] | None = Field(
+        None, description="The API that it speaks: Responses, Chat Completions or Anthropic's Messages."
+    )
+    mode: str | None = Field(None, description="LiteLLM's; `responses` and `chat` say which API it speaks.")
+    max_output_tokens: int | None = Field(
+        None, ge=1, description="The limit of an output for which the client names none, where the API demands one."
     )
     upstream_background: bool = Field(
         False,
@@ -192,6 +204,9 @@ class LiteLLMSettings(Foreign):
     responses: ResponsesSection = ResponsesSection()
     num_retries: int | None = Field(None, ge=0, description="Retries before the first output.")
     request_timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
+    drop_params: bool = Field(
+        False, description="Leave out what a provider can't be told, instead of refusing the request."
+    )
     ssl_verify: bool | str | None = Field(
         None, description="Whether to check certificates of upstreams, or the file of authorities to check them by."
     )

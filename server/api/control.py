@@ -18,7 +18,7 @@ from server.errors import BadRequest, ResponseNotFound
 from server.protocol.lifecycle import Status
 from server.protocol.status_events import DELETED, event_of
 from server.responses.cancel import cancel
-from server.upstream.client import Call
+from server.upstream.call import Call
 from storage import CancelOutcome, Record
 
 log = logging.getLogger("pollux.api")

@@ -19,12 +19,12 @@ from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, Prev
 from server.protocol import jsontext
 from server.protocol.lifecycle import LAST_OPENING, UNFINISHED
 from server.protocol.redaction import Secrets
-from server.protocol.requests import CreateRequest, check_cached, forwarded_body, parse_create
+from server.protocol.requests import CreateRequest, check_cached, forwarded_request, parse_create
 from server.protocol.routing import Mode, decide
 from server.rates import check_rate
 from server.responses.submit import Submission, Submitted
 from server.responses.view import View, etag_at
-from server.upstream.client import Call
+from server.upstream.call import Call
 from server.upstream.deployments import Deployment
 from server.upstream.rewrite import Rewriter
 
@@ -145,7 +145,7 @@ async def _forward(
         sent = context.affinity.unmarked(create.body, deployment, owner) if create.marked else create.body
         call = Call(
             "POST",
-            make_body=lambda: forwarded_body(sent, deployment.model_for(model), previous),
+            make_request=lambda: forwarded_request(sent, deployment.model_for(model), previous),
             headers=forwarded_headers(request),
             stream=create.stream,
             wishes=create.wishes,

@@ -24,7 +24,7 @@ from server.protocol.ids import has_polling_form
 from server.protocol.lifecycle import UNFINISHED
 from server.protocol.status_events import KINDS
 from server.responses.subscribe import BadCursor, Interest, NativeStatus, Subscriber, decode_cursor
-from server.upstream.client import Call
+from server.upstream.call import Call
 from storage import Place, Shard, StoreError
 
 MOST_RESPONSES = 200

@@ -22,7 +22,7 @@ from server.protocol import jsontext
 from server.protocol.lifecycle import Status
 from server.protocol.requests import input_items, stored_request
 from server.responses.view import View
-from server.upstream.client import Call
+from server.upstream.call import Call
 from storage import Record, StoreError, StoreFull, StoreUnavailable
 
 log = logging.getLogger("pollux.api")

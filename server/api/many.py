@@ -30,7 +30,7 @@ from server.protocol.inplace import parsed
 from server.protocol.lifecycle import UNFINISHED
 from server.protocol.requests import parse_object
 from server.responses.many import Until, each, find_each, side_by_side, watch_ends
-from server.upstream.client import Call
+from server.upstream.call import Call
 from server.upstream.refusals import is_passing
 from storage import Record, StoreError, StoreFull, StoreUnavailable
 

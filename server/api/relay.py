@@ -15,7 +15,7 @@ from server.api.forward import OPENING_PATIENCE_S, forward_stream
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable, shown
 from server.protocol.reasons import without_secrets
 from server.upstream.answer import EVENT_STREAM, Answer
-from server.upstream.client import Call
+from server.upstream.call import Call
 from server.upstream.deployments import Deployment
 from server.upstream.refusals import facts_of, refusal_in
 from server.upstream.rewrite import Rewriter

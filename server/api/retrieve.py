@@ -21,7 +21,7 @@ from server.api.stream import stream_record
 from server.errors import BadRequest, ResponseNotFound
 from server.protocol.lifecycle import UNFINISHED
 from server.responses.view import View, etag_of
-from server.upstream.client import Call
+from server.upstream.call import Call
 from storage import End, Record, steps_and_end
 
 

@@ -14,19 +14,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout
+from server.errors import PolluxError, Untranslatable, UpstreamRefusal, UpstreamTimeout
 from server.jobs.journal import Journal, Lost, Unservable
 from server.protocol import jsontext
 from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
 from server.protocol.lifecycle import LAST_OPENING, UNFINISHED, Status
 from server.protocol.litellm_fields import wishes_in
 from server.protocol.marks import is_marked
-from server.protocol.requests import job_body, parse_object
+from server.protocol.requests import job_request, parse_object
 from server.protocol.snapshot import Identity
 from server.protocol.sse import EventTooLong
 from server.upstream.affinity import Affinity, Marker
 from server.upstream.answer import Answer
-from server.upstream.client import Call, Upstream
+from server.upstream.call import Call
+from server.upstream.client import Upstream
 from server.upstream.deployments import Deployment, Deployments
 from server.upstream.refusals import facts_of, failure_said, is_passing
 from server.upstream.tries import Tries
@@ -144,15 +145,22 @@ class Producer:
         return await self._ask_once(run, lease, journal, stream=False)
 
     async def _ask_once(self, run: _Run, lease: Lease, journal: Journal, *, stream: bool) -> Ending | None:
-        def make_body() -> bytes:
+        def make_request() -> dict[str, Any]:
             request = parse_object(lease.request)
             if is_marked(lease.request):
                 request = self.affinity.unmarked(request, run.deployment, lease.owner)
             model = run.deployment.model_for(self.deployments.canonical(lease.model))
-            return job_body(request, model, lease.previous or None, background=run.survivable, stream=stream)
+            return job_request(request, model, lease.previous or None, background=run.survivable, stream=stream)
 
         wishes = wishes_in(run.who.request)
-        call = Call("POST", make_body=make_body, headers=_client_headers(lease), stream=stream, wishes=wishes)
+        call = Call(
+            "POST",
+            make_request=make_request,
+            headers=_client_headers(lease),
+            stream=stream,
+            wishes=wishes,
+            response_id=lease.id,
+        )
         async with self.upstream.open(run.deployment, call) as answer:
             run.upstream_request_id = answer.request_id
             if stream and await answer.is_stream():
@@ -276,6 +284,8 @@ def _failure_of(error: PolluxError) -> Ending:
     """The failure, and its `error`, of a response whose upstream refused or could not be reached."""
     if isinstance(error, UpstreamTimeout):
         code = "timeout"
+    elif isinstance(error, Untranslatable):
+        code = "invalid_prompt"
     elif not isinstance(error, UpstreamRefusal):
         code = "server_error"
     elif error.code:

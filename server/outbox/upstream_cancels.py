@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass
 
 from server.errors import PolluxError
-from server.upstream.client import Call, Upstream
+from server.upstream.call import Call
+from server.upstream.client import Upstream
 from server.upstream.deployments import Deployments
 from server.upstream.refusals import is_passing
 from storage import Shard, Store, StoreError, UpstreamCancel

@@ -52,6 +52,14 @@ class CompositeId(NamedTuple):
         return f"litellm:custom_llm_provider:{self.provider};model_id:{self.model_id};response_id:{self.response_id}"
 
 
+def item_seed(response_id: str) -> str:
+    """What makes ids of items of this response unlike all others, where the provider gives none: its own digits.
+
+    So the response that an item belongs to can be told from the item's id, see `responses_with`.
+    """
+    return re.sub(r"[^0-9a-f]", "", response_id.rsplit("_", 1)[-1])[-32:].rjust(32, "0")
+
+
 def encode_composite(composite: CompositeId) -> str:
     text = (composite.untagged + (f";owner:{composite.tag}" if composite.tag else "")).encode()
     if composite.opaque:

@@ -122,19 +122,19 @@ def _typed(body: dict[str, Any], name: str, wanted: type, expected: str, param: 
     return value
 
 
-def forwarded_body(body: dict[str, Any], model: str, previous: str | None) -> bytes:
-    """The body for an upstream, with its name of the model and the provider's id of the previous response."""
+def forwarded_request(body: dict[str, Any], model: str, previous: str | None) -> dict[str, Any]:
+    """The request for an upstream, with its name of the model and the provider's id of the previous response."""
     changed = {name: value for name, value in body.items() if not is_litellms(name)}
     changed["model"] = model
     if previous is not None:
         changed["previous_response_id"] = previous
-    return jsontext.dumps(changed)
+    return changed
 
 
-def job_body(
+def job_request(
     body: dict[str, Any], model: str, previous: str | None, *, background: bool = False, stream: bool = True
-) -> bytes:
-    """The body that a job sends: streamed, and without `background` and its options, which Pollux does itself.
+) -> dict[str, Any]:
+    """The request that a job sends: streamed, and without `background` and its options, which Pollux does itself.
 
     With `background` the provider runs it in its own background too, so that its run survives the end of ours. It is
     not told of the completion window even then: the wait was ours, and OpenAI allows no window with `stream`.
@@ -142,7 +142,7 @@ def job_body(
     changed = {name: value for name, value in body.items() if name not in ("background", BACKGROUND_OPTIONS)}
     if background:
         changed["background"] = True
-    return forwarded_body({**changed, "stream": stream}, model, previous)
+    return forwarded_request({**changed, "stream": stream}, model, previous)
 
 
 def input_items(body: dict[str, Any], response_id: str) -> list[dict[str, Any]]:

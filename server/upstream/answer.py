@@ -13,6 +13,7 @@ from functools import lru_cache
 import aiohttp
 
 from server.errors import UpstreamUnavailable
+from server.protocol.dialects.reply import Reply
 from server.protocol.sse import ServerEvent, SseParser
 
 LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
@@ -31,8 +32,10 @@ _BLANK = b" \t\r\n\xef\xbb\xbf"
 class Answer:
     """An answer that has begun, valid inside the block of `Upstream.open`. Reading may raise what aiohttp raises."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, reply: Reply | None = None) -> None:
         self._response = response
+        self._reply = reply
+        """The translation of what it says; None if it is in the words of the Responses API."""
         self._parser = SseParser()
         self._opening = b""
         """Bytes that `is_stream` has read and `_piece` has not returned yet."""
@@ -90,7 +93,9 @@ class Answer:
 
         """
         piece = await self._piece()
-        return self._parser.feed(piece) if piece else None
+        if self._reply is None:
+            return self._parser.feed(piece) if piece else None
+        return self._reply.take(self._parser.feed(piece)) if piece else self._reply.end() or None
 
     async def _piece(self) -> bytes:
         """The next bytes of the body, as they arrive; empty at its end."""
@@ -111,7 +116,7 @@ class Answer:
             body += piece
             if len(body) > LONGEST_ANSWER_BYTES:
                 raise UpstreamUnavailable("The provider's answer is too long.", begun=True)
-        return bytes(body)
+        return bytes(body) if self._reply is None else self._reply.whole(bytes(body))
 
     async def beginning(self, limit_bytes: int) -> bytes:
         """The first `limit_bytes` of the body; the rest is not read."""

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import aiohttp
 from yarl import URL
 
 from server import __version__
 from server.errors import ModelNotServed, PolluxError, UpstreamTimeout, UpstreamUnavailable
-from server.protocol.litellm_fields import NOTHING, Wishes
 from server.protocol.reasons import Remedy
 from server.upstream.answer import Answer
+from server.upstream.call import Call
 from server.upstream.deployments import Deployment
 from server.upstream.health import Health
 from server.upstream.refusals import is_passing, refusal_of, remedy_of, retry_after_of
+from server.upstream.speech import Speech, spoken
 from server.upstream.transport import tls_of
 
 log = logging.getLogger("pollux.upstream")
@@ -29,24 +29,6 @@ PIECE_BYTES = 512 * 1024
 """A longer request, such as one with an image, is sent in pieces, so that other requests are served in between."""
 _ACCOUNT_IS_OF_NO_USE = (401, 402, 429)
 """Statuses of a wrong key or a spent quota, which fail every request; a 403 or 404 may concern this request alone."""
-
-
-class Call(NamedTuple):
-    """One operation on a deployment."""
-
-    method: str
-    path: tuple[str, ...] = ()
-    query: str = ""
-    make_body: Callable[[], bytes] | None = None
-    """Makes the body, anew for each try. It is not kept while the answer arrives, because it may be large."""
-    headers: Mapping[str, str] | None = None
-    stream: bool = False
-    wishes: Wishes = NOTHING
-
-    @property
-    def creates(self) -> bool:
-        """Whether the call creates a response; all other calls are about an existing one."""
-        return self.method == "POST" and not self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +57,7 @@ class Upstream:
         The success or failure of a call that creates a response is recorded in the deployment's health.
 
         Raises:
+            Untranslatable: the provider can't be told a part of the request
             UpstreamRefusal: the status is not 2xx
             UpstreamUnavailable, UpstreamTimeout: also while the body is read, inside the block
 
@@ -82,14 +65,17 @@ class Upstream:
         if deployment.unusable is not None:
             raise ModelNotServed(deployment.model_name, deployment.unusable)
         begun = False
+        speech = spoken(deployment, call)
+        reply = speech.reply
         try:
             async with (
                 self._first_byte(deployment, call) as first_byte,
-                self._request(deployment, call) as response,
+                self._request(deployment, call, speech) as response,
             ):
+                del speech  # its body may be large
                 if first_byte is not None:
                     first_byte.reschedule(None)
-                answer = Answer(response)
+                answer = Answer(response, reply)
                 if not 200 <= answer.status < 300:
                     raise self._noted(deployment, call, await refusal_of(deployment, answer))
                 begun = True
@@ -99,11 +85,13 @@ class Upstream:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._noted(deployment, call, _broken(deployment, error, begun=begun)) from error
 
-    def _request(self, deployment: Deployment, call: Call) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        body = call.make_body() if call.make_body is not None else None
+    def _request(
+        self, deployment: Deployment, call: Call, speech: Speech
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        body = speech.body
         return self._session.request(
             call.method,
-            URL(deployment.url(*call.path, query=call.query), encoded=True),
+            URL(speech.url, encoded=True),
             data=_pieces(body) if body is not None and len(body) > PIECE_BYTES else body,
             headers=_headers(deployment, call, None if body is None else len(body)),
             timeout=_client_timeout(

@@ -10,17 +10,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import quote
 
 from server.config import Config
 from server.errors import ModelNotServed
 from server.protocol.defaults import NO_DEFAULTS, as_json, defaults_in
-from server.sections import ConfigError, LiteLLMSettings, ModelEntry, setting
-from server.upstream.providers import base_of, key_variable, known, resolve
+from server.protocol.dialects.manners import Dialect, Manners
+from server.sections import ConfigError, LiteLLMSettings, ModelEntry
+from server.upstream.catalog import OWN_APIS
+from server.upstream.providers import key_variables, known, resolve
+from server.upstream.reach import OPERATIONS, Reach, reach
 from server.upstream.transport import Verify, proxy_for, tls_of, verify_by
 
-_AZURE_V1_VERSIONS = ("preview", "latest", "v1")
-"""With these, Azure serves the Responses API under /openai/v1."""
+CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
+"""The headers by which keys are sent, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Deployment:
     """The query of each URL, without the question mark; holds Azure's `api-version`."""
     headers: Mapping[str, str] = field(repr=False)
     timeout_s: float
+    operation: str = OPERATIONS[Dialect.RESPONSES]
+    """The path by which a response is made; `{model}` in it stands for the upstream's name of the model."""
+    manners: Manners = field(default_factory=Manners)
+    """The dialect that it speaks, and how far its provider goes along with it."""
     stream_timeout_s: float | None = None
     """The timeout for the first byte of a stream; None: the general one applies."""
     max_parallel_requests: int | None = None
@@ -74,6 +81,16 @@ class Deployment:
         tail = "".join("/" + quote(part, safe="") for part in path)
         joined = "&".join(part for part in (self.query, query) if part)
         return f"{self.base_url}/responses{tail}" + (f"?{joined}" if joined else "")
+
+    def create_url(self, model: str) -> str:
+        """The URL by which a response of this model, named as the upstream names it, is made."""
+        path = self.operation.replace("{model}", quote(model, safe=""))
+        return f"{self.base_url}{path}" + (f"?{self.query}" if self.query else "")
+
+    @property
+    def keeps_responses(self) -> bool:
+        """Whether responses made here can be read, continued and cancelled there; else only what we keep is known."""
+        return self.manners.dialect is Dialect.RESPONSES
 
     def model_for(self, requested: str) -> str:
         """The upstream's name of the requested model; a `*` in it is replaced by the text that the wildcard matched."""
@@ -169,18 +186,19 @@ def _deployment(entry: ModelEntry, general: LiteLLMSettings, environ: Mapping[st
     # A model that names its own provider loses the prefix; `meta/llama` with custom_llm_provider does not.
     upstream_model = rest if slash and prefix == provider else params.model
     resolved = resolve(params.model, listed, params.api_base)
-    base_url, query = _address(entry, resolved, environ)
-    headers = _headers(entry, resolved, environ)
+    reached = reach(entry, resolved, environ)
     stated = params.ssl_verify if params.ssl_verify is not None else general.ssl_verify
     made = Deployment(
-        id=entry.model_info.id or _deployment_id(entry.model_name, provider, upstream_model, base_url),
+        id=entry.model_info.id or _deployment_id(entry.model_name, provider, upstream_model, reached.base_url),
         model_name=entry.model_name,
         provider=provider,
         listed_provider=listed,
         upstream_model=upstream_model,
-        base_url=base_url,
-        query=query,
-        headers=headers,
+        base_url=reached.base_url,
+        query=reached.query,
+        operation=reached.operation,
+        headers=reached.headers,
+        manners=_manners(entry, resolved, reached.dialect, general),
         timeout_s=params.timeout or general.request_timeout or 600.0,
         stream_timeout_s=params.stream_timeout,
         max_parallel_requests=params.max_parallel_requests,
@@ -189,10 +207,11 @@ def _deployment(entry: ModelEntry, general: LiteLLMSettings, environ: Mapping[st
         tpm=_limit(entry, "tpm"),
         order=params.order,
         cost=_cost(entry),
-        fill_missing=entry.model_info.fill_missing,
-        survivable=entry.model_info.upstream_background,
+        # A translated answer says nothing of most keys.
+        fill_missing=entry.model_info.fill_missing or reached.dialect is not Dialect.RESPONSES,
+        survivable=entry.model_info.upstream_background and reached.dialect is Dialect.RESPONSES,
         verify=verify_by(stated, environ),
-        unusable=_why_unusable(entry, resolved, base_url, headers),
+        unusable=_why_unusable(entry, resolved, reached),
         legacy_ids=frozenset({_litellm_id(entry)}),
         defaults=defaults_in(params.as_written),
         extra_body=MappingProxyType(as_json("extra_body", params.extra_body)),
@@ -209,29 +228,47 @@ def _with_way(deployment: Deployment) -> Deployment:
         return replace(deployment, unusable=deployment.unusable or str(error))
 
 
-def _why_unusable(
-    entry: ModelEntry, provider: str | None, base_url: str | None, headers: Mapping[str, str]
-) -> str | None:
+def _manners(entry: ModelEntry, provider: str | None, dialect: Dialect, general: LiteLLMSettings) -> Manners:
+    params, about = entry.litellm_params, known(provider)
+    drops = params.drop_params if params.drop_params is not None else general.drop_params
+    return Manners(
+        dialect=dialect,
+        provider=provider or "openai",
+        full=about.full,
+        max_tokens_field=about.max_tokens_field,
+        stream_usage=about.stream_usage,
+        json_schema=about.json_schema,
+        reasoning_back=about.reasoning_back,
+        most_tokens=entry.model_info.max_output_tokens,
+        drops=drops,
+        dropped=frozenset(params.additional_drop_params),
+    )
+
+
+def _why_unusable(entry: ModelEntry, provider: str | None, reached: Reach) -> str | None:
     """The first thing missing in the deployment's config, and what to write there; None if nothing is missing."""
-    params = entry.litellm_params
+    params, about = entry.litellm_params, known(provider)
     if entry.unset:
         names = " and ".join(entry.unset)
         return f"the environment variable {names} is not set"
     if entry.flaw:
         return entry.flaw
-    if provider is None and base_url is None:
+    if provider is None and reached.base_url is None:
         return (
             f"no provider is known for litellm_params.model '{params.model}': write it as openai/{params.model}, or "
             "set litellm_params.api_base to an endpoint that serves the Responses API"
         )
-    if base_url is None:
+    if reached.base_url is None:
+        spoken = OWN_APIS.get(provider or "")
+        why = f"speaks {spoken}, which is not spoken here" if spoken else "has no address here"
         return (
-            f"its provider '{provider}' has no address here: set {known(provider).needs_base} to an endpoint that "
-            "serves the Responses API, such as a LiteLLM proxy"
+            f"its provider '{provider}' {why}: set {about.needs_base} to an endpoint that serves the Responses API, "
+            "such as a LiteLLM proxy, or one that serves Chat Completions and model_info.api to chat"
         )
-    has_key = {"authorization", "api-key"} & {name.lower() for name in headers}
-    if params.api_base is None and base_url == known(provider).base_url and not has_key:
-        return f"it has no key: set litellm_params.api_key, or {key_variable(provider or '')}"
+    has_key = CREDENTIALS & {name.lower() for name in reached.headers}
+    if params.api_base is None and reached.base_url == about.base_url and about.needs_key and not has_key:
+        names = " or ".join(key_variables(provider or ""))
+        return f"it has no key: set litellm_params.api_key, or {names}"
     return None
 
 
@@ -249,40 +286,6 @@ def _told_apart(deployments: list[Deployment]) -> list[Deployment]:
         own = hashlib.sha256(f"{deployment.id}\n{count}".encode()).hexdigest() if count else deployment.id
         apart.append(replace(deployment, id=own))
     return apart
-
-
-def _address(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """The base URL (what precedes /responses) and the query."""
-    params = entry.litellm_params
-    base = params.api_base or base_of(provider, environ)
-    if base is None:
-        return None, ""
-    parts = urlsplit(base)
-    path = parts.path.rstrip("/").removesuffix("/responses")
-    query = parts.query
-    if provider == "azure":
-        stated = parse_qs(query).get("api-version", [None])[0]
-        version = stated or params.api_version or setting(environ, "AZURE_API_VERSION") or "preview"
-        if not path.endswith(("/openai", "/openai/v1")):
-            path += "/openai"
-        if version in _AZURE_V1_VERSIONS and not path.endswith("/v1"):
-            path += "/v1"
-        if stated is None:
-            query = "&".join(part for part in (query, urlencode({"api-version": version})) if part)
-    return f"{parts.scheme}://{parts.netloc}{path}", query
-
-
-def _headers(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """The configured headers and the credential. A key from the environment goes only to the provider it names."""
-    params = entry.litellm_params
-    ambient = setting(environ, key_variable(provider)) if provider else None
-    key = params.api_key.get_secret_value() if params.api_key else ambient
-    headers = dict(params.extra_headers)
-    if key:
-        headers |= {"api-key": key} if provider == "azure" else {"Authorization": f"Bearer {key}"}
-    if params.organization:
-        headers["OpenAI-Organization"] = params.organization
-    return headers
 
 
 def _limit(entry: ModelEntry, name: str) -> float | None:

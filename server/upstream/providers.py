@@ -1,4 +1,4 @@
-"""Providers, as data: which one serves a model, at which address, and which environment variable holds its key.
+"""Which provider serves a model, at which address, and which environment variable holds its key (see `catalog`).
 
 The names, the variables and how a model without a prefix is resolved are LiteLLM's (`get_llm_provider_logic.py` and the
 lists behind it), because a config must mean the same here. Above all, a key must go to the same company as there.
@@ -8,53 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
+from server.protocol.dialects.manners import Dialect
 from server.sections import setting
+from server.upstream.catalog import PROVIDERS, Provider
 
 ANY_MODEL = "*"
+_NOWHERE = Provider(dialect=Dialect.RESPONSES)
 
-
-@dataclass(frozen=True, slots=True)
-class Provider:
-    """The address at which a provider serves the Responses API, if it has a well-known one."""
-
-    base_url: str | None = None
-    base_variables: tuple[str, ...] = ()
-    """Environment variables that override the address; the first one that is set counts."""
-    needs_base: str = "litellm_params.api_base"
-    """The setting that an error message asks for if the address is unknown."""
-
-
-PROVIDERS = {
-    "openai": Provider("https://api.openai.com/v1", ("OPENAI_BASE_URL", "OPENAI_API_BASE")),
-    "azure": Provider(None, ("AZURE_API_BASE",), "litellm_params.api_base, or AZURE_API_BASE,"),
-    "xai": Provider("https://api.x.ai/v1", ("XAI_API_BASE",)),
-    "groq": Provider("https://api.groq.com/openai/v1", ("GROQ_API_BASE",)),
-    "openrouter": Provider("https://openrouter.ai/api/v1", ("OPENROUTER_API_BASE",)),
+_FURTHER_HOSTS = {
+    ".openai.azure.com": "azure",
+    ".cognitiveservices.azure.com": "azure",
+    ".services.ai.azure.com": "azure_ai",
+    "api.together.ai": "together_ai",
+    "api.perplexity.ai": "perplexity",
 }
-_NOWHERE = Provider()
-
-_HOSTS = (
-    ("api.openai.com", "openai"),
-    (".openai.azure.com", "azure"),
-    (".cognitiveservices.azure.com", "azure"),
-    ("api.x.ai", "xai"),
-    ("api.groq.com", "groq"),
-    ("openrouter.ai", "openrouter"),
-    ("api.anthropic.com", "anthropic"),
-    ("generativelanguage.googleapis.com", "gemini"),
-    ("api.mistral.ai", "mistral"),
-    ("api.deepseek.com", "deepseek"),
-    ("api.perplexity.ai", "perplexity"),
-    ("api.deepinfra.com", "deepinfra"),
-    ("api.together.xyz", "together_ai"),
-    ("api.fireworks.ai", "fireworks_ai"),
-    ("integrate.api.nvidia.com", "nvidia_nim"),
-    ("api.cerebras.ai", "cerebras"),
-    ("api.sambanova.ai", "sambanova"),
-)
+_LOOPBACK = ("localhost", "127.0.0.1")
+_HOSTS = _FURTHER_HOSTS | {
+    host: name
+    for name, provider in reversed(list(PROVIDERS.items()))
+    if provider.base_url and (host := urlsplit(provider.base_url).hostname or "") not in _LOOPBACK
+}
 """The end of a host's name, and the provider that owns it."""
 
 _FAMILIES = tuple(
@@ -78,7 +53,7 @@ def resolve(model: str, listed: str | None, api_base: str | None) -> str | None:
     if listed is not None:
         return listed
     host = (urlsplit(api_base).hostname or "") if api_base else ""
-    for end, provider in _HOSTS:
+    for end, provider in _HOSTS.items():
         if host == end.lstrip(".") or host.endswith(end if end.startswith(".") else f".{end}"):
             return provider
     if model == ANY_MODEL:
@@ -87,14 +62,24 @@ def resolve(model: str, listed: str | None, api_base: str | None) -> str | None:
 
 
 def known(provider: str | None) -> Provider:
+    """What is known of a provider. One that nobody knows is taken for one that serves the Responses API."""
     return PROVIDERS.get(provider or "", _NOWHERE)
 
 
 def base_of(provider: str | None, environ: Mapping[str, str]) -> str | None:
     """The provider's base URL if the config names none: from the environment, else the well-known one."""
     found = known(provider)
-    return next((base for name in found.base_variables if (base := setting(environ, name))), found.base_url)
+    stated = next((base for name in found.base_variables if (base := setting(environ, name))), None)
+    if stated is None and provider == "cloudflare" and (account := setting(environ, "CLOUDFLARE_ACCOUNT_ID")):
+        return f"https://api.cloudflare.com/client/v4/accounts/{quote(account, safe='')}/ai/v1"
+    return stated or found.base_url
 
 
-def key_variable(provider: str) -> str:
-    return f"{provider.upper().replace('-', '_')}_API_KEY"
+def key_variables(provider: str) -> tuple[str, ...]:
+    """The environment variables that may hold the provider's key, the first one that is set counts."""
+    return known(provider).key_variables or (f"{provider.upper().replace('-', '_')}_API_KEY",)
+
+
+def key_of(provider: str, environ: Mapping[str, str]) -> str | None:
+    """The provider's key in the environment."""
+    return next((key for name in key_variables(provider) if (key := setting(environ, name))), None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
+from server.errors import PolluxError, Untranslatable, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
 from server.protocol import jsontext
 from server.protocol.reasons import Fields, Remedy, pause_in, reason_in, reason_of, remedy_for, status_for
 from server.upstream.answer import Answer
@@ -71,6 +71,8 @@ def remedy_of(error: PolluxError) -> Remedy:
     """Which kind of another try may help after this error."""
     if isinstance(error, UpstreamRefusal):
         return remedy_for(error.status, {"code": error.code, "type": error.given_type})
+    if isinstance(error, Untranslatable):
+        return Remedy.ELSEWHERE
     return Remedy.AGAIN if isinstance(error, UpstreamUnavailable | UpstreamTimeout) else Remedy.NOTHING
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import orjson
 
-from server.protocol.requests import job_body
+from server.protocol import jsontext
+from server.protocol.requests import job_request
 from server.simulator.directives import parse_directives
 from server.simulator.reply import Reply
 from server.simulator.responses.script import script
@@ -117,8 +118,8 @@ class Job:
     @cached_property
     def sent_sha256(self) -> str:
         """Of the body that the provider gets: how its requests are told apart."""
-        sent = job_body(self.body, CACHED, None, background=self.shape.survivable)
-        return hashlib.sha256(sent).hexdigest()
+        sent = job_request(self.body, CACHED, None, background=self.shape.survivable)
+        return hashlib.sha256(jsontext.dumps(sent)).hexdigest()
 
     @cached_property
     def output(self) -> list[dict[str, Any]]:

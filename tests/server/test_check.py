@@ -86,7 +86,8 @@ def test_a_whole_config_is_told() -> None:
         "  background: native, because polling_via_cache does not list its provider (none)\n"
         "  deployment main: openai, model gpt-5.2, https://api.openai.com/v1, credential set\n"
         "warning: model_list.2 (odd) can't be used: its provider 'mystery' has no address here: set "
-        "litellm_params.api_base to an endpoint that serves the Responses API, such as a LiteLLM proxy\n"
+        "litellm_params.api_base to an endpoint that serves the Responses API, such as a LiteLLM proxy, or one that "
+        "serves Chat Completions and model_info.api to chat\n"
         "warning: short is native: aliases and wildcards don't count for a list in polling_via_cache\n"
     )
 
@@ -233,7 +234,10 @@ def test_the_address_of_the_store_stays_recognisable(url: str, shown: str) -> No
     ("made", "warning"),
     [
         (entry("m", "openai/m"), "it has no key: set litellm_params.api_key, or OPENAI_API_KEY"),
-        (entry("m", "claude-sonnet-4-5"), "its provider 'anthropic' has no address here: set litellm_params.api_base"),
+        (
+            entry("m", "gemini-2.5-pro"),
+            "its provider 'vertex_ai' speaks Google's own API with OAuth, which is not spoken",
+        ),
         (entry("m", "azure/m", api_key="k"), "set litellm_params.api_base, or AZURE_API_BASE, to"),
         (entry("m", "homemade", api_key="k"), "no provider is known for litellm_params.model 'homemade': write it as"),
         (entry("m", "openai/m", api_key="os.environ/GONE"), "the environment variable GONE is not set"),

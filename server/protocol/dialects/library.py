@@ -7,6 +7,7 @@ extension module behind its own functions, which only pull.
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from typing import Any, Protocol
 
 from server.protocol import jsontext
@@ -32,9 +33,7 @@ class Converter(Protocol):
 
 @cache
 def _library() -> Any:
-    from linguafranca import _linguafranca  # noqa: PLC0415 - see above
-
-    return _linguafranca
+    return import_module("linguafranca._linguafranca")
 
 
 def converted_request(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:

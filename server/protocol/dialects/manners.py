@@ -32,8 +32,8 @@ class Manners:
     json_schema: bool = True
     reasoning_back: bool = False
     """Whether reasoning of earlier turns is sent back as `reasoning_content`, which some demand and others refuse."""
-    default_max_tokens: int = 32_000
-    """The limit of the output where the client names none, which Messages demand."""
+    most_tokens: int | None = None
+    """The limit of the output where the client names none and the dialect demands one; None: by the model's name."""
     drops: bool = False
     """Whether fields without an equivalent are left out silently (LiteLLM's `drop_params`), instead of refused."""
     dropped: frozenset[str] = frozenset()

@@ -13,6 +13,9 @@ _VERSION = re.compile(r"claude-(?:[a-z]+-)*(\d+)(?:[-.](\d{1,2}))?(?!\d)")
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
 """Tokens to think with, by the effort. LiteLLM's figures; the least that is allowed is 1,024."""
 _LEAST_BUDGET = 1024
+_LIMIT = 32_000
+_LOW_LIMITS = (((3, 5), 4096), ((3, 7), 8192))
+"""The most tokens that models before a version make (https://docs.claude.com/en/docs/about-claude/models)."""
 _UNKNOWN_THERE = ("seed", "presence_penalty", "frequency_penalty", "logit_bias", "top_logprobs")
 _ADAPTIVE, _STRICT = (4, 6), (4, 5)
 """The first versions of Claude that decide themselves how much to think, and that follow a JSON schema."""
@@ -28,7 +31,7 @@ def finish(body: dict[str, Any], given: dict[str, Any], manners: Manners, losses
     version = _version(str(body.get("model", "")))
     # The library asks for a cache of the prompt, which costs more and was not asked for.
     body.pop("cache_control", None)
-    body["max_tokens"] = given.get("max_output_tokens") or given.get("max_tokens") or manners.default_max_tokens
+    body["max_tokens"] = given.get("max_output_tokens") or given.get("max_tokens") or _limit(manners, version)
     for name in _UNKNOWN_THERE:
         body.pop(name, None)
         if given.get(name):
@@ -49,6 +52,13 @@ def _version(model: str) -> tuple[int, int] | None:
     """The version of Claude that a model's name tells; None if it tells none."""
     found = _VERSION.search(model)
     return (int(found[1]), int(found[2] or 0)) if found else None
+
+
+def _limit(manners: Manners, version: tuple[int, int] | None) -> int:
+    """The limit where the client names none: the model's own where it is low, else room enough for long answers."""
+    if manners.most_tokens is not None:
+        return manners.most_tokens
+    return next((limit for before, limit in _LOW_LIMITS if version is not None and version < before), _LIMIT)
 
 
 def _is(version: tuple[int, int] | None, least: tuple[int, int]) -> bool:

@@ -59,7 +59,8 @@ def test_the_limit_of_the_output_has_each_providers_name() -> None:
     assert asked(OPENAI, max_output_tokens=7)["max_completion_tokens"] == 7
     assert asked(MISTRAL, max_output_tokens=7)["max_tokens"] == 7
     assert asked(CLAUDE, max_output_tokens=7)["max_tokens"] == 7
-    assert asked(replace(CLAUDE, default_max_tokens=500))["max_tokens"] == 500
+    assert asked(replace(CLAUDE, most_tokens=500))["max_tokens"] == 500
+    assert asked(CLAUDE, model="claude-3-haiku-20240307")["max_tokens"] == 4096
 
 
 def test_fields_without_effect_go_only_to_whom_knows_them() -> None:

@@ -1,0 +1,138 @@
+"""How a deployment is reached: the dialect that it speaks, its URLs, and the headers with its credential."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from server.protocol.dialects.manners import Dialect
+from server.sections import ModelEntry, setting
+from server.upstream.providers import base_of, key_of, known
+
+OPERATIONS = {
+    Dialect.RESPONSES: "/responses",
+    Dialect.CHAT: "/chat/completions",
+    Dialect.MESSAGES: "/messages",
+}
+_AZURE_V1_VERSIONS = ("preview", "latest", "v1")
+"""With these, Azure serves the APIs under /openai/v1."""
+_FOUNDRY = ".services.ai.azure.com"
+_CLAUDE = re.compile(r"claude", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Where requests go, and with which headers."""
+
+    dialect: Dialect
+    base_url: str | None
+    """What precedes the operation."""
+    query: str = ""
+    """The query of each URL, without the question mark."""
+    operation: str = ""
+    """The path by which a response is made; `{model}` in it stands for the upstream's name of the model."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]) -> Reach:
+    """How this deployment of this provider is reached; without a base URL if nobody knows where."""
+    dialect = _dialect(entry, provider)
+    headers = _headers(entry, provider, dialect, environ)
+    base = entry.litellm_params.api_base or base_of(provider, environ)
+    if base is None:
+        return Reach(dialect, None, headers=headers)
+    parts = urlsplit(base)
+    path = _without_operation(parts.path.rstrip("/"))
+    query, operation = parts.query, OPERATIONS[dialect]
+    if provider == "azure":
+        path, query, operation = _azure(entry, dialect, path, query, environ)
+    elif provider == "azure_ai":
+        path, query, operation = _azure_ai(entry, dialect, parts.hostname or "", path, query)
+    else:
+        path = _completed(path, known(provider).ends)
+    return Reach(dialect, f"{parts.scheme}://{parts.netloc}{path}", query, operation, headers)
+
+
+def _dialect(entry: ModelEntry, provider: str | None) -> Dialect:
+    info = entry.model_info
+    if info.api is not None:
+        return Dialect(info.api)
+    if info.mode in (Dialect.RESPONSES, Dialect.CHAT):
+        return Dialect(info.mode)
+    if provider == "azure_ai" and _CLAUDE.search(entry.litellm_params.model):
+        return Dialect.MESSAGES
+    return known(provider).dialect
+
+
+def _without_operation(path: str) -> str:
+    """The path without an operation, which some configs write behind the base."""
+    for operation in ("/v1/chat", "/v2/chat", *OPERATIONS.values()):
+        if path.endswith(operation):
+            return path.removesuffix(operation)
+    return path
+
+
+def _completed(path: str, ends: str) -> str:
+    """The path with the end that the provider's have. A longer end is added only where the path has none, or a part."""
+    segments = ends.split("/")[1:]
+    for count in range(len(segments), 0, -1):
+        if path.endswith("/" + "/".join(segments[:count])):
+            return "/".join([path, *segments[count:]])
+    return path + ends if not path or len(segments) == 1 else path
+
+
+def _azure(
+    entry: ModelEntry, dialect: Dialect, path: str, query: str, environ: Mapping[str, str]
+) -> tuple[str, str, str]:
+    stated = parse_qs(query).get("api-version", [None])[0]
+    version = stated or entry.litellm_params.api_version or setting(environ, "AZURE_API_VERSION") or "preview"
+    operation = OPERATIONS[dialect]
+    if "/openai/deployments/" not in path:
+        if not path.endswith(("/openai", "/openai/v1")):
+            path += "/openai"
+        if version in _AZURE_V1_VERSIONS and not path.endswith("/v1"):
+            path += "/v1"
+        if dialect is Dialect.CHAT and not path.endswith("/v1"):
+            operation = "/deployments/{model}" + operation
+    if stated is None:
+        query = "&".join(part for part in (query, urlencode({"api-version": version})) if part)
+    return path, query, operation
+
+
+def _azure_ai(entry: ModelEntry, dialect: Dialect, host: str, path: str, query: str) -> tuple[str, str, str]:
+    """Azure's model catalogue: https://learn.microsoft.com/azure/ai-foundry/foundry-models/concepts/endpoints."""
+    if dialect is Dialect.MESSAGES:
+        path = _completed(path.removesuffix("/models"), "/anthropic/v1")
+    elif host.endswith(_FOUNDRY) and not path:
+        path = "/models" if dialect is Dialect.CHAT else "/openai/v1"
+    version = entry.litellm_params.api_version
+    if version and "api-version" not in query:
+        query = "&".join(part for part in (query, urlencode({"api-version": version})) if part)
+    return path, query, OPERATIONS[dialect]
+
+
+def _headers(entry: ModelEntry, provider: str | None, dialect: Dialect, environ: Mapping[str, str]) -> dict[str, str]:
+    """The headers that the provider demands, the configured ones, and the credential.
+
+    A key from the environment goes only to the provider that it is for.
+    """
+    params, about = entry.litellm_params, known(provider)
+    key = params.api_key.get_secret_value() if params.api_key else key_of(provider, environ) if provider else None
+    headers = dict(about.headers)
+    if dialect is Dialect.MESSAGES:
+        headers.setdefault("anthropic-version", "2023-06-01")
+    headers |= params.extra_headers
+    token = params.azure_ad_token.get_secret_value() if params.azure_ad_token else None
+    if key:
+        headers |= _credential(key, about.key_header if dialect is not Dialect.MESSAGES else "x-api-key")
+    elif token and provider in ("azure", "azure_ai"):
+        headers |= _credential(token, "Authorization")
+    if params.organization:
+        headers["OpenAI-Organization"] = params.organization
+    return headers
+
+
+def _credential(key: str, header: str) -> dict[str, str]:
+    return {header: f"Bearer {key}" if header == "Authorization" else key}

@@ -1,0 +1,44 @@
+"""Speech: a call in the words of its deployment, and how its answer is to be read."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from server.protocol import jsontext
+from server.protocol.defaults import of_responses, with_defaults
+from server.protocol.dialects.reply import Reply
+from server.protocol.dialects.request import translated
+from server.protocol.ids import item_seed
+from server.upstream.call import Call
+from server.upstream.deployments import Deployment
+
+
+class Speech(NamedTuple):
+    """What is sent where."""
+
+    url: str
+    body: bytes | None = None
+    reply: Reply | None = None
+    """The translation of the answer; None if the deployment speaks the Responses API."""
+
+
+def spoken(deployment: Deployment, call: Call) -> Speech:
+    """The call as it is sent to this deployment.
+
+    Raises:
+        Untranslatable: the provider can't be told a part of it
+
+    """
+    request = call.make_request() if call.make_request is not None else None
+    if request is None or not call.creates:
+        body = None if request is None else jsontext.dumps(request)
+        return Speech(deployment.url(*call.path, query=call.query), body)
+    url = deployment.create_url(str(request["model"]))
+    if deployment.keeps_responses:
+        filled = with_defaults(request, of_responses(deployment.defaults))
+        return Speech(url, jsontext.dumps({**filled, **deployment.extra_body}))
+    told = translated(with_defaults(request, deployment.defaults), deployment.manners)
+    seed = item_seed(call.response_id)
+    reply = Reply(deployment.manners.dialect, call.response_id, seed, int(time.time()), told.custom_tools)
+    return Speech(url, jsontext.dumps({**told.body, **deployment.extra_body}), reply)
