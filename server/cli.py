@@ -15,11 +15,12 @@ import uvloop
 from server import __version__
 from server.app import Role, ServiceBroke, serve
 from server.check import describe, unusable_in, warnings_about
-from server.config import Config, load_config, warn_of_unknown_keys
+from server.config import Config, load_config
 from server.logs import configure_logs
 from server.sections import ConfigError
 from server.simulator import serve_simulator
 from server.supervise import Link, supervise
+from server.unused import told_in_one
 from storage import StoreError
 
 log = logging.getLogger("pollux.cli")
@@ -88,12 +89,17 @@ def _count(text: str) -> int:
     return number
 
 
+def _warn_of_unused_keys(config: Config) -> None:
+    if text := told_in_one(config):
+        log.warning(text)
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     config = load_config(arguments.config)
     configure_logs(config.pollux.log_format, arguments.log_level)
     if arguments.supervised is not None:
         return _serve_as_one_of_several(config, arguments)
-    warn_of_unknown_keys(config)
+    _warn_of_unused_keys(config)
     for text in unusable_in(config):
         log.warning(text)
     if arguments.workers > 1:
@@ -139,7 +145,7 @@ def _name_process_in_logs() -> None:
 def _check(arguments: argparse.Namespace) -> int:
     configure_logs("console")
     config = load_config(arguments.config)
-    warn_of_unknown_keys(config)
+    _warn_of_unused_keys(config)
     sys.stdout.write(describe(config))
     return int(arguments.strict and any(warnings_about(config)))
 

@@ -6,16 +6,14 @@ path. `os.environ/NAME` may stand for any string.
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -25,7 +23,6 @@ from pydantic import (
 
 from server.credentials import with_credential
 from server.includes import Merged, read_merged
-from server.protocol.defaults import may_be_default
 from server.protocol.routing import BackgroundMode
 from server.protocol.webhook_secrets import is_secret
 from server.sections import (
@@ -33,7 +30,6 @@ from server.sections import (
     Credential,
     Foreign,
     GeneralSettings,
-    LiteLLMParams,
     LiteLLMSettings,
     ModelEntry,
     RouterSettings,
@@ -41,12 +37,9 @@ from server.sections import (
     redis_url,
     setting,
 )
-
-log = logging.getLogger("pollux.config")
+from server.unused import keys_without_effect
 
 ENVIRON = "os.environ/"
-_KNOWN_ELSEWHERE = {"rpm", "tpm", "input_cost_per_token", "output_cost_per_token"}
-"""What the choice of a deployment reads from several places."""
 
 
 class _Ours(Section):
@@ -257,7 +250,7 @@ def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) 
         complaints = [_complaint(detail, unset) for detail in error.errors()]
         complaints += [_not_set(path, name) for path, name in unset.items() if path.startswith(_NEEDED)]
         raise ConfigError("\n".join(dict.fromkeys(complaints))) from error
-    unused = tuple(unknown_keys(config))
+    unused = tuple(keys_without_effect(config))
     # LiteLLM's other sections, such as that of its database, may name variables that are set only where LiteLLM runs.
     needed = [path for path in unset if not any(path == key or path.startswith(f"{key}.") for key in unused)]
     if needed:
@@ -342,25 +335,3 @@ def _resolve(value: Any, environ: Mapping[str, str], path: str, unset: dict[str,
             return environ[name]
         unset[path] = name
     return value
-
-
-def unknown_keys(section: BaseModel, path: str = "") -> Iterator[str]:
-    """The dotted paths of LiteLLM's keys that Pollux does not use."""
-    holds_defaults = isinstance(section, LiteLLMParams)
-    for name in section.model_extra or {}:
-        if name not in _KNOWN_ELSEWHERE and not (holds_defaults and may_be_default(name)):
-            yield f"{path}{name}"
-    for name in type(section).model_fields:
-        value = getattr(section, name)
-        if isinstance(value, BaseModel):
-            yield from unknown_keys(value, f"{path}{name}.")
-        elif isinstance(value, list):
-            for index, item in enumerate(value):
-                if isinstance(item, BaseModel):
-                    yield from unknown_keys(item, f"{path}{name}.{index}.")
-
-
-def warn_of_unknown_keys(config: Config) -> None:
-    """Log one warning that lists all of LiteLLM's keys that Pollux does not use."""
-    if found := sorted(set(unknown_keys(config))):
-        log.warning("these keys of the config are LiteLLM's and not used by Pollux: %s", ", ".join(found))

@@ -29,7 +29,7 @@ FLOORS = (
     ("server",),
     ("server.errors", "server.protocol"),
     ("server.sections",),
-    ("server.credentials", "server.includes"),
+    ("server.credentials", "server.includes", "server.unused"),
     ("server.config", "server.logs", "server.sockets", "server.files"),
     ("server.sealing",),
     ("server.upstream", "server.hub", "server.keyring", "server.admission", "server.rates"),

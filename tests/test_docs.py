@@ -24,7 +24,8 @@ from server.api.sse import HEARTBEAT_S
 from server.app import HANDLERS_END_WITHIN_S, LONGEST_LINE_BYTES
 from server.check import describe
 from server.cli import _parser, main
-from server.config import Config, load_config, parse_config, unknown_keys
+from server.config import Config, load_config, parse_config
+from server.unused import keys_without_effect
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "deploy" / "config.example.yaml"
@@ -137,7 +138,7 @@ def test_the_example_tells_of_each_setting_what_it_does_and_its_default(path: st
 
 def test_the_example_can_be_used_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     config = load_config(EXAMPLE, environ={})
-    assert not list(unknown_keys(config))
+    assert not list(keys_without_effect(config))
     assert main(["check-config", str(EXAMPLE)]) == 0
     printed = capsys.readouterr().out
     assert "gpt-5.2\n  background: cached" in printed
@@ -339,7 +340,7 @@ def test_compose_gives_replicas_the_time_to_drain(compose: dict[str, Any], compo
 
 
 def test_compose_has_a_config_that_its_own_services_answer(compose: dict[str, Any], composed: Config) -> None:
-    assert not list(unknown_keys(composed))
+    assert not list(keys_without_effect(composed))
     environment = replicas(compose)[0]["environment"]
     assert "LITELLM_MASTER_KEY" in environment, "else it would serve loopback only"
     addresses = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.config import Config, load_config, parse_config, unknown_keys, warn_of_unknown_keys
+from server.config import Config, load_config, parse_config
 from server.sections import ConfigError
+from server.unused import keys_without_effect, told_in_one
 
 ENTRY = {"model_name": "gpt-5.2", "litellm_params": {"model": "openai/gpt-5.2"}}
 
@@ -95,29 +96,94 @@ def test_the_time_to_live_is_that_of_background_mode(file: Path) -> None:
     assert config_of(litellm_settings=cache(ttl=60)).ttl_s == 3600
 
 
-def test_keys_that_are_not_used_are_listed_in_one_warning(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_without_effect_are_listed_in_one_warning(file: Path) -> None:
     file.write_text(LITELLMS)
-    with caplog.at_level(logging.WARNING):
-        warn_of_unknown_keys(load_config(file, {"OPENAI_API_KEY": "x"}))
-    (record,) = caplog.records
-    assert record.getMessage().rpartition(": ")[2].split(", ") == [
+    told = told_in_one(load_config(file, {"OPENAI_API_KEY": "x"}))
+    assert told is not None
+    assert told.rpartition(": ")[2].split(", ") == [
         "environment_variables",
         "general_settings.database_url",
         "litellm_settings.callbacks",
         "litellm_settings.drop_params",
-        "model_list.0.model_info.mode",
+        "model_list.*.model_info.mode",
     ]
 
 
-def test_limits_of_litellm_are_tolerated_in_silence(caplog: pytest.LogCaptureFixture) -> None:
-    params = {"model": "openai/gpt-5.2", "rpm": 10, "tpm": 1000}
-    warn_of_unknown_keys(config_of(model_list=[{"model_name": "a", "litellm_params": params, "rpm": 1, "tpm": 1}]))
-    assert caplog.records == []
+# As people have them who use LiteLLM's database, user interface and enterprise features.
+FURTHER: dict[str, Any] = {
+    "general_settings": {
+        "database_url": "postgresql://h/db",
+        "database_connection_pool_limit": 10,
+        "store_model_in_db": True,
+        "alerting": ["slack"],
+        "alerting_threshold": 300,
+        "ui_access_mode": "admin_only",
+        "disable_spend_logs": True,
+        "enable_jwt_auth": True,
+        "litellm_jwtauth": {"admin_jwt_scope": "x"},
+        "custom_auth": "auth.user_api_key_auth",
+        "pass_through_endpoints": [{"path": "/v1/rerank", "target": "https://h"}],
+        "background_health_checks": False,
+        "proxy_batch_write_at": 60,
+        "key_management_system": "aws_kms",
+        "max_request_size_mb": 5,
+    },
+    "litellm_settings": {
+        "callbacks": ["prometheus"],
+        "success_callback": ["langfuse"],
+        "set_verbose": False,
+        "json_logs": True,
+        "cache": True,
+        "cache_params": {"type": "s3", "s3_bucket_name": "b", "supported_call_types": ["acompletion"]},
+        "max_budget": 100,
+        "budget_duration": "30d",
+        "default_team_settings": [{"team_id": "t"}],
+    },
+    "router_settings": {"redis_host": "h", "redis_port": 1, "enable_pre_call_checks": True, "debug_level": "INFO"},
+    "guardrails": [{"guardrail_name": "g", "litellm_params": {"guardrail": "aporia"}}],
+    "mcp_servers": {"zapier": {"url": "https://h"}},
+    "environment_variables": {"REDIS_HOST": "h"},
+}
+
+
+def test_all_of_litellms_other_settings_are_accepted_and_those_that_guard_are_named_again() -> None:
+    told = told_in_one(config_of(**FURTHER))
+    assert told is not None
+    listed, _, guards = told.partition(". Nothing is guarded by ")
+    for section in ("general_settings", "router_settings"):
+        assert {f"{section}.{name}" for name in FURTHER[section]} <= set(re.findall(r"[\w.*]+", listed))
+    assert "litellm_settings.cache_params.s3_bucket_name" in listed
+    assert "litellm_settings.cache," not in listed
+    assert guards.split(", ") == [
+        "general_settings.custom_auth",
+        "general_settings.enable_jwt_auth",
+        "general_settings.litellm_jwtauth",
+        "general_settings.max_request_size_mb",
+        "guardrails",
+        "litellm_settings.budget_duration",
+        "litellm_settings.max_budget",
+    ]
+
+
+def test_what_stands_in_many_deployments_is_told_once() -> None:
+    entries = [
+        {"model_name": str(n), "litellm_params": {"model": "m", "tags": [], "vertex_project": "p"}} for n in "abc"
+    ]
+    told = told_in_one(config_of(model_list=entries))
+    assert told is not None
+    assert told.endswith(": model_list.*.litellm_params.tags, model_list.*.litellm_params.vertex_project")
+
+
+def test_limits_and_prices_are_no_keys_without_effect() -> None:
+    params = {"model": "openai/gpt-5.2", "rpm": 10, "tpm": 1000, "input_cost_per_token": 0.1}
+    assert (
+        told_in_one(config_of(model_list=[{"model_name": "a", "litellm_params": params, "rpm": 1, "tpm": 1}])) is None
+    )
 
 
 def test_defaults_of_requests_are_no_unused_keys() -> None:
     params = {"model": "m", "temperature": 0.5, "reasoning_effort": "low", "top_k": 5, "drop_params": True, "tags": []}
-    unused = list(unknown_keys(config_of(model_list=[{"model_name": "a", "litellm_params": params}])))
+    unused = list(keys_without_effect(config_of(model_list=[{"model_name": "a", "litellm_params": params}])))
     assert unused == ["model_list.0.litellm_params.drop_params", "model_list.0.litellm_params.tags"]
 
 
@@ -239,7 +305,7 @@ def test_a_variable_that_only_litellm_needs_may_be_unset() -> None:
         litellm_settings={"s3": {"keys": ["os.environ/GONE"]}},
         environment_variables={"A": "os.environ/GONE"},
     )
-    assert sorted(unknown_keys(config)) == [
+    assert sorted(keys_without_effect(config)) == [
         "environment_variables",
         "general_settings.database_url",
         "litellm_settings.s3",
@@ -304,7 +370,7 @@ def test_sentinels_make_a_url_and_need_the_name_of_the_service() -> None:
 def test_the_nodes_of_a_cluster_make_a_url() -> None:
     nodes = [{"host": "h", "port": 7001}, {"host": "i", "port": "7002"}, {"host": "j"}]
     settings = cache(redis_startup_nodes=nodes, password="p/w", ssl=True)
-    assert list(unknown_keys(config_of(litellm_settings=settings))) == []
+    assert list(keys_without_effect(config_of(litellm_settings=settings))) == []
     assert store_of({}, litellm_settings=settings) == "clusters://:p%2Fw@h:7001,i:7002,j:6379"
     assert store_of({"POLLUX_STORE": "redis://h"}, litellm_settings=settings) == "redis://h"
     environ = {"REDIS_CLUSTER_NODES": '[{"host": "h", "port": 7001}]', "REDIS_PASSWORD": "s"}

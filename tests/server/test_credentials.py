@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from server.check import describe
-from server.config import Config, parse_config, unknown_keys
+from server.config import Config, parse_config
 from server.sections import ConfigError
+from server.unused import keys_without_effect
 from server.upstream.deployments import Deployment, Deployments
 
 BASE = "http://team.example/v1"
@@ -81,4 +82,4 @@ def test_a_printed_config_shows_no_value_and_none_is_unused() -> None:
     config = config_of(credential("team", api_key="hush"))
     assert "hush" not in repr(config)
     assert "hush" not in describe(config)
-    assert list(unknown_keys(config)) == []
+    assert list(keys_without_effect(config)) == []
