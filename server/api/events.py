@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -17,10 +18,10 @@ from server.api.query import several
 from server.api.references import Foreign, may_use, resolve
 from server.api.relay import Target, fetch
 from server.api.sse import HEARTBEAT_S, SseStream
-from server.errors import InvalidValue, ResponseNotFound, Unavailable, shown
+from server.errors import InvalidValue, ResponseNotFound, Unavailable, UpstreamUnavailable, shown
 from server.feed import FeedCut
-from server.protocol import jsontext
 from server.protocol.ids import has_polling_form
+from server.protocol.inplace import parsed
 from server.protocol.lifecycle import UNFINISHED
 from server.protocol.status_events import KINDS
 from server.responses.subscribe import BadCursor, Interest, NativeStatus, Subscriber, decode_cursor
@@ -122,11 +123,18 @@ async def _statuses(request: web.Request, found: Foreign) -> AsyncIterator[Nativ
     )
     body: bytes | None = await fetch(request, target)
     while body is not None:
-        status = status_in(body)
-        response = jsontext.loads(body)
+        status, found_in = status_in(body), parsed(body)
+        if not status or found_in is None:
+            raise UpstreamUnavailable("The provider's answer is no response.")
+        response, _ = found_in
         ended = status not in UNFINISHED
-        at_s = response.get("completed_at" if ended else "created_at")
-        yield NativeStatus(status, int(at_s or time.time()), response.get("model"), response.get("metadata") or {})
+        at_s, model = response.get("completed_at" if ended else "created_at"), response.get("model")
+        yield NativeStatus(
+            status,
+            int(at_s if isinstance(at_s, int | float) and 0 < at_s < math.inf else time.time()),
+            model if isinstance(model, str) else None,
+            response.get("metadata") or {},
+        )
         if ended:
             return
         changed = partial(_has_another_status, status)

@@ -273,6 +273,8 @@ class Subscriber:
                 following.changed.set()
         except (PolluxError, StoreError) as error:
             log.info("a native response can't be watched any more: %s", error, extra={"response_id": response_id})
+        except Exception:
+            log.exception("watching a native response broke", extra={"response_id": response_id})
         self._cut = self._cut or not has_ended(self._ranks[response_id])
         following.changed.set()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
@@ -10,6 +13,7 @@ from uuid import uuid4
 import aiohttp
 import pytest
 import redis
+from aiohttp import web
 
 from tests.support.refusals import refusal
 from tests.support.replica import (
@@ -25,6 +29,7 @@ from tests.support.replica import (
     running_replica,
 )
 from tests.support.subscribers import Feed, faults_of, lives_in, subscribed
+from tests.support.upstreams import running_script
 
 
 def told(events: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -272,6 +277,45 @@ async def test_cut_off_among_the_present_of_several_shards_the_master_is_told_th
                 rest = await resumed.rest()
     assert {one for kind, one in told([*feed.events, *rest]) if kind == "response.completed"} == {hers, his}
     assert faults_of([*feed.events, *rest]) == []
+
+
+@pytest.mark.parametrize(
+    "answer", ["[]", "null", "hello", '{"status": "in_progress"', '{"id": "resp_1", "status": 7}', '{"id": "resp_1"}']
+)
+async def test_who_follows_what_a_provider_does_not_tell_of_is_cut_off(store_url: str, answer: str) -> None:
+    async with subscribed_to_native(store_url, answer) as feed:
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await asyncio.wait_for(feed.rest(), 5)
+        assert feed.events == []
+
+
+@pytest.mark.parametrize("at", ['"x"', "1e400", "null", "-1", "[]"])
+async def test_a_native_response_ends_whenever_its_provider_says_that_was(store_url: str, at: str) -> None:
+    answer = f'{{"id": "resp_1", "status": "completed", "completed_at": {at}, "model": 7, "metadata": [1]}}'
+    async with subscribed_to_native(store_url, answer) as feed:
+        [event] = await asyncio.wait_for(feed.rest(), 5)
+    assert event["type"] == "response.completed"
+    assert abs(event["created_at"] - time.time()) < 60
+    assert event["data"]["model"] is None
+
+
+@asynccontextmanager
+async def subscribed_to_native(store_url: str, answer: str) -> AsyncIterator[Feed]:
+    """A subscriber to a native response, of which its provider tells this."""
+
+    async def provider(request: web.Request) -> web.StreamResponse:
+        created = '{"id": "resp_1", "object": "response", "status": "queued", "output": []}'
+        text = created if request.method == "POST" else answer
+        return web.Response(text=text, content_type="application/json")
+
+    async with (
+        running_script(provider) as upstream,
+        running_replica(make_config(upstream.base_url), store_url) as pollux,
+        pollux.http() as http,
+    ):
+        native = await create(pollux, "hi", NATIVE)
+        async with subscribed(http, f"?response_id={quote(native, safe='')}") as feed:
+            yield feed
 
 
 async def test_native_responses_are_told_of_too(pollux: Replica) -> None:
