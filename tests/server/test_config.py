@@ -104,8 +104,6 @@ def test_keys_without_effect_are_listed_in_one_warning(file: Path) -> None:
         "environment_variables",
         "general_settings.database_url",
         "litellm_settings.callbacks",
-        "litellm_settings.drop_params",
-        "model_list.*.model_info.mode",
     ]
 
 
@@ -184,7 +182,7 @@ def test_limits_and_prices_are_no_keys_without_effect() -> None:
 def test_defaults_of_requests_are_no_unused_keys() -> None:
     params = {"model": "m", "temperature": 0.5, "reasoning_effort": "low", "top_k": 5, "drop_params": True, "tags": []}
     unused = list(keys_without_effect(config_of(model_list=[{"model_name": "a", "litellm_params": params}])))
-    assert unused == ["model_list.0.litellm_params.drop_params", "model_list.0.litellm_params.tags"]
+    assert unused == ["model_list.0.litellm_params.tags"]
 
 
 @pytest.mark.parametrize("params", [{"stop": {"x"}}, {"extra_body": {"x": b"y"}}])
