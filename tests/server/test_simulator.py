@@ -216,6 +216,13 @@ class TestResponses:
         result = {"type": "function_call_output", "call_id": "c", "output": "42"}
         assert text_of(await api.create([call, result])).startswith("You said: 42.")
 
+    async def test_json_fits_the_schema_that_is_asked_for(self, api: Api) -> None:
+        schema = {"type": "object", "properties": {"city": {"type": "string"}, "coastal": {"type": "boolean"}}}
+        form = {"type": "json_schema", "name": "city", "schema": schema}
+        response = await api.create("Porto", text={"format": form})
+        assert orjson.loads(text_of(response)) == {"city": "Porto", "coastal": True}
+        assert response["text"]["format"] == form
+
     async def test_a_chained_answer_mentions_the_turn_before(self, api: Api) -> None:
         first = await api.create("I am Castor")
         second = await api.create("Who am I?", previous_response_id=first["id"])
@@ -232,6 +239,17 @@ class TestResponses:
         forgotten = await api.create("forget", store=False)
         async with api.get(forgotten["id"]) as answer:
             assert answer.status == 404
+
+
+@pytest.mark.parametrize("base", ["", "/openai/v1", "/api/v1"])
+async def test_any_path_of_a_provider_will_do(session: aiohttp.ClientSession, base_url: str, base: str) -> None:
+    root = base_url.removesuffix("/v1")
+    async with AsyncOpenAI(base_url=root + base, api_key="sk-test", max_retries=0) as client:
+        created = await client.responses.create(model="gpt-5.2", input="hi", background=True)
+        assert (await client.responses.retrieve(created.id)).status == "completed"
+        assert "gpt-5.2" in [model.id async for model in client.models.list()]
+    paths = [seen["path"] for seen in (await Api(session, base_url).report())["requests"]]
+    assert paths == [f"{base}/responses", f"{base}/responses/{created.id}", f"{base}/models"]
 
 
 class TestDirectives:
@@ -326,6 +344,11 @@ class TestDirectives:
         assert deltas(events, kind) == call["arguments"]
         assert types(events).count(f"{kind}.delta") > 2
 
+    async def test_several_functions_are_called_one_after_the_other(self, api: Api) -> None:
+        response = await api.create("hi", metadata={"tool": "weather, look"})
+        assert [item["name"] for item in response["output"]] == ["weather", "look"]
+        assert len({item["call_id"] for item in response["output"]}) == 2
+
     async def test_a_custom_tool_call_has_its_input_streamed(self, api: Api) -> None:
         events = await api.stream("hi", metadata={"custom_tool": "write_sql", "tool": "look"})
         function, custom = events[-1]["response"]["output"]
@@ -363,6 +386,11 @@ class TestDirectives:
         assert response["incomplete_details"] == {"reason": "max_output_tokens"}
         assert response["output"][0]["status"] == response["status"] == "incomplete"
         assert types(events).count("response.output_text.delta") == 10
+
+    async def test_a_filtered_answer_is_half_of_one_too(self, api: Api) -> None:
+        response = await api.create("hi [[content_filter=1]] [[words=20]]")
+        assert (response["status"], response["incomplete_details"]) == ("incomplete", {"reason": "content_filter"})
+        assert len(text_of(response).split()) == 10
 
     async def test_a_failed_answer_breaks_off_unfinished(self, api: Api) -> None:
         events = await api.stream("hi [[fail=1]] [[error_code=rate_limit_exceeded]]")
@@ -757,6 +785,18 @@ class TestTheReport:
         (seen,) = (await api.report())["requests"]
         assert seen["body_sha256"] == hashlib.sha256(body).hexdigest()
         assert seen["authorization_sha256"] is None
+        assert seen["body"] == orjson.loads(body)
+
+    async def test_says_which_headers_carried_a_key_but_no_key(self, api: Api, session: aiohttp.ClientSession) -> None:
+        session.headers.update({"authorization": "Bearer sk-first", "x-api-key": "sk-second"})
+        await api.create("hi")
+        report = await api.report()
+        assert report["requests"][0]["key_headers"] == ["authorization", "x-api-key"]
+        assert not re.search("sk-first|sk-second", str(report))
+
+    async def test_keeps_no_long_body(self, api: Api) -> None:
+        await api.create("x" * 20_000)
+        assert (await api.report())["requests"][0]["body"] is None
 
 
 async def test_two_hundred_streams_at_once_each_get_their_own_answer(api: Api) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -108,6 +109,27 @@ async def test_usage_is_told_only_to_who_asks_for_it(api: Api) -> None:
     assert counted["usage"]["total_tokens"] == sum(counted["usage"][f"{n}_tokens"] for n in ("prompt", "completion"))
     assert counted["usage"] == (await api.create("hi [[reasoning=1]]"))["usage"]
     assert not any("obfuscation" in chunk for chunk in chunks)
+
+
+async def test_the_chunks_look_like_recorded_ones(api: Api, real_recordings: Path) -> None:
+    recorded = [
+        orjson.loads(line) for line in (real_recordings / "chat" / "openai-text.jsonl").read_bytes().splitlines()
+    ]
+    *chunks, done = await api.stream("hi", stream_options={"include_usage": True})
+    assert done == "[DONE]"
+    for ours, theirs in (
+        (chunks[0], recorded[0]),
+        (chunks[1], recorded[1]),
+        *zip(chunks[-2:], recorded[-2:], strict=True),
+    ):
+        assert shape(ours) == shape(theirs)
+
+
+def shape(value: Any) -> Any:
+    """The fields, and the kinds of their values."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    return [shape(each) for each in value] if isinstance(value, list) else type(value).__name__
 
 
 async def test_a_completion_says_the_same_as_its_stream(api: Api) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -114,6 +115,30 @@ async def test_the_events_have_the_order_and_the_fields_of_anthropic(api: Api) -
     assert (message["stop_reason"], message["stop_sequence"], message["role"]) == ("end_turn", None, "assistant")
     assert events[0]["message"]["usage"]["input_tokens"] > 0
     assert events[-2]["usage"]["output_tokens"] > 1
+
+
+@pytest.mark.parametrize(
+    ("name", "steering"),
+    [
+        ("anthropic-text", ""),
+        ("anthropic-clear-thinking.1", "[[reasoning=1]]"),
+        ("anthropic-tool-no-args", "[[tool=look]]"),
+        ("anthropic-refusal", "[[refusal=1]]"),
+    ],
+)
+async def test_the_events_look_like_recorded_ones(api: Api, real_recordings: Path, name: str, steering: str) -> None:
+    lines = (real_recordings / "messages" / f"{name}.jsonl").read_bytes().splitlines()
+    known = {kind_of(event): event for event in map(orjson.loads, lines)}
+    for event in await api.stream(f"hi {steering}"):
+        recorded = known[kind_of(event)]
+        assert event.keys() <= recorded.keys()
+        assert event.get("usage", {}).keys() <= recorded.get("usage", {}).keys()
+        assert event.get("message", {}).keys() <= recorded.get("message", {}).keys()
+
+
+def kind_of(event: Json) -> tuple[str, str]:
+    """The type of an event, and of what is in it."""
+    return event["type"], (event.get("delta") or event.get("content_block") or {}).get("type", "")
 
 
 @pytest.mark.parametrize(

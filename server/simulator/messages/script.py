@@ -13,6 +13,7 @@ from server.simulator.reply import CITED_TITLE, CITED_URL, FAILURE, Part, Reply,
 from server.simulator.turn import Json
 
 _ENDS = {"content_block_stop", "message_delta"}
+_TIER = {"service_tier": "standard"}
 _REFUSED = {"type": "refusal", "category": None, "explanation": "The simulator was told to refuse."}
 
 
@@ -38,11 +39,13 @@ def encode_frame(_: int, event: Event) -> bytes:
 def message(reply: Reply) -> Json:
     """The answer to a request without a stream."""
     content = [_block(reply, part, index) for index, part in enumerate(_parts(reply))]
-    return {**_head(reply), "content": content, **_ending(reply), "usage": _usage(reply, Usage.of(reply).spent)}
+    usage = {**_usage(reply, Usage.of(reply).spent), **_TIER}
+    return {**_head(reply), "content": content, **_ending(reply), "usage": usage}
 
 
 def _events(reply: Reply) -> Iterator[Event]:
-    begun = {**_head(reply), "content": [], "stop_reason": None, "stop_sequence": None, "usage": _usage(reply, 1)}
+    usage = {**_usage(reply, 1), **_TIER}
+    begun = {**_head(reply), "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
     yield Event("message_start", {"message": begun})
     index = -1
     for index, part in enumerate(_parts(reply)):
@@ -135,5 +138,4 @@ def _usage(reply: Reply, spent: int) -> Json:
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 0,
         "output_tokens": spent,
-        "service_tier": "standard",
     }
