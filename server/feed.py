@@ -24,8 +24,8 @@ log = logging.getLogger("pollux.feed")
 
 LOOK_EVERY_S = 5.0
 """How often a feed is read although nothing was heard: a lost notification costs no more than this."""
-KEPT = 1024
-"""Entries of one audience that are kept here. A subscriber that lags behind them reads from the store."""
+KEPT, KEPT_BYTES = 1024, 1024 * 1024
+"""Entries of one audience that are kept here, and their metadata. Who lags behind them reads from the store."""
 END = Place(10**15 - 1)
 """Behind every entry."""
 
@@ -77,19 +77,23 @@ class _Recent:
         self.start = start
         """Of what lies behind this place, nothing is missing here."""
         self._entries: deque[StatusEntry] = deque()
+        self._bytes = 0
         self.followers: set[asyncio.Event] = set()
 
     def take(self, entry: StatusEntry) -> None:
         self._entries.append(entry)
-        if len(self._entries) > KEPT:
-            self.start = self._entries.popleft().place
+        self._bytes += len(entry.metadata)
+        while len(self._entries) > KEPT or self._bytes > KEPT_BYTES:
+            dropped = self._entries.popleft()
+            self._bytes -= len(dropped.metadata)
+            self.start = dropped.place
         for changed in self.followers:
             changed.set()
 
     def end_at(self, place: Place) -> None:
         """The feed ends there: what was kept of the time behind it is lost."""
         while self._entries and self._entries[-1].place > place:
-            self._entries.pop()
+            self._bytes -= len(self._entries.pop().metadata)
         self.start = min(self.start, place)
 
     def behind(self, place: Place) -> list[StatusEntry]:

@@ -31,6 +31,9 @@ RETRY_MS = 2000
 
 LAST_NUMBER = 10**15 - 1
 """Behind all entries of one millisecond."""
+LARGE_BYTES = 2048
+"""Of metadata. OpenAI allows some 10 KB, few send as much."""
+
 log = logging.getLogger("pollux.feed")
 
 _POSITION = re.compile(r"(\d{1,4}):(\d{1,15}-\d{1,15})")
@@ -288,7 +291,12 @@ def _frame(kind: str, data: bytes, cursor: str = "") -> bytes:
     return b"id: %b\n%b" % (cursor.encode(), frame) if cursor else frame
 
 
-@lru_cache(maxsize=4096)
 def _data(entry: StatusEntry, owner_shown: bool) -> bytes:  # noqa: FBT001
-    """The event as JSON: made once for all who are told."""
+    """The event as JSON: made once for all who are told, unless it is so large that many of them would be too much."""
+    make = _made if len(entry.metadata) <= LARGE_BYTES else _made.__wrapped__
+    return make(entry, owner_shown)
+
+
+@lru_cache(maxsize=4096)
+def _made(entry: StatusEntry, owner_shown: bool) -> bytes:  # noqa: FBT001
     return jsontext.dumps(event_about(entry, owner_shown=owner_shown))

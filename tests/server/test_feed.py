@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -13,7 +15,7 @@ import pytest
 from server import feed as module
 from server.feed import Audience, Feed
 from server.hub import Hub
-from server.responses.subscribe import Interest, NativeStatus, Subscriber
+from server.responses.subscribe import Interest, NativeStatus, Subscriber, _data
 from storage import FeedPage, Place, Shard, StatusEntry, Store, StoreError, StoreUnavailable
 from storage.feed import PAGE_ENTRIES
 from storage.keys import Shards
@@ -31,10 +33,10 @@ class Log:
         self.changed = asyncio.Event()
         self.shards = Shards(1)
 
-    def grow(self, count: int) -> None:
+    def grow(self, count: int, metadata: bytes = b"") -> None:
         for _ in range(count):
             place = Place(1_000_000 + len(self.entries))
-            self.entries.append(StatusEntry(place, "completed", f"r{len(self.entries)}", "alice", "m", b""))
+            self.entries.append(StatusEntry(place, "completed", f"r{len(self.entries)}", "alice", "m", metadata))
         self.changed.set()
 
     async def read(self, _shard: Shard, after: Place) -> FeedPage:
@@ -81,6 +83,25 @@ async def test_a_subscriber_that_is_slow_twice_misses_nothing(log: Log, monkeypa
             if not news.entries:
                 break
     assert told == [entry.response_id for entry in log.entries]
+
+
+async def test_large_metadata_is_not_kept_for_long(log: Log) -> None:
+    async with feed_of(log).follow([Audience(SHARD, "alice")]) as following:
+        told = 0
+        async with aclosing(following.news({}, tick_s=0.01)) as all_news:
+            await anext(all_news)
+            tracemalloc.start()
+            for _ in range(300):
+                log.grow(1, b'{"a": "%b"}' % (b"x" * 60_000))
+                while not (news := await anext(all_news)).entries:
+                    pass
+                told += len(news.entries)
+                [_data(entry, owner_shown) for entry in news.entries for owner_shown in (True, False)]
+                log.entries[-1] = replace(log.entries[-1], metadata=b"")
+            kept, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    assert told == 300
+    assert kept < 4_000_000
 
 
 async def test_who_is_overtaken_between_two_pages_is_told_of_the_gap(log: Log) -> None:
