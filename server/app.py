@@ -119,7 +119,8 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s)
         id_secrets = _id_secrets(config, store)
         sealer = Sealer(id_secrets)
-        sender = await stack.enter_async_context(Sender(private=ours.webhook_allow_private))
+        # Two, so that clients who test endpoints can't take the connections that webhooks need.
+        sender, tester = [await stack.enter_async_context(Sender(private=ours.webhook_allow_private)) for _ in range(2)]
         affinity = Affinity(deployments, id_secrets)
         producer = Producer(store, upstream, deployments, affinity, config.num_retries)
         runner = Runner(store, producer, committer, ours.max_run_s)
@@ -148,7 +149,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             upstream=upstream,
             pollers=Pollers(),
             sealer=sealer,
-            sender=sender,
+            sender=tester,
             id_secrets=id_secrets,
         )
         for name, service in (

@@ -13,10 +13,13 @@ import socket
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from server.outbox.names import AddressInfo, look_up
+from server.outbox.names import AddressInfo, Names
 
 LONGEST_URL = 2048
 LOOKED_UP_WITHIN_S = 10.0
+
+_NAMES = Names(32)
+"""For what clients name. Webhooks have look-ups of their own, so that no client can take them all."""
 
 
 class NotAllowed(OSError):
@@ -85,7 +88,7 @@ async def check_host(url: str, *, private: bool) -> None:
     host = urlsplit(url).hostname
     try:
         async with asyncio.timeout(LOOKED_UP_WITHIN_S):
-            found = await look_up(host or "", 443)
+            found = await _NAMES.look_up(host or "", 443)
     except (OSError, UnicodeError):  # the latter for what can't be a name, such as `a..b`
         raise NotAllowed("its host has no address") from None
     if not any(is_public(str(sockaddr[0])) for *_, sockaddr in found):

@@ -19,6 +19,7 @@ from server.outbox.names import Resolver
 TIMEOUT_S = 10.0
 """For the whole of it: an endpoint should take the event and work on it later."""
 MOST_CONNECTIONS = 100
+MOST_LOOKUPS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,9 @@ class Sender:
         # No proxy and no `.netrc`: what the environment says is for upstreams.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=MOST_CONNECTIONS, resolver=Resolver(), socket_factory=guarded_socket(private=private)
+                limit=MOST_CONNECTIONS,
+                resolver=Resolver(MOST_LOOKUPS),
+                socket_factory=guarded_socket(private=private),
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),

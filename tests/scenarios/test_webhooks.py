@@ -503,6 +503,27 @@ async def test_a_receiver_that_hangs_delays_no_other_though_each_response_has_a_
         await other.receive(1, timeout_s=4)
 
 
+async def test_tests_of_endpoints_that_hang_delay_no_webhook(
+    simulator: str, store_url: str, receiver: Receiver
+) -> None:
+    async def hangs(_request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        raise AssertionError
+
+    receiver.behaviour["/hangs"] = hangs
+    async with running_receiver() as other, telling(simulator, store_url) as (pollux, http):
+        made = await stored(http, f"{receiver.url}/hangs", "response.failed")
+        await stored(http, f"{other.url}/")
+        path, body = f"webhook_endpoints/{made['id']}/test", {"event_type": "response.failed"}
+        tests = [asyncio.create_task(http.post(path, json=body).__aenter__()) for _ in range(100)]
+        await wait_until(lambda: receiver.count("/hangs") >= len(tests))
+        await create(pollux, "a")
+        await other.receive(1, timeout_s=4)
+        for one in tests:
+            one.cancel()
+        await asyncio.wait(tests)
+
+
 async def test_a_certificate_that_nobody_vouches_for_is_not_trusted(
     simulator: str, store_url: str, tmp_path: Path
 ) -> None:

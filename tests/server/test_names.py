@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from server.outbox import addresses, names
+from server.outbox import addresses, sending
 from server.outbox.addresses import NotAllowed, check_host
 from server.outbox.endpoints import Endpoint
 from server.outbox.sending import Sender
@@ -34,7 +34,7 @@ def _silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_silent")
 async def test_a_silent_name_server_holds_up_no_other_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "_free", threading.Semaphore(60))
+    monkeypatch.setattr(sending, "MOST_LOOKUPS", 60)
     async with Sender(private=False) as sender:
         tries = [
             asyncio.create_task(sender.send(Endpoint(f"https://a{n}.slow.test/", ()), "evt_1", "{}")) for n in range(60)
