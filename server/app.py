@@ -110,8 +110,9 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         session = await stack.enter_async_context(new_session())
         router = config.router_settings
         health = Health(
-            allowed_fails=router.allowed_fails,
-            cooldown_s=router.cooldown_time,
+            allowed_fails=config.allowed_fails,
+            cooldown_s=None if router.disable_cooldowns else router.cooldown_time,
+            least_pause_s=router.retry_after,
             strategy=strategy_named(router.routing_strategy),
         )
         timeouts = Timeouts(ours.connect_timeout_s, ours.first_byte_timeout_s, ours.stream_timeout_s)

@@ -205,6 +205,13 @@ class Config(Foreign):
                 return given
         return 2
 
+    @property
+    def allowed_fails(self) -> int:
+        for given in (self.router_settings.allowed_fails, self.litellm_settings.allowed_fails):
+            if given is not None:
+                return given
+        return 0
+
     def master_key(self, environ: Mapping[str, str] = os.environ) -> str | None:
         given = self.general_settings.master_key
         return given.get_secret_value() if given else setting(environ, "LITELLM_MASTER_KEY")

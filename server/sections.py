@@ -67,6 +67,10 @@ class LiteLLMParams(Foreign):
     stream_timeout: float | None = Field(
         None, gt=0, description="Seconds until a streamed answer begins; overrules pollux.first_byte_timeout_s."
     )
+    num_retries: int | None = Field(
+        None, ge=0, description="Retries of a request whose first try was here; overrules all others."
+    )
+    cooldown_time: float | None = Field(None, ge=0, description="Overrules router_settings.cooldown_time.")
     max_parallel_requests: int | None = Field(
         None, ge=1, description="Calls at once per process. Cached jobs wait for a place, other requests get 429."
     )
@@ -204,6 +208,7 @@ class LiteLLMSettings(Foreign):
     responses: ResponsesSection = ResponsesSection()
     num_retries: int | None = Field(None, ge=0, description="Retries before the first output.")
     request_timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
+    allowed_fails: int | None = Field(None, ge=0, description="As in router_settings, which overrules it.")
     drop_params: bool = Field(
         False, description="Leave out what a provider can't be told, instead of refusing the request."
     )
@@ -214,12 +219,20 @@ class LiteLLMSettings(Foreign):
 
 class RouterSettings(Foreign):
     num_retries: int | None = Field(None, ge=0, description="Overrules litellm_settings.num_retries.")
-    allowed_fails: int = Field(
-        0, ge=0, description="A deployment that fails more often than this within a minute cools down."
+    timeout: float | None = Field(None, gt=0, description="As litellm_settings.request_timeout, which overrules it.")
+    stream_timeout: float | None = Field(
+        None, gt=0, description="Seconds until a streamed answer begins, for deployments that do not say it."
+    )
+    retry_after: float = Field(
+        0, ge=0, description="Seconds that a retry waits at least, where no other deployment is healthy."
+    )
+    allowed_fails: int | None = Field(
+        None, ge=0, description="A deployment that fails more often than this within a minute cools down."
     )
     cooldown_time: float = Field(
         5, ge=0, description="Seconds in which a cooling deployment is not asked while another one is healthy."
     )
+    disable_cooldowns: bool = Field(False, description="Ask a deployment that fails like any other.")
     routing_strategy: str | None = Field(
         None, description="How a deployment is chosen: simple-shuffle, least-busy, or another one of LiteLLM's."
     )

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from server.protocol.defaults import may_be_default
 from server.sections import LiteLLMParams
 
-_READ_ELSEWHERE = {"rpm", "tpm", "input_cost_per_token", "output_cost_per_token"}
-"""What the choice of a deployment reads from several places."""
+_READ_ELSEWHERE = {"rpm", "tpm", "input_cost_per_token", "output_cost_per_token", "request_timeout"}
+"""What `server.upstream.deployments` reads from several places."""
 
 _GUARDS = frozenset(
     {

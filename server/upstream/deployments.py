@@ -18,6 +18,7 @@ from server.protocol.defaults import NO_DEFAULTS, as_json, defaults_in
 from server.protocol.dialects.manners import Dialect, Manners
 from server.sections import ConfigError, LiteLLMSettings, ModelEntry
 from server.upstream.catalog import OWN_APIS
+from server.upstream.limits import cost, limit, stream_timeout_s, timeout_s
 from server.upstream.providers import key_variables, known, resolve
 from server.upstream.reach import OPERATIONS, Reach, reach
 from server.upstream.transport import Verify, proxy_for, tls_of, verify_by
@@ -48,6 +49,10 @@ class Deployment:
     """The dialect that it speaks, and how far its provider goes along with it."""
     stream_timeout_s: float | None = None
     """The timeout for the first byte of a stream; None: the general one applies."""
+    num_retries: int | None = None
+    """The retries of a request that was first sent here; None: as many as everywhere."""
+    cooldown_s: float | None = None
+    """How long it cools down; None: as long as every other."""
     max_parallel_requests: int | None = None
     """How many calls each process makes at once; further ones wait."""
     weight: float | None = None
@@ -107,8 +112,7 @@ class Deployments:
     """All deployments of a config, by public name and by id."""
 
     def __init__(self, config: Config, environ: Mapping[str, str] = os.environ) -> None:
-        general = config.litellm_settings
-        self.all = _told_apart([_deployment(entry, general, environ) for entry in config.model_list])
+        self.all = _told_apart([_deployment(entry, config, environ) for entry in config.model_list])
         self._aliases = _aliases(config)
         self._exact: dict[str, list[Deployment]] = {}
         self._by_id: dict[str, Deployment] = {}
@@ -178,7 +182,7 @@ def _aliases(config: Config) -> dict[str, str]:
     return found
 
 
-def _deployment(entry: ModelEntry, general: LiteLLMSettings, environ: Mapping[str, str]) -> Deployment:
+def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -> Deployment:
     params = entry.litellm_params
     prefix, slash, rest = params.model.partition("/")
     listed = params.custom_llm_provider or (prefix if slash else None)
@@ -187,7 +191,7 @@ def _deployment(entry: ModelEntry, general: LiteLLMSettings, environ: Mapping[st
     upstream_model = rest if slash and prefix == provider else params.model
     resolved = resolve(params.model, listed, params.api_base)
     reached = reach(entry, resolved, environ)
-    stated = params.ssl_verify if params.ssl_verify is not None else general.ssl_verify
+    stated = params.ssl_verify if params.ssl_verify is not None else config.litellm_settings.ssl_verify
     made = Deployment(
         id=entry.model_info.id or _deployment_id(entry.model_name, provider, upstream_model, reached.base_url),
         model_name=entry.model_name,
@@ -198,15 +202,17 @@ def _deployment(entry: ModelEntry, general: LiteLLMSettings, environ: Mapping[st
         query=reached.query,
         operation=reached.operation,
         headers=reached.headers,
-        manners=_manners(entry, resolved, reached.dialect, general),
-        timeout_s=params.timeout or general.request_timeout or 600.0,
-        stream_timeout_s=params.stream_timeout,
+        manners=_manners(entry, resolved, reached.dialect, config.litellm_settings),
+        timeout_s=timeout_s(params, config) or 600.0,
+        stream_timeout_s=stream_timeout_s(params, config),
+        num_retries=params.num_retries,
+        cooldown_s=params.cooldown_time,
         max_parallel_requests=params.max_parallel_requests,
         weight=params.weight,
-        rpm=_limit(entry, "rpm"),
-        tpm=_limit(entry, "tpm"),
+        rpm=limit(entry, "rpm"),
+        tpm=limit(entry, "tpm"),
         order=params.order,
-        cost=_cost(entry),
+        cost=cost(entry),
         # A translated answer says nothing of most keys.
         fill_missing=entry.model_info.fill_missing or reached.dialect is not Dialect.RESPONSES,
         survivable=entry.model_info.upstream_background and reached.dialect is Dialect.RESPONSES,
@@ -286,27 +292,6 @@ def _told_apart(deployments: list[Deployment]) -> list[Deployment]:
         own = hashlib.sha256(f"{deployment.id}\n{count}".encode()).hexdigest() if count else deployment.id
         apart.append(replace(deployment, id=own))
     return apart
-
-
-def _limit(entry: ModelEntry, name: str) -> float | None:
-    """A limit of the minute; LiteLLM also reads it from the entry itself and from `model_info`."""
-    for holder in (entry.litellm_params, entry, entry.model_info):
-        if (given := _number(getattr(holder, name, None))) is not None:
-            return given
-    return None
-
-
-def _cost(entry: ModelEntry) -> float | None:
-    prices = [_number(getattr(entry.litellm_params, f"{side}_cost_per_token", None)) for side in ("input", "output")]
-    stated = [price for price in prices if price is not None]
-    return sum(stated) if stated else None
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return float(value) if value is not None else None
-    except (TypeError, ValueError):
-        return None
 
 
 def _deployment_id(model_name: str, provider: str, upstream_model: str, base_url: str | None) -> str:

@@ -89,10 +89,13 @@ class Health:
         self,
         *,
         allowed_fails: int = 0,
-        cooldown_s: float = 5.0,
+        cooldown_s: float | None = 5.0,
+        least_pause_s: float = 0.0,
         strategy: Strategy = Strategy.AUTO,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.least_pause_s = least_pause_s
+        """How long a retry waits at least where no other deployment is healthy."""
         self._strategy = strategy
         self._rng = random.Random()  # noqa: S311 - nothing depends on its being secret
         self._enough = allowed_fails + 1
@@ -160,10 +163,13 @@ class Health:
 
     def failed(self, deployment: Deployment, *, retry_after_s: float | None = None, limited: bool = False) -> None:
         """Record a failure that other calls may meet too. If the provider `limited` us, it cools down at once."""
+        if self._cooldown_s is None:
+            return
         state, now = self._state(deployment), self._clock()
         state.failures.append(now)
         often = len(state.failures) == self._enough and now - state.failures[0] <= FAILURES_WITHIN_S
-        pause_s = self._cooldown_s if retry_after_s is None else retry_after_s
+        own_s = self._cooldown_s if deployment.cooldown_s is None else deployment.cooldown_s
+        pause_s = own_s if retry_after_s is None else retry_after_s
         if (often or limited) and pause_s > 0:
             self._cool(deployment, state, now, pause_s)
 

@@ -53,15 +53,26 @@ class Tries:
     async def again(self, error: PolluxError, repeatable: Callable[[PolluxError], bool] = _always) -> None:
         """Wait until the next try. Raise the error if no try is left, none can help, or it is not `repeatable`."""
         remedy = remedy_of(error)
+        self._heed_the_first()
         if self._left <= 0 or remedy is Remedy.NOTHING or not repeatable(error):
             raise error
         if remedy is Remedy.ELSEWHERE:
             self._leave_out(self._tried[-1:], error)
-        asked_s = None if self._elsewhere() else retry_after_of(error)
+        elsewhere = self._elsewhere()
+        asked_s = None if elsewhere else retry_after_of(error)
         ceiling_s = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**self._made)
         self._left -= 1
         self._made += 1
-        await asyncio.sleep(asked_s if asked_s is not None else random.uniform(0, ceiling_s))  # noqa: S311
+        pause_s = asked_s if asked_s is not None else random.uniform(0, ceiling_s)  # noqa: S311
+        await asyncio.sleep(pause_s if elsewhere else max(pause_s, self._health.least_pause_s))
+
+    def _heed_the_first(self) -> None:
+        """Let the deployment that failed first say how many retries there are, as in LiteLLM."""
+        if self._made or not self._tried:
+            return
+        first = next((made for made in self._deployments if made.id == self._tried[0]), None)
+        if first is not None and first.num_retries is not None:
+            self._left = first.num_retries
 
     def _leave_out(self, refusing: Sequence[str], error: PolluxError) -> None:
         """Exclude these deployments from further tries, or raise the error if none is left."""

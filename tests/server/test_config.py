@@ -394,6 +394,14 @@ def test_the_routers_retries_overrule_the_general_ones(router: int | None, litel
     assert config.num_retries == expected
 
 
+@pytest.mark.parametrize(("router", "litellm", "expected"), [(None, None, 0), (None, 3, 3), (1, 3, 1), (0, 3, 0)])
+def test_the_routers_allowed_fails_overrule_the_general_ones(
+    router: int | None, litellm: int | None, expected: int
+) -> None:
+    config = config_of(router_settings={"allowed_fails": router}, litellm_settings={"allowed_fails": litellm})
+    assert config.allowed_fails == expected
+
+
 def test_request_timeout_is_read_and_must_be_positive() -> None:
     assert config_of(litellm_settings={"request_timeout": 30}).litellm_settings.request_timeout == 30
     assert refusal(litellm_settings={"request_timeout": 0}).startswith("litellm_settings.request_timeout: ")

@@ -247,11 +247,44 @@ def test_a_printed_deployment_shows_no_credential() -> None:
     assert "hush" not in repr(deployment(api_key="hush"))
 
 
-def test_the_timeout_is_that_of_the_deployment_or_else_the_general_one() -> None:
-    entries = entry("a", "openai/a", timeout=5), entry("b", "openai/b")
-    one, other = registry(*entries, litellm_settings={"request_timeout": 30}).all
-    assert (one.timeout_s, other.timeout_s) == (5, 30)
-    assert deployment().timeout_s == 600
+@pytest.mark.parametrize(
+    ("params", "general", "router", "timeout_s", "stream_timeout_s"),
+    [
+        ({}, {}, {}, 600, None),
+        ({"timeout": 5}, {"request_timeout": 30}, {"timeout": 40}, 5, 5),
+        ({"request_timeout": 6}, {"request_timeout": 30}, {}, 6, 6),
+        ({}, {"request_timeout": 30}, {"timeout": 40}, 30, 30),
+        ({}, {}, {"timeout": 40}, 40, 40),
+        ({"stream_timeout": 7, "timeout": 5}, {}, {"stream_timeout": 8}, 5, 7),
+        ({"timeout": 5}, {}, {"stream_timeout": 8}, 5, 8),
+        ({}, {"request_timeout": 30}, {"stream_timeout": 8}, 30, 8),
+    ],
+)
+def test_timeouts_have_litellms_order_of_precedence(
+    params: dict[str, Any],
+    general: dict[str, Any],
+    router: dict[str, Any],
+    timeout_s: float,
+    stream_timeout_s: float | None,
+) -> None:
+    (made,) = registry(entry("a", "openai/a", **params), litellm_settings=general, router_settings=router).all
+    assert (made.timeout_s, made.stream_timeout_s) == (timeout_s, stream_timeout_s)
+
+
+def test_our_own_limit_of_streams_goes_before_a_general_one_of_all_answers() -> None:
+    one, other = registry(
+        entry("a", "openai/a"),
+        entry("b", "openai/b", timeout=5),
+        litellm_settings={"request_timeout": 30},
+        pollux={"first_byte_timeout_s": 10},
+    ).all
+    assert (one.timeout_s, one.stream_timeout_s, other.stream_timeout_s) == (30, None, 5)
+
+
+def test_a_deployment_has_its_own_retries_and_cooldown() -> None:
+    made = deployment(num_retries=0, cooldown_time=60)
+    assert (made.num_retries, made.cooldown_s) == (0, 60)
+    assert (deployment().num_retries, deployment().cooldown_s) == (None, None)
 
 
 def test_parameters_that_are_fields_of_a_request_are_its_defaults() -> None:

@@ -108,6 +108,22 @@ def test_without_a_cooldown_time_none_cools(clock: Clock) -> None:
     assert chosen(health) == {"a", "b"}
 
 
+def test_a_deployment_may_have_a_cooldown_time_of_its_own(health: Health, clock: Clock) -> None:
+    longer = replace(A, cooldown_s=60)
+    health.failed(longer)
+    clock.now += 59
+    assert not health.is_healthy(longer)
+    health.failed(longer, retry_after_s=0.5)
+    clock.now += 1
+    assert health.is_healthy(longer)
+
+
+def test_cooldowns_can_be_switched_off(clock: Clock) -> None:
+    health = Health(cooldown_s=None, clock=clock)
+    health.failed(A, retry_after_s=30, limited=True)
+    assert chosen(health) == {"a", "b"}
+
+
 async def test_one_that_comes_back_gets_one_call_until_it_answers(health: Health, clock: Clock) -> None:
     health.failed(A)
     clock.now += 5
