@@ -70,15 +70,14 @@ async def _interest(request: web.Request, since: Mapping[Shard, Place] | None) -
     named = [await _named(request, response_id, since or {}) for response_id in ids]
 
     def is_wanted(kind: str, model: str) -> bool:
-        if (kinds and kind not in kinds) or (models and model not in models):
-            return False
-        return principal.models is None or may_use(context, principal, model)
+        return (not kinds or kind in kinds) and (not models or model in models)
 
     shards = context.store.feed.shards
     return Interest(
         owner=None if principal.is_master else principal.name,
         shards=shards if principal.is_master else [shards.of(principal.name)],
         is_wanted=is_wanted,
+        may_be_told=lambda model: principal.models is None or may_use(context, principal, model),
         ids=[one for one in named if not isinstance(one, Foreign)],
         natives={one.id: partial(_statuses, request, one) for one in named if isinstance(one, Foreign)},
     )

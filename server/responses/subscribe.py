@@ -86,6 +86,8 @@ class Interest:
     """Where they lie."""
     is_wanted: Callable[[str, str], bool] = lambda _kind, _model: True
     """Whether an event of this type is told of a response of this model."""
+    may_be_told: Callable[[str], bool] = lambda _model: True
+    """Whether the subscriber may be told of cached responses of this model. Whom `natives` names, it may."""
     ids: Sequence[str] = ()
     """If it is about some responses alone: cached ones. The stream ends when all of `ids` and `natives` have ended."""
     natives: Mapping[str, Callable[[], AsyncIterator[NativeStatus]]] = field(default_factory=dict)
@@ -238,7 +240,10 @@ class Subscriber:
             if rank <= self._ranks[entry.response_id]:
                 return False
             self._ranks[entry.response_id] = rank
-        return self._interest.is_wanted(kind_of(entry.status), entry.model)
+        interest = self._interest
+        # Of one that is gone no model is known.
+        allowed = not entry.model or interest.may_be_told(entry.model)
+        return allowed and interest.is_wanted(kind_of(entry.status), entry.model)
 
     def _frame_of(self, entry: StatusEntry, places: Mapping[Shard, Place] | None) -> bytes:
         cursor = encode_cursor(places) if places else ""

@@ -299,8 +299,18 @@ async def test_a_native_response_ends_whenever_its_provider_says_that_was(store_
     assert event["data"]["model"] is None
 
 
+async def test_a_key_with_models_is_told_of_a_native_response_whatever_its_provider_calls_the_model(
+    store_url: str,
+) -> None:
+    answer = f'{{"id": "resp_1", "status": "completed", "completed_at": 7, "model": "{NATIVE}-2026-01-31"}}'
+    keys = [{"name": "alice", "key": ALICE, "models": [NATIVE]}]
+    async with subscribed_to_native(store_url, answer, keys=keys) as feed:
+        [event] = await asyncio.wait_for(feed.rest(), 5)
+    assert event["data"]["model"] == f"{NATIVE}-2026-01-31"
+
+
 @asynccontextmanager
-async def subscribed_to_native(store_url: str, answer: str) -> AsyncIterator[Feed]:
+async def subscribed_to_native(store_url: str, answer: str, **pollux: Any) -> AsyncIterator[Feed]:
     """A subscriber to a native response, of which its provider tells this."""
 
     async def provider(request: web.Request) -> web.StreamResponse:
@@ -310,10 +320,10 @@ async def subscribed_to_native(store_url: str, answer: str) -> AsyncIterator[Fee
 
     async with (
         running_script(provider) as upstream,
-        running_replica(make_config(upstream.base_url), store_url) as pollux,
-        pollux.http() as http,
+        running_replica(make_config(upstream.base_url, **pollux), store_url) as replica,
+        replica.http() as http,
     ):
-        native = await create(pollux, "hi", NATIVE)
+        native = await create(replica, "hi", NATIVE)
         async with subscribed(http, f"?response_id={quote(native, safe='')}") as feed:
             yield feed
 

@@ -157,3 +157,16 @@ async def test_a_native_response_that_ends_while_the_present_is_looked_up_is_tol
     interest = Interest("alice", [SHARD], ids=("cached",), natives={"native": native})
     frames = b"".join([chunk async for chunk in Subscriber(feed, store, interest).follow(None, tick_s=1)])
     assert frames.count(b"event: response.completed\n") == 2
+
+
+async def test_a_key_with_models_is_told_in_a_gap_what_is_gone(log: Log) -> None:
+    async def statuses(ids: list[str]) -> list[StatusEntry | None]:
+        return [None for _ in ids]
+
+    log.grow(5)
+    log.trimmed = log.entries[3].place
+    store = cast("Store", SimpleNamespace(feed=log, responses=SimpleNamespace(statuses=statuses)))
+    interest = Interest("alice", [SHARD], ids=("gone",), may_be_told=lambda model: model == "m")
+    stream = Subscriber(feed_of(log), store, interest).follow({SHARD: Place(1)}, tick_s=1)
+    frames = b"".join([chunk async for chunk in stream])
+    assert b"event: response.deleted\n" in frames
