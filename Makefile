@@ -24,8 +24,9 @@ demo: install
 run: install
 	$(BIN)/python deploy/demo.py --keep-running
 
+# The tests start Pollux more than a hundred times: without bytecode, each start compiles all of it anew.
 test: install
-	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 # Kills, pauses and restarts everything under load, and proves that no promise is broken: ARGS="--jobs 500 --seed 1".
 chaos: install
