@@ -145,14 +145,14 @@ async def test_a_key_in_the_query_or_the_body_lets_nobody_in(pollux: Replica) ->
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize(("method", "pattern"), [(method, pattern) for method, pattern, _ in ROUTES])
-async def test_every_route_asks_for_a_key(method: str, pattern: str, prefix: str, pollux: Replica) -> None:
-    path = prefix + pattern.partition("{")[0] + ("x" + pattern.rpartition("}")[2] if "{" in pattern else "")
+async def test_every_route_asks_for_a_key(prefix: str, pollux: Replica) -> None:
     async with aiohttp.ClientSession(pollux.url) as http:
-        assert (await refusal(await http.request(method, path))).status == 401
-        assert (await refusal(await http.request(method, path, data=b"not JSON"))).status == 401
-        async with http.request(method, path, headers={"api-key": ALICE}) as with_key:
-            assert with_key.status not in (401, 405, 500)
+        for method, pattern, _ in ROUTES:
+            path = prefix + pattern.partition("{")[0] + ("x" + pattern.rpartition("}")[2] if "{" in pattern else "")
+            assert (await refusal(await http.request(method, path))).status == 401, path
+            assert (await refusal(await http.request(method, path, data=b"not JSON"))).status == 401, path
+            async with http.request(method, path, headers={"api-key": ALICE}) as with_key:
+                assert with_key.status not in (401, 405, 500), path
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/metrics", "/v1/responses/x/y", "/v1/chat/completions"])
