@@ -15,12 +15,15 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.support.replica import Replica, create, free_port, is_ready, make_config, running_replica
 from tests.support.waiting import wait_until
 
 README = Path(__file__).parents[1] / "README.md"
 PORT, SIMULATOR_PORT, RECEIVER_PORT = 4000, 4010, 4020
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
+"""For tests of what was started for all of them."""
 
 
 def examples(section: str, language: str) -> list[str]:
@@ -50,13 +53,14 @@ class Place:
         return printed.decode()
 
 
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Place]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     """The second step of the start is done: simulator and Pollux run."""
-    (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
-    found = Place(tmp_path, {PORT: free_port(), SIMULATOR_PORT: free_port()})
+    folder = tmp_path_factory.mktemp("start")
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    found = Place(folder, {PORT: free_port(), SIMULATOR_PORT: free_port()})
     [config] = examples("Five-minute start", "yaml")
-    (tmp_path / "config.yaml").write_text(found.written_for(config))
+    (folder / "config.yaml").write_text(found.written_for(config))
     async with serving(found):
         yield found
 
@@ -106,6 +110,7 @@ def test_the_start_begins_with_a_clone_and_what_it_needs() -> None:
     assert [line.split("#")[0].strip() for line in first[1:]] == ["cd pollux", "make install"]
 
 
+@in_one_loop
 async def test_the_five_minute_start_shows_an_answer_that_grows(place: Place) -> None:
     [program] = examples("Five-minute start", "python")
     printed = await place.run(sys.executable, "-c", place.written_for(program))
@@ -130,6 +135,7 @@ async def test_the_five_minute_start_shows_an_answer_that_grows(place: Place) ->
     assert "[[words=40]]" in log
 
 
+@in_one_loop
 async def test_the_examples_of_waiting_and_streaming_run(place: Place) -> None:
     [program] = examples("Streaming", "python")
     printed = await place.run(sys.executable, "-c", place.written_for(program))
@@ -143,11 +149,13 @@ async def test_the_examples_of_waiting_and_streaming_run(place: Place) -> None:
         assert states[-1].count(" ") >= 29
 
 
+@in_one_loop
 async def test_the_example_of_a_priority_runs(place: Place) -> None:
     [program] = examples("Priorities", "python")
     assert await place.run(sys.executable, "-c", place.written_for(program)) == "queued\n"
 
 
+@in_one_loop
 async def test_the_examples_of_status_events_run(place: Place) -> None:
     if not shutil.which("curl"):
         pytest.skip("there is no curl")
@@ -178,7 +186,12 @@ async def hears(place: Place, in_shell: str, *command: str) -> None:
         await subscriber.wait()
 
 
-async def test_the_receivers_of_webhooks_take_what_pollux_sends(simulator: str, store_url: str, tmp_path: Path) -> None:
+async def test_the_receivers_of_webhooks_take_what_pollux_sends(
+    simulator: str, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.outbox.webhooks.FIRST_PAUSE_S", 0.2)  # while the receiver starts
+    monkeypatch.setattr("server.outbox.webhooks.LONGEST_PAUSE_S", 0.5)
+    monkeypatch.setattr("server.outbox.webhooks.LOOK_EVERY_S", 0.1)
     [in_python], [in_node] = examples("Webhooks", "python"), examples("Webhooks", "js")
     [secret] = set(re.findall(r"whsec_[A-Za-z0-9+/=]+", in_python + in_node))
     await takes_webhooks(simulator, store_url, secret, in_python, sys.executable, "-c")
