@@ -17,7 +17,7 @@ from tests.support.upstreams import running_script, seen_by
 from tests.support.waiting import wait_until
 
 KEY = {"Authorization": f"Bearer {ALICE}"}
-LONG = "tell me [[words=120]] [[delay_ms=60]]"
+LONG = "tell me [[words=80]] [[delay_ms=60]]"
 
 
 def survivable(upstream: str, **pollux: Any) -> dict[str, Any]:
@@ -36,8 +36,8 @@ async def test_after_a_kill_the_run_is_resumed_and_the_log_is_as_if_nothing_had_
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=KEY))
         response_id = await create(victim, LONG, stream=streamed)
         await with_output(victim, response_id)
-        survivor = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
         await victim.kill()
+        survivor = await stack.enter_async_context(replica_process(config, store_url, tmp_path))
 
         answer = await http.get(f"{survivor.url}/v1/responses/{response_id}?wait=30")
         response = await answer.json()
