@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -22,7 +23,12 @@ def setting(environ: Mapping[str, str], name: str) -> str | None:
 
 
 def stripped(value: Any) -> Any:
-    """The value with white space stripped from a string or from the strings of a list; None for an empty string."""
+    """The value with white space stripped from a string or from the strings of a list; None for an empty string.
+
+    A date is text that YAML took for one, such as the `api_version` 2024-10-21.
+    """
+    if isinstance(value, date):
+        return value.isoformat()
     if isinstance(value, str):
         return value.strip() or None
     if isinstance(value, list):
@@ -47,7 +53,7 @@ class Section(BaseModel):
 class Foreign(Section):
     """A section of LiteLLM's: unknown keys are allowed and kept, and a warning lists them."""
 
-    model_config = ConfigDict(extra="allow", protected_namespaces=())
+    model_config = ConfigDict(extra="allow", protected_namespaces=(), coerce_numbers_to_str=True)
 
 
 class LiteLLMParams(Foreign):
@@ -70,7 +76,9 @@ class LiteLLMParams(Foreign):
     num_retries: int | None = Field(
         None, ge=0, description="Retries of a request whose first try was here; overrules all others."
     )
-    cooldown_time: float | None = Field(None, ge=0, description="Overrules router_settings.cooldown_time.")
+    cooldown_time: float | None = Field(
+        None, ge=0, description="Overrules router_settings.cooldown_time, and what the provider asks for."
+    )
     max_parallel_requests: int | None = Field(
         None, ge=1, description="Calls at once per process. Cached jobs wait for a place, other requests get 429."
     )

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from server.protocol.defaults import may_be_default
 from server.sections import LiteLLMParams
 
-_READ_ELSEWHERE = {"rpm", "tpm", "input_cost_per_token", "output_cost_per_token", "request_timeout"}
+_READ_ELSEWHERE = {"rpm", "tpm", "input_cost_per_token", "output_cost_per_token", "request_timeout", "cooldown_time"}
 """What `server.upstream.deployments` reads from several places."""
 
 _GUARDS = frozenset(

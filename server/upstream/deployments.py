@@ -18,7 +18,7 @@ from server.protocol.defaults import NO_DEFAULTS, as_json, defaults_in
 from server.protocol.dialects.manners import Dialect, Manners
 from server.sections import ConfigError, LiteLLMSettings, ModelEntry
 from server.upstream.catalog import OWN_APIS
-from server.upstream.limits import cost, limit, stream_timeout_s, timeout_s
+from server.upstream.limits import cooldown_s, cost, limit, stream_timeout_s, timeout_s
 from server.upstream.providers import key_variables, known, resolve
 from server.upstream.reach import OPERATIONS, Reach, reach
 from server.upstream.transport import Verify, proxy_for, tls_of, verify_by
@@ -206,7 +206,7 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
         timeout_s=timeout_s(params, config) or 600.0,
         stream_timeout_s=stream_timeout_s(params, config),
         num_retries=params.num_retries,
-        cooldown_s=params.cooldown_time,
+        cooldown_s=cooldown_s(entry),
         max_parallel_requests=params.max_parallel_requests,
         weight=params.weight,
         rpm=limit(entry, "rpm"),

@@ -168,8 +168,9 @@ class Health:
         state, now = self._state(deployment), self._clock()
         state.failures.append(now)
         often = len(state.failures) == self._enough and now - state.failures[0] <= FAILURES_WITHIN_S
-        own_s = self._cooldown_s if deployment.cooldown_s is None else deployment.cooldown_s
-        pause_s = own_s if retry_after_s is None else retry_after_s
+        # In LiteLLM's order: what the deployment says goes before what the provider asks.
+        said = (deployment.cooldown_s, retry_after_s, self._cooldown_s)
+        pause_s = next(pause_s for pause_s in said if pause_s is not None)
         if (often or limited) and pause_s > 0:
             self._cool(deployment, state, now, pause_s)
 

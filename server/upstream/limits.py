@@ -33,6 +33,12 @@ def limit(entry: ModelEntry, name: str) -> float | None:
     return None
 
 
+def cooldown_s(entry: ModelEntry) -> float | None:
+    """How long the deployment cools down, where it says so itself."""
+    about = _number(getattr(entry.model_info, "cooldown_time", None))
+    return entry.litellm_params.cooldown_time if about is None else about
+
+
 def cost(entry: ModelEntry) -> float | None:
     """The prices of a token of input and one of output, together."""
     prices = [_number(getattr(entry.litellm_params, f"{side}_cost_per_token", None)) for side in ("input", "output")]

@@ -251,6 +251,16 @@ def test_a_deployment_may_be_given_an_id(good: str) -> None:
     assert entry.model_info.id == good
 
 
+def test_what_yaml_takes_for_a_number_or_a_date_may_be_text(file: Path) -> None:
+    file.write_text(
+        "model_list: [{model_name: 4, litellm_params: {model: m, api_version: 2024-10-21, extra_headers: {a: 1}}, "
+        "model_info: {id: 7}}]"
+    )
+    (entry,) = load_config(file, {}).model_list
+    assert (entry.model_name, entry.model_info.id) == ("4", "7")
+    assert (entry.litellm_params.api_version, entry.litellm_params.extra_headers) == ("2024-10-21", {"a": "1"})
+
+
 @pytest.mark.parametrize("bad", ["a b", "a;b", "a/b", "ä", "a\nb", "a,b"])
 def test_an_id_that_would_break_composite_ids_is_refused(bad: str) -> None:
     assert refusal(model_list=[{**ENTRY, "model_info": {"id": bad}}]).startswith("model_list.0.model_info.id: ")

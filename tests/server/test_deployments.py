@@ -285,6 +285,8 @@ def test_a_deployment_has_its_own_retries_and_cooldown() -> None:
     made = deployment(num_retries=0, cooldown_time=60)
     assert (made.num_retries, made.cooldown_s) == (0, 60)
     assert (deployment().num_retries, deployment().cooldown_s) == (None, None)
+    about = {**entry("a", "openai/a", cooldown_time=60), "model_info": {"cooldown_time": 30}}
+    assert registry(about).all[0].cooldown_s == 30
 
 
 def test_parameters_that_are_fields_of_a_request_are_its_defaults() -> None:

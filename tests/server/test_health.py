@@ -113,9 +113,11 @@ def test_a_deployment_may_have_a_cooldown_time_of_its_own(health: Health, clock:
     health.failed(longer)
     clock.now += 59
     assert not health.is_healthy(longer)
-    health.failed(longer, retry_after_s=0.5)
     clock.now += 1
     assert health.is_healthy(longer)
+    health.failed(longer, retry_after_s=0.5, limited=True)
+    clock.now += 59
+    assert not health.is_healthy(longer), "its own goes before what the provider asks"
 
 
 def test_cooldowns_can_be_switched_off(clock: Clock) -> None:
