@@ -40,6 +40,8 @@ FETCHED_WITHIN_S = 10.0
 """How long a provider may take to tell the state of a native response. Beyond that, its place in the list says so."""
 CANCELLED_WITHIN_S = 30.0
 """How long a provider may take to cancel a native response."""
+ALL_WITHIN_S = 45.0
+"""And how long for all of one request together: load balancers cut a connection that is silent for a minute."""
 _OF_OTHER_LISTS = ("after", "status", "limit")
 
 
@@ -115,15 +117,16 @@ class _Asked:
                     self.running.add(record.id)
         foreign = {response_id: find_foreign(context, principal, response_id) for response_id in self.ids}
         named = {response_id: found for response_id, found in foreign.items() if found is not None}
-        states = await each(named, lambda response_id: self._fetch(named[response_id]))
+        until = _now() + ALL_WITHIN_S
+        states = await each(named, lambda response_id: self._fetch(named[response_id], until))
         self.native = {
             response_id: _Native(found, state)
             for (response_id, found), state in zip(named.items(), states, strict=True)
         }
 
-    async def _fetch(self, found: Foreign) -> bytes | PolluxError:
+    async def _fetch(self, found: Foreign, until: float) -> bytes | PolluxError:
         try:
-            async with asyncio.timeout(FETCHED_WITHIN_S):
+            async with asyncio.timeout_at(min(_now() + FETCHED_WITHIN_S, until)):
                 body = await fetch(self.request, target_of(self.request, found))
         except PolluxError as error:
             return error
@@ -178,14 +181,15 @@ async def cancel_many(request: web.Request) -> web.Response:
     ids = checked_ids(parse_object(await read_body(request)).get("ids"))
     context = context_of(request)
     records = await find_each(context.store, _polling_ids(context, ids))
-    entries = await each(ids, lambda response_id: _cancelled(request, response_id, records.get(response_id)))
+    until = _now() + ALL_WITHIN_S
+    entries = await each(ids, lambda response_id: _cancelled(request, response_id, records.get(response_id), until))
     return web.Response(body=_list_of(ids, entries), content_type="application/json")
 
 
-async def _cancelled(request: web.Request, response_id: str, found: Record | StoreError | None) -> bytes:
+async def _cancelled(request: web.Request, response_id: str, found: Record | StoreError | None, until: float) -> bytes:
     """The cancelled response, or why it is none."""
     try:
-        return await _cancel(request, response_id, found)
+        return await _cancel(request, response_id, found, until)
     except PolluxError as error:
         return _error(response_id, error)
     except (StoreUnavailable, StoreFull):
@@ -195,7 +199,7 @@ async def _cancelled(request: web.Request, response_id: str, found: Record | Sto
         return _error(response_id, Internal())
 
 
-async def _cancel(request: web.Request, response_id: str, record: Record | StoreError | None) -> bytes:
+async def _cancel(request: web.Request, response_id: str, record: Record | StoreError | None, until: float) -> bytes:
     if isinstance(record, StoreError):
         raise record
     context, principal = context_of(request), principal_of(request)
@@ -203,19 +207,23 @@ async def _cancel(request: web.Request, response_id: str, record: Record | Store
         await cancel_record(request, record)
         return await _shown(request, response_id)
     if found := find_foreign(context, principal, response_id):
-        return await _cancel_foreign(request, found)
+        return await _cancel_foreign(request, found, until)
     raise not_found(response_id)
 
 
-async def _cancel_foreign(request: web.Request, found: Foreign) -> bytes:
+async def _cancel_foreign(request: web.Request, found: Foreign, until: float) -> bytes:
     call = Call("POST", (found.provider_id, "cancel"), headers=client_headers(request))
     try:
-        async with asyncio.timeout(CANCELLED_WITHIN_S):
+        async with asyncio.timeout_at(min(_now() + CANCELLED_WITHIN_S, until)):
             body = await fetch(request, Target(found.deployment, call, found.rewriter))
     except TimeoutError:
         raise UpstreamTimeout("The provider did not answer in time.") from None
     state = _object_in(body)
     return state if isinstance(state, bytes) else _error(found.id, state)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _polling_ids(context: Context, ids: Iterable[str]) -> list[str]:

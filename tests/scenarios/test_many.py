@@ -319,6 +319,33 @@ async def test_the_death_of_the_replica_that_runs_them_ends_no_wait(
 # Native responses and their providers.
 
 
+@pytest.mark.parametrize("what", ["show", "cancel"])
+async def test_however_many_hang_the_answer_comes_before_a_load_balancer_cuts_it(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    for name, value in (("FETCHED_WITHIN_S", 0.5), ("CANCELLED_WITHIN_S", 0.5), ("ALL_WITHIN_S", 0.7)):
+        monkeypatch.setattr(f"server.api.many.{name}", value, raising=False)
+    monkeypatch.setattr("server.responses.many.AT_ONCE", 1)
+
+    async def provider(request: web.Request) -> web.Response:
+        if request.path.endswith("/responses"):
+            body = {"id": f"resp_{(await request.json())['input'] * 40}", "object": "response", "status": "queued"}
+            return web.json_response(body)
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async with (
+        running_script(provider) as upstream,
+        running_replica(make_config(upstream.base_url), store_url) as pollux,
+        pollux.http() as http,
+    ):
+        ids = [await create(pollux, text, NATIVE) for text in "abcd"]
+        began = time.monotonic()
+        entries = await (many(http, ids) if what == "show" else cancelled(http, ids))
+        assert time.monotonic() - began < 1.5
+        assert [entry["status_code"] for entry in entries] == [504] * 4
+
+
 async def test_a_provider_that_refuses_or_hangs_spoils_no_other_answer(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
