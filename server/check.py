@@ -122,15 +122,16 @@ def _surprises(config: Config) -> Iterator[str]:
             exact = deployments.canonical(name) == name and "*" not in name
             why = "the part before its / is what counts" if exact else "aliases and wildcards don't count"
             yield f"{name} is native: {why} for a list in polling_via_cache"
-        if idle := [made for made, weight in _weighted(deployments.serving(name)) if not weight]:
-            yield f"{name}: {len(idle)} of its deployments get no request while one with a weight (or rpm, tpm) is fit"
+        if idle := _without_weight(deployments.serving(name)):
+            yield f"{name}: no request goes to {idle} of its deployments while one with a weight (or rpm, tpm) is fit"
         bare = name.split("/", 1)[-1]
         if bare != name and bare in settings.native_background_mode:
             yield f"native_background_mode lists {bare}, which does not cover {name}: names are exact"
 
 
-def _weighted(deployments: list[Deployment]) -> Iterator[tuple[Deployment, float]]:
-    return zip(deployments, weights_of(deployments), strict=False)
+def _without_weight(deployments: list[Deployment]) -> int:
+    """How many have no share of a model's requests because others have one."""
+    return weights_of([deployment for deployment in deployments if deployment.unusable is None]).count(0)
 
 
 def _nobodys_webhooks(config: Config) -> Iterator[str]:

@@ -36,7 +36,7 @@ class Strategy(StrEnum):
 _SERVED_BY = {
     "usage-based-routing": (Strategy.LEAST_USED, "calls are counted, not tokens, by each process"),
     "usage-based-routing-v2": (Strategy.LEAST_USED, "calls are counted, not tokens, by each process"),
-    "latency-based-routing": (Strategy.LEAST_BUSY, "the least in flight, which a slow deployment never is for long"),
+    "latency-based-routing": (Strategy.LEAST_BUSY, "by the least in flight, because a slow deployment has more of it"),
     "cost-based-routing": (Strategy.CHEAPEST, "by input_cost_per_token and output_cost_per_token of litellm_params"),
 }
 """Names of LiteLLM's that mean something else here, with what they mean."""

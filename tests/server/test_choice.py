@@ -140,7 +140,7 @@ def test_check_config_tells_a_strategy_that_is_another_one_here() -> None:
 
     assert "choice of a deployment" not in told()
     assert "choice of a deployment: least-busy\n" in told(routing_strategy="least-busy")
-    assert "choice of a deployment: latency-based-routing: the least in flight, " in told(
+    assert "choice of a deployment: latency-based-routing: by the least in flight, " in told(
         routing_strategy="latency-based-routing"
     )
     assert described("lar1") == "least-busy, because lar1 is unknown"
@@ -215,4 +215,4 @@ def test_deployments_that_get_nothing_are_told() -> None:
         for weight in (1, None, None)
     ]
     text = describe(parse_config({"model_list": entries}, environ={}))
-    assert "warning: a: 2 of its deployments get no request while one with a weight (or rpm, tpm) is fit\n" in text
+    assert "warning: a: no request goes to 2 of its deployments while one with a weight (or rpm, tpm) is fit\n" in text
