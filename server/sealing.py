@@ -28,7 +28,7 @@ class Sealer:
         """The text; None if it was sealed with another secret, or is broken."""
         try:
             return self._fernet.decrypt(sealed.encode()).decode()
-        except InvalidToken:
+        except (InvalidToken, UnicodeError):  # the latter for what somebody has broken by hand
             return None
 
 

@@ -216,7 +216,8 @@ def _name(body: dict[str, Any]) -> str:
         raise MissingParameter("name")
     if not isinstance(name, str):
         raise InvalidType("name", "a string", name)
-    if not 0 < len(name) <= LONGEST_NAME:
+    # The store's scripts can't read halves of characters, and would pass over the endpoint.
+    if not 0 < len(name) <= LONGEST_NAME or any("\ud800" <= c <= "\udfff" for c in name):
         raise InvalidValue(f"Invalid value for 'name': expected 1 to {LONGEST_NAME} characters.", param="name")
     return name
 

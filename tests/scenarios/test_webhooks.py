@@ -336,6 +336,7 @@ async def test_a_bad_one_is_refused(simulator: str, store_url: str, changes: dic
         ({"name": None}, "name"),
         ({"name": ""}, "name"),
         ({"name": 7}, "name"),
+        ({"name": "\ud800"}, "name"),
         ({"url": None}, "url"),
         ({"url": "example.com"}, "url"),
         ({"url": "https://user:password@example.com/"}, "url"),

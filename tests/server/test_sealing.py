@@ -12,3 +12,5 @@ def test_what_is_sealed_is_read_with_any_of_the_secrets_and_with_no_other() -> N
     assert Sealer([b"new", b"old"]).unseal(sealed) == "whsec_x"
     assert Sealer([b"new"]).unseal(sealed) is None
     assert Sealer([b"old"]).unseal(sealed[:-8]) is None
+    for broken in ("", "x", "\ud800"):
+        assert Sealer([b"old"]).unseal(broken) is None
