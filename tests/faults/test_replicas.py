@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.replica import ALICE, CACHED, Replica, create, make_config, replica_process, with_output
 from tests.support.sse import events_of, read_stream
-from tests.support.upstreams import seen_by
+from tests.support.upstreams import nothing_open, seen_by
 from tests.support.waiting import wait_until
 
 KEY = {"Authorization": f"Bearer {ALICE}"}
@@ -162,11 +162,6 @@ async def test_a_worker_that_was_paused_comes_back_and_changes_nothing(
         again = await http.get(f"{paused.url}/v1/responses/{response_id}", headers=KEY)
         assert await again.json() == response
         assert again.headers["ETag"] == answer.headers["ETag"]
-
-
-async def nothing_open(simulator: str) -> bool:
-    seen = await seen_by(simulator)
-    return bool(seen["open"] == 0)
 
 
 async def test_log_lines_are_json_where_asked_and_name_each_edge(

@@ -16,7 +16,7 @@ from storage import End
 from tests.conftest import plain_url
 from tests.support.replica import CACHED, Replica, create, ended, make_config, running_replica, with_output
 from tests.support.sse import events_of
-from tests.support.upstreams import seen_by
+from tests.support.upstreams import nothing_open, seen_by
 from tests.support.waiting import wait_until
 
 
@@ -197,7 +197,7 @@ async def test_an_upstream_that_breaks_while_the_store_is_away_fails_its_respons
         await with_output(pollux, response_id)
         pid = server_pid(own_store)
         os.kill(pid, signal.SIGSTOP)
-        await asyncio.sleep(1.5)  # the provider's connection breaks meanwhile
+        await wait_until(lambda: nothing_open(simulator), what="the provider's connection is broken")
         os.kill(pid, signal.SIGCONT)
         response = await ended(http, response_id)
     assert (response["status"], response["error"]["code"]) == ("failed", "server_error")

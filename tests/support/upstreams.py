@@ -167,3 +167,8 @@ async def seen_by(simulator: str) -> dict[str, Any]:
 async def runs_of(simulator: str) -> int:
     """How many responses it was asked to make."""
     return sum(request["path"] == "/v1/responses" for request in (await seen_by(simulator))["requests"])
+
+
+async def nothing_open(simulator: str) -> bool:
+    """Whether it is giving no answer at the moment."""
+    return bool((await seen_by(simulator))["open"] == 0)
