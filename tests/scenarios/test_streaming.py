@@ -17,6 +17,7 @@ from storage.keys import Shard
 from tests.support.replica import CACHED, NATIVE, Replica, create, make_config, running_replica
 from tests.support.sse import events_of, read_stream
 from tests.support.upstreams import running_script
+from tests.support.waiting import wait_until
 
 OPENING = ["response.created", "response.queued", "response.in_progress"]
 
@@ -148,15 +149,28 @@ async def test_a_client_that_hangs_up_is_no_event_to_the_job(pollux: Replica) ->
 async def test_a_reader_that_takes_nothing_is_cut_off_and_nobody_else_notices(
     pollux: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outflow, "WRITE_TIMEOUT_S", 3.0)
+    cut_off: set[outflow.Outflow] = set()
+    abort = outflow.Outflow.abort
+
+    def noted(self: outflow.Outflow) -> None:
+        cut_off.add(self)
+        abort(self)
+
+    monkeypatch.setattr(outflow.Outflow, "abort", noted)
     response_id = await create(pollux, "[[words=40000]]", stream=True)
     async with pollux.http() as http:
         url = f"responses/{response_id}"
         assert (await (await http.get(f"{url}?wait=30")).json())["status"] == "completed"
-        slow = await http.get(f"{url}?stream=true")
+        with monkeypatch.context() as impatient:
+            impatient.setattr(outflow, "WRITE_TIMEOUT_S", 1.0)
+            slow = await http.get(f"{url}?stream=true")
+            other = await create(pollux, "[[words=40]] [[delay_ms=20]]", stream=True)
+            assert len(await read_stream(await http.get(f"responses/{other}?stream=true"))) > 40
+            await wait_until(lambda: cut_off, what="the slow one is cut off")
+        # At once, this is more than the connection holds: its reader is patiently waited for.
         whole = await read_stream(await http.get(f"{url}?stream=true"))
         assert whole[-1]["type"] == "response.completed"
-        await asyncio.sleep(4)  # it is slow: that is the fault itself
+        assert len(cut_off) == 1
         with pytest.raises(aiohttp.ClientError):
             # What it finds is a connection that was dropped, not a stream that ended.
             await slow.read()
