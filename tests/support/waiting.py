@@ -11,7 +11,7 @@ STEP_S = 0.02
 async def wait_until(
     predicate: Callable[[], object] | Callable[[], Awaitable[object]],
     *,
-    timeout_s: float = 10.0,
+    timeout_s: float = 20.0,
     what: str = "",
 ) -> None:
     """Return as soon as `predicate()`, which may be a coroutine function, is true.
