@@ -21,6 +21,7 @@ from server.api.cors import Cors
 from server.api.middleware import guard, stamp
 from server.api.routes import add_routes, add_worker_routes
 from server.api.starting import starting_app
+from server.chain import Chain
 from server.config import Config
 from server.feed import Feed
 from server.files import OpenFiles, raise_limit
@@ -123,7 +124,8 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         # Two, so that clients who test endpoints can't take the connections that webhooks need.
         sender, tester = [await stack.enter_async_context(Sender(private=ours.webhook_allow_private)) for _ in range(2)]
         affinity = Affinity(deployments, id_secrets)
-        producer = Producer(store, upstream, deployments, affinity, config.num_retries)
+        chain = Chain(store, deployments, ours.id_prefix)
+        producer = Producer(store, upstream, deployments, affinity, chain, config.num_retries)
         runner = Runner(store, producer, committer, ours.max_run_s)
         worker = Worker(
             store,
@@ -139,6 +141,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             config=config,
             deployments=deployments,
             affinity=affinity,
+            chain=chain,
             keyring=Keyring(config, config.master_key()),
             store=store,
             hub=hub,

@@ -21,6 +21,7 @@
 | `pollux:{n}:ended:<owner>` | zset | those of `owned` that ended, by time of expiry (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:requests:<owner>` | zset | creates of one owner that a limit counted, by time (ms) | a minute |
 | `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |
+| `pollux:{n}:kept:<owner>:<digits>` | string | id of a kept response, by the digits in its items' ids | as the record |
 | `pollux:{n}:tombstone:<id>` | string | token of its `delete`, for repeats of it and of `create` | a minute |
 | `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once | none |
 
@@ -142,6 +143,9 @@ class Shard:
     def idempotency(self, owner: str, key: str) -> str:
         # Hashed, because a client's key may have any length and contain any bytes.
         return f"{self.prefix}idempotency:{owner}:{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()}"
+
+    def kept(self, owner: str, digits: str) -> str:
+        return f"{self.prefix}kept:{owner}:{digits}"
 
     def tombstone(self, response_id: str) -> str:
         return f"{self.prefix}tombstone:{response_id}"

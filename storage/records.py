@@ -63,6 +63,23 @@ class NewResponse:
     """How long its job may wait for a worker. Of an owner's jobs, the one is leased first that ought to begin first."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptResponse:
+    """A response that has ended, as `keep` writes it. Its id must lie in its owner's shard."""
+
+    id: str
+    owner: str
+    model: str
+    created_at: int
+    status: str
+    deployment: str
+    request: bytes
+    snapshot: bytes
+    ttl_s: float
+    digits: str
+    """What the ids of its items have in common."""
+
+
 class Durability(StrEnum):
     """Where the writes of `create` and `finish` must have arrived before the store's answer counts as success."""
 

@@ -25,11 +25,12 @@ from storage.records import (
     Created,
     CreateOutcome,
     Cursor,
+    KeptResponse,
     NewResponse,
     Reading,
     Record,
 )
-from storage.scripts import CANCEL, CREATE, DELETE, FIND, READ
+from storage.scripts import CANCEL, CREATE, DELETE, FIND, KEEP, READ
 from storage.statuses import Place, StatusEntry, parse_place
 from storage.terms import Terms
 
@@ -100,6 +101,28 @@ class Responses:
         if outcome in (CreateOutcome.BUSY, CreateOutcome.FULL):
             return Created(outcome, retry_after_s=int(detail))
         return Created(outcome, detail.decode())
+
+    async def keep(self, kept: KeptResponse) -> None:
+        """Write the record of a response that no job of ours made. A repeat writes the same again."""
+        shard = self._shards.of(kept.owner)
+        await KEEP.run(
+            self._client,
+            record=shard.record(kept.id),
+            kept=shard.kept(kept.owner, kept.digits),
+            id=kept.id,
+            ttl_ms=int(kept.ttl_s * 1000),
+            fields=[
+                *("owner", kept.owner, "model", kept.model, "status", kept.status, "created_at", kept.created_at),
+                *("stream", 0, "epoch", 1, "last", 0, "deployment", kept.deployment),
+                *("request", kept.request, "snapshot", kept.snapshot),
+            ],
+        )
+
+    async def kept_with(self, owner: str, digits: str) -> str | None:
+        """The id of the kept response whose items have these digits in their ids; None if there is none."""
+        async with answered(self._client):
+            found: Any = await self._client.get(self._shards.of(owner).kept(owner, digits))
+        return None if found is None else found.decode()
 
     async def started_by(self, owner: str, idempotency_key: str) -> tuple[str, str] | None:
         """The response that this key started, and the digest of its body; None if there is no such response."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from server.admission import Admission
+from server.chain import Chain
 from server.config import Config
 from server.feed import Feed
 from server.hub import Hub
@@ -30,6 +31,7 @@ class Context:
     config: Config
     deployments: Deployments
     affinity: Affinity
+    chain: Chain
     keyring: Keyring
     store: Store
     hub: Hub

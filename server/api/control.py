@@ -15,6 +15,7 @@ from server.api.references import Foreign, named_response
 from server.api.relay import Target, relay
 from server.api.retrieve import answer_record
 from server.errors import BadRequest, ResponseNotFound
+from server.protocol.ids import has_polling_form
 from server.protocol.lifecycle import Status
 from server.protocol.status_events import DELETED, event_of
 from server.responses.cancel import cancel
@@ -41,6 +42,8 @@ async def cancel_record(request: web.Request, record: Record) -> None:
         StoreError
 
     """
+    if not has_polling_form(record.id, context_of(request).config.pollux.id_prefix):
+        raise BadRequest("Cannot cancel a synchronous response.")
     outcome = await cancel(context_of(request).store, record)
     if outcome is CancelOutcome.CANCELLED:
         log.info("response cancelled", extra=_told(request, record.id, Status.CANCELLED))

@@ -9,13 +9,15 @@ from server.api.body import read_body
 from server.api.context import REQUEST_ID, Context, context_of, principal_of
 from server.api.headers import client_headers, forwarded_headers
 from server.api.hold import State
+from server.api.keeper import Keeper
 from server.api.query import Wait, wait_of
-from server.api.references import Route, find_foreign, may_use, new_rewriter, route_of
+from server.api.references import find_foreign, may_use, new_rewriter
 from server.api.relay import Target, relay
 from server.api.retrieve import answer_foreign, answer_record, state_of
+from server.api.route import Route, route_of
 from server.api.stream import stream_record
 from server.api.webhooks import take_own_webhook
-from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable
+from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable, shown
 from server.protocol import jsontext
 from server.protocol.lifecycle import LAST_OPENING, UNFINISHED
 from server.protocol.redaction import Secrets
@@ -47,6 +49,8 @@ async def create_response(request: web.Request) -> web.StreamResponse:
         settings=context.config.background_mode,
         providers_of=context.deployments.providers_of,
     )
+    if mode is Mode.NATIVE:
+        serving = _with_background(create.model, serving)
     if context.draining and mode is not Mode.PROXIED:
         raise Unavailable("This instance is shutting down. Try again: another one will take it.")
     webhook = await take_own_webhook(request, create.body, cached=mode is Mode.CACHED)
@@ -55,7 +59,24 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     await check_rate(context.store, principal)
     if mode is Mode.CACHED:
         return await _create_cached(request, create, raw, serving, webhook)
-    return await _forward(request, context, create, mode, await route_of(request, create, serving))
+    return await _forward(request, context, create, mode, await route_of(request, create, serving), raw)
+
+
+def _with_background(model: str, serving: list[Deployment]) -> list[Deployment]:
+    """The deployments whose provider may have a background of its own.
+
+    Raises:
+        InvalidValue: none has
+
+    """
+    able = [deployment for deployment in serving if deployment.keeps_responses]
+    if serving and not able:
+        raise InvalidValue(
+            f"The provider of the model '{shown(model)}' has no background mode of its own. To have it run here, set "
+            'litellm_settings.responses.background_mode.polling_via_cache to "all" or to a list with its provider.',
+            param="background",
+        )
+    return able
 
 
 async def _create_cached(
@@ -130,7 +151,7 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 
 async def _forward(
-    request: web.Request, context: Context, create: CreateRequest, mode: Mode, route: Route
+    request: web.Request, context: Context, create: CreateRequest, mode: Mode, route: Route, raw: bytes
 ) -> web.StreamResponse:
     model = context.deployments.canonical(create.model)
     previous = route.previous.provider_id or None
@@ -142,15 +163,19 @@ async def _forward(
         _name_previous(rewriter, create, route)
         rewriter.fill_from, rewriter.secrets = create.body, secrets
         owner = principal_of(request).name
-        sent = context.affinity.unmarked(create.body, deployment, owner) if create.marked else create.body
+        sent = route.history.put_into(create.body, deployment)
+        if create.marked or route.history:
+            sent = context.affinity.unmarked(sent, deployment, owner)
+        keeper = None if deployment.keeps_responses else Keeper(context, owner, create, raw, rewriter)
         call = Call(
             "POST",
             make_request=lambda: forwarded_request(sent, deployment.model_for(model), previous),
             headers=forwarded_headers(request),
             stream=create.stream,
             wishes=create.wishes,
+            response_id=keeper.raw_id if keeper else "",
         )
-        return Target(deployment, call, rewriter)
+        return Target(deployment, call, rewriter, keeper if create.store else None)
 
     wait = wait_of(request)
     wished = create.wishes.num_retries

@@ -9,13 +9,15 @@ import aiohttp
 from aiohttp import web
 
 from server.api.context import context_of
+from server.api.keeper import Keeper
 from server.api.outflow import StreamAborted
 from server.api.sse import HEARTBEAT_S, SseStream
 from server.errors import PolluxError, UpstreamRefusal
+from server.protocol import jsontext
 from server.protocol.events import MalformedEvent, is_transport, parse_event
 from server.protocol.lifecycle import OPENING, TERMINAL_EVENTS
 from server.protocol.reasons import Remedy
-from server.protocol.sse import ServerEvent
+from server.protocol.sse import ServerEvent, frame_data
 from server.upstream.answer import Answer
 from server.upstream.refusals import failure_said, remedy_of
 from server.upstream.rewrite import Rewriter
@@ -36,11 +38,18 @@ _LAST_EVENTS = frozenset(TERMINAL_EVENTS) | {"error"}
 
 
 async def forward_stream(
-    request: web.Request, answer: Answer, rewriter: Rewriter, *, creates: bool, may_be_empty: bool
+    request: web.Request,
+    answer: Answer,
+    rewriter: Rewriter,
+    *,
+    creates: bool,
+    may_be_empty: bool,
+    keeper: Keeper | None = None,
 ) -> web.StreamResponse:
     """Pass all events on. End cleanly if the last one was a terminal event or an error; otherwise abort the connection.
 
-    `creates`: the call creates a response. `may_be_empty`: a stream without any event is a normal answer.
+    `creates`: the call creates a response. `may_be_empty`: a stream without any event is a normal answer. `keeper`
+    stores the response before the client learns its end.
 
     Raises:
         UpstreamRefusal: the first event is a failure that another try may fix. Nothing was passed on.
@@ -54,7 +63,7 @@ async def forward_stream(
         raise context_of(request).upstream.noted(rewriter.deployment, refusal)
     try:
         await stream.start()
-        last = await _pass_on(opening, source, stream)
+        last = await _pass_on(opening, source, stream, keeper)
     except StreamAborted:
         return stream.response
     except (aiohttp.ClientError, OSError, ValueError, TypeError, PolluxError):
@@ -132,12 +141,15 @@ class _Source:
         return True
 
 
-async def _pass_on(opening: list[ServerEvent], source: _Source, stream: SseStream) -> str | None:
+async def _pass_on(opening: list[ServerEvent], source: _Source, stream: SseStream, keeper: Keeper | None) -> str | None:
     """Pass all events on; returns the type of the last one."""
     events: list[ServerEvent] | None = opening
     while events is not None:
         if events:
-            await stream.write(b"".join(map(source.rewriter.event, events)))
+            frames = [source.rewriter.event(event) for event in events]
+            if keeper is not None and source.last in TERMINAL_EVENTS:
+                await keeper.keep(jsontext.dumps(jsontext.loads(frame_data(frames[-1]))["response"]))
+            await stream.write(b"".join(frames))
         else:
             await stream.heartbeat()  # the provider's keepalives are not passed on, so the client needs our own
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from server.api.context import Context, context_of, principal_of
-from server.errors import PreviousNotFound, ResponseNotFound
+from server.errors import ResponseNotFound
 from server.keyring import Principal
 from server.protocol.ids import (
     CompositeId,
@@ -18,8 +18,6 @@ from server.protocol.ids import (
     has_polling_form,
     is_owned,
 )
-from server.protocol.requests import CreateRequest
-from server.responses.submit import Previous, continued
 from server.upstream.deployments import Deployment
 from server.upstream.rewrite import Rewriter
 from storage import Record
@@ -63,7 +61,7 @@ async def resolve(request: web.Request, response_id: str) -> Record | Foreign:
 
 
 def not_found(response_id: str) -> ResponseNotFound:
-    return ResponseNotFound(response_id, _hint(response_id))
+    return ResponseNotFound(response_id, hint_for(response_id))
 
 
 _HINTS = {
@@ -80,16 +78,27 @@ _HINTS = {
 """Advice for ids that Pollux did not make. It depends only on the id's form, so it never reveals what exists."""
 
 
-def _hint(response_id: str) -> str:
+def hint_for(response_id: str) -> str:
     form = None if decode_composite(response_id) else foreign_form(response_id)
     return _HINTS[form] if form else ""
 
 
 async def find_record(context: Context, principal: Principal, response_id: str) -> Record | None:
-    if not has_polling_form(response_id, context.config.pollux.id_prefix):
-        return None
-    record = await context.store.responses.find(response_id)
+    """The record of a cached response, or of a proxied one that is kept here because its provider keeps nothing."""
+    stored_as = stored_id(context, principal, response_id)
+    record = None if stored_as is None else await context.store.responses.find(stored_as)
     return record if record is not None and may_see(context, principal, record) else None
+
+
+def stored_id(context: Context, principal: Principal, response_id: str) -> str | None:
+    """The id under which the response is stored here, if it is; None if it lives at a provider, or is none's."""
+    if has_polling_form(response_id, context.config.pollux.id_prefix):
+        return response_id
+    composite = decode_composite(response_id)
+    if composite is None or not _owns(context, principal, composite):
+        return None
+    deployment = context.deployments.get(composite.model_id)
+    return None if deployment is None or deployment.keeps_responses else encode_composite(composite)
 
 
 def may_see(context: Context, principal: Principal, record: Record) -> bool:
@@ -101,7 +110,7 @@ def find_foreign(context: Context, principal: Principal, response_id: str) -> Fo
     if composite is None or not _owns(context, principal, composite):
         return None
     deployment = context.deployments.get(composite.model_id)
-    if deployment is None or not _may_reach(context, principal, deployment):
+    if deployment is None or not (deployment.keeps_responses and _may_reach(context, principal, deployment)):
         return None
     known = encode_composite(composite)
     rewriter = new_rewriter(context, principal, deployment)
@@ -134,59 +143,3 @@ def _may_reach(context: Context, principal: Principal, deployment: Deployment) -
     return principal.models is None or any(
         deployment in context.deployments.serving(model) for model in principal.models
     )
-
-
-_NOTHING = Previous()
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """The deployments on which a new response may run, and the previous response that it continues there."""
-
-    deployments: list[Deployment]
-    previous: Previous = _NOTHING
-
-
-async def route_of(request: web.Request, create: CreateRequest, serving: list[Deployment]) -> Route:
-    """The deployments that a request may go to: those of its model, or the one with the response that it continues.
-
-    Raises:
-        PreviousNotFound, PreviousNotFinished
-
-    """
-    given = create.previous_response_id
-    if not given:
-        return _by_content(request, create, serving)
-    previous = await _previous(request, given)
-    if not previous.deployment:
-        return Route(serving, previous)
-    lives_at = context_of(request).deployments.get(previous.deployment)
-    if lives_at is None:
-        raise PreviousNotFound(given, "belongs to a deployment that is no longer configured")
-    # Any deployment of the same account can continue the response; other accounts don't know it.
-    able = [one for one in serving if one == lives_at] or [one for one in serving if one.same_account(lives_at)]
-    if not able:
-        raise PreviousNotFound(given, f"belongs to a deployment that does not serve the model '{create.model}'")
-    return Route(able[:1], Previous(able[0].id, previous.provider_id))
-
-
-def _by_content(request: web.Request, create: CreateRequest, serving: list[Deployment]) -> Route:
-    """The deployment whose account can decrypt or find what the request contains; all if none of `serving` can."""
-    if not create.marked:
-        return Route(serving)
-    origin = context_of(request).affinity.origin(create.body, principal_of(request).name)
-    able = [one for one in serving if one == origin] or [one for one in serving if origin and one.same_account(origin)]
-    return Route(able[:1], Previous(able[0].id)) if able else Route(serving)
-
-
-async def _previous(request: web.Request, given: str) -> Previous:
-    context, principal = context_of(request), principal_of(request)
-    if has_polling_form(given, context.config.pollux.id_prefix):
-        return continued(await find_record(context, principal, given), given)
-    if foreign := find_foreign(context, principal, given):
-        return Previous(foreign.deployment.id, foreign.provider_id)
-    # A provider's raw id does not tell its owner, so it is accepted under the same setting as an id without a tag.
-    is_raw = decode_composite(given) is None
-    if is_raw and (principal.is_master or context.config.pollux.accept_untagged_ids):
-        return Previous("", given)
-    raise PreviousNotFound(given, hint=_hint(given))

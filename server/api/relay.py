@@ -12,6 +12,7 @@ from aiohttp import web
 from server.api.answers import body_etag, response_answer
 from server.api.context import REQUEST_ID, context_of
 from server.api.forward import OPENING_PATIENCE_S, forward_stream
+from server.api.keeper import Keeper
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable, shown
 from server.protocol.reasons import without_secrets
 from server.upstream.answer import EVENT_STREAM, Answer
@@ -33,6 +34,8 @@ class Target(NamedTuple):
     deployment: Deployment
     call: Call
     rewriter: Rewriter
+    keeper: Keeper | None = None
+    """Keeps the response that is made, where its provider does not."""
 
 
 async def relay(
@@ -89,9 +92,17 @@ async def _relayed(request: web.Request, target: Target, *, may_be_empty: bool) 
             may_stream = target.call.stream or answer.content_type == EVENT_STREAM
             if may_stream and await answer.is_stream(OPENING_PATIENCE_S):
                 return await forward_stream(
-                    request, answer, target.rewriter, creates=target.call.creates, may_be_empty=may_be_empty
+                    request,
+                    answer,
+                    target.rewriter,
+                    creates=target.call.creates,
+                    may_be_empty=may_be_empty,
+                    keeper=target.keeper,
                 )
-            return _answer(request, answer, await _body_of(request, answer, target), target.rewriter)
+            body = await _body_of(request, answer, target)
+            if target.keeper is not None:
+                await target.keeper.keep(body)
+            return _answer(request, answer, body, target.rewriter)
     except PolluxError as error:
         raise target.rewriter.error(error) from error
 

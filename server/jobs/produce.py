@@ -10,11 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from server.errors import PolluxError, Untranslatable, UpstreamRefusal, UpstreamTimeout
+from server.chain import Chain, History
+from server.errors import (
+    PolluxError,
+    PreviousNotFinished,
+    PreviousNotFound,
+    Untranslatable,
+    UpstreamRefusal,
+    UpstreamTimeout,
+)
 from server.jobs.journal import Journal, Lost, Unservable
 from server.protocol import jsontext
 from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
@@ -46,6 +54,7 @@ class _Run:
     deployment: Deployment
     who: Identity
     marker: Marker
+    history: History = field(default_factory=History)
     provider_id: str = ""
     upstream_last: int = -1
     upstream_request_id: str | None = None
@@ -74,6 +83,7 @@ class Producer:
     upstream: Upstream
     deployments: Deployments
     affinity: Affinity
+    chain: Chain
     num_retries: int
 
     async def produce(self, lease: Lease, who: Identity, journal: Journal) -> Ending:
@@ -91,10 +101,21 @@ class Producer:
             if deployment is None:
                 raise Unservable
             marker = self.affinity.marker(deployment, lease.owner)
-            return await self._resume(_Run(deployment, who, marker, lease.provider_id, lease.upstream_last), journal)
+            resumed = _Run(deployment, who, marker, provider_id=lease.provider_id, upstream_last=lease.upstream_last)
+            return await self._resume(resumed, journal)
         deployments = self._candidates(lease)
         if not deployments:
             raise Unservable
+        try:
+            history = await self._history(lease, who)
+        except PolluxError as error:
+            return _failure_of(error)
+        return await self._asked(lease, who, journal, deployments, history)
+
+    async def _asked(
+        self, lease: Lease, who: Identity, journal: Journal, deployments: Sequence[Deployment], history: History
+    ) -> Ending:
+        """Ask one deployment after the other until one answers."""
         wished = wishes_in(who.request).num_retries
         tries = Tries(self.upstream.health, deployments, self.num_retries if wished is None else wished)
         run: _Run | None = None
@@ -103,7 +124,7 @@ class Producer:
             try:
                 # The wait for a place may last as long as the run may. Pauses between tries hold no place.
                 async with tries.place() as deployment:
-                    run = _Run(deployment, who, self.affinity.marker(deployment, lease.owner))
+                    run = _Run(deployment, who, self.affinity.marker(deployment, lease.owner), history)
                     ending = await self._attempt(run, lease, journal)
                     if ending.status is not Status.FAILED or _has_begun(journal, ending):
                         return replace(ending, about=run.about)
@@ -117,6 +138,13 @@ class Producer:
                     return replace(ending or _failure_of(final), about=(run.about if run else {}) | facts_of(final))
             if ending is not None:
                 _forget_run(journal)
+
+    async def _history(self, lease: Lease, who: Identity) -> History:
+        """What the provider must be told because it keeps nothing, see `chain`."""
+        follow = bool(who.request.get("previous_response_id")) and not lease.previous
+        if not follow and b'"item_reference"' not in lease.request:
+            return History()
+        return await self.chain.before(parse_object(lease.request), lease.owner, follow=follow)
 
     def _candidates(self, lease: Lease) -> Sequence[Deployment]:
         if lease.pinned:
@@ -146,8 +174,8 @@ class Producer:
 
     async def _ask_once(self, run: _Run, lease: Lease, journal: Journal, *, stream: bool) -> Ending | None:
         def make_request() -> dict[str, Any]:
-            request = parse_object(lease.request)
-            if is_marked(lease.request):
+            request = run.history.put_into(parse_object(lease.request), run.deployment)
+            if run.history or is_marked(lease.request):
                 request = self.affinity.unmarked(request, run.deployment, lease.owner)
             model = run.deployment.model_for(self.deployments.canonical(lease.model))
             return job_request(request, model, lease.previous or None, background=run.survivable, stream=stream)
@@ -284,7 +312,7 @@ def _failure_of(error: PolluxError) -> Ending:
     """The failure, and its `error`, of a response whose upstream refused or could not be reached."""
     if isinstance(error, UpstreamTimeout):
         code = "timeout"
-    elif isinstance(error, Untranslatable):
+    elif isinstance(error, Untranslatable | PreviousNotFound | PreviousNotFinished):
         code = "invalid_prompt"
     elif not isinstance(error, UpstreamRefusal):
         code = "server_error"

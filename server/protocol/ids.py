@@ -37,6 +37,9 @@ _COMPOSITE = re.compile(
 _PROVIDER_ID = re.compile(r"(?!\.{1,2}$)[\x21-\x7e]+")
 
 
+_MADE_HERE = re.compile(r"[a-z]{1,8}_([0-9a-f]{32})[0-9a-f]{4}")
+
+
 class CompositeId(NamedTuple):
     """The parts of a composite id, which tell where a response lives."""
 
@@ -55,9 +58,15 @@ class CompositeId(NamedTuple):
 def item_seed(response_id: str) -> str:
     """What makes ids of items of this response unlike all others, where the provider gives none: its own digits.
 
-    So the response that an item belongs to can be told from the item's id, see `responses_with`.
+    So the response that an item belongs to can be told from the item's id, see `seed_in`.
     """
     return re.sub(r"[^0-9a-f]", "", response_id.rsplit("_", 1)[-1])[-32:].rjust(32, "0")
+
+
+def seed_in(item_id: str) -> str | None:
+    """The digits of its response in an item's id that was made here; None if it was not."""
+    found = _MADE_HERE.fullmatch(item_id)
+    return found[1] if found else None
 
 
 def encode_composite(composite: CompositeId) -> str:

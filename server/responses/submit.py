@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
 
-from server.errors import IdempotencyKeyReused, PreviousNotFinished, PreviousNotFound, RateLimited
+from server.errors import IdempotencyKeyReused, RateLimited
 from server.protocol import jsontext
 from server.protocol.events import encode_lifecycle
 from server.protocol.lifecycle import OPENING, Status
@@ -208,21 +208,3 @@ def queued_view(new: NewResponse) -> View:
     """The response as it was created, even if a worker has changed it since."""
     opened = jsontext.loads(frame_data(split_frames(new.opening)[0]))
     return View(new_record(new), jsontext.dumps(opened["response"]))
-
-
-def continued(record: Record | None, response_id: str) -> Previous:
-    """Where to continue the cached response that `previous_response_id` names.
-
-    Raises:
-        PreviousNotFound, PreviousNotFinished
-
-    """
-    if record is None:
-        raise PreviousNotFound(response_id)
-    if not record.terminal:
-        raise PreviousNotFinished(
-            f"Previous response with id '{response_id}' is {record.status}: wait until it has ended."
-        )
-    if not record.provider_id:
-        raise PreviousNotFound(response_id, f"can't be continued: it {record.status} before the provider began it")
-    return Previous(record.ran_on, record.provider_id)

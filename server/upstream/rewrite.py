@@ -131,6 +131,10 @@ class Rewriter:
             raw = jsontext.dumps(body)
         for name in ("id", "previous_response_id"):
             value = response.get(name)
+            if name != "id" and self.previous and value is None and name in response:
+                # The provider was told the turns before, so it knows of no previous response.
+                response[name] = self.previous
+                raw = jsontext.dumps(body)
             # A list of items can have such keys too, but it is not a response.
             if isinstance(value, str) and value and response.get("object") != "list":
                 new = self._of_subject(value) if name == "id" else self.previous or self.public(value)

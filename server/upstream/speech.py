@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from server.errors import Untranslatable
 from server.protocol import jsontext
 from server.protocol.defaults import of_responses, with_defaults
 from server.protocol.dialects.reply import Reply
@@ -21,6 +23,30 @@ class Speech(NamedTuple):
     body: bytes | None = None
     reply: Reply | None = None
     """The translation of the answer; None if the deployment speaks the Responses API."""
+
+
+def able_to_tell(
+    deployments: list[Deployment], request_for: Callable[[Deployment], dict[str, Any]]
+) -> list[Deployment]:
+    """Those of the deployments that can be told all of a request.
+
+    Raises:
+        Untranslatable: none of them can; the error is that of the first one
+
+    """
+    if all(deployment.keeps_responses for deployment in deployments):
+        return deployments  # nothing is translated
+    able, refusals = [], []
+    for deployment in deployments:
+        try:
+            if not deployment.keeps_responses:
+                translated({**request_for(deployment), "model": deployment.upstream_model}, deployment.manners)
+            able.append(deployment)
+        except Untranslatable as refusal:
+            refusals.append(refusal)
+    if refusals and not able:
+        raise refusals[0]
+    return able
 
 
 def spoken(deployment: Deployment, call: Call) -> Speech:

@@ -91,6 +91,25 @@ def running_replay(recording: Path, *, gap_s: float = 0.0) -> AbstractAsyncConte
     return running_script(handler)
 
 
+def running_dialect(recording: Path, path: str) -> AbstractAsyncContextManager[Upstream]:
+    """An upstream that streams a recording of Chat Completions or Messages to every POST whose path ends so.
+
+    Chat Completions end with `[DONE]`, as all that were recorded did.
+    """
+    lines = [line for line in recording.read_bytes().splitlines() if line.strip()]
+    if path.endswith("/messages"):
+        frames = [_frame(line) for line in lines]
+    else:
+        frames = [b"data: %b\n\n" % line for line in [*lines, b"[DONE]"]]
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.method != "POST" or not request.path.endswith(path):
+            return _refusal(404, f"There is no {request.method} {request.path} here.")
+        return await _stream(request, frames, {"content-type": "text/event-stream"})
+
+    return running_script(handler)
+
+
 def running_exchange(recording: Path) -> AbstractAsyncContextManager[Upstream]:
     """An upstream that plays the answers of a recorded exchange.
 

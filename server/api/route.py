@@ -1,0 +1,108 @@
+"""Where a new response may be made: by which deployments, after which turns that were before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from aiohttp import web
+
+from server.api.context import context_of, principal_of
+from server.api.references import find_foreign, find_record, hint_for, stored_id
+from server.chain import History
+from server.errors import PreviousNotFinished, PreviousNotFound
+from server.protocol.ids import decode_composite
+from server.protocol.requests import CreateRequest, stored_request
+from server.responses.submit import Previous
+from server.upstream.deployments import Deployment
+from server.upstream.speech import able_to_tell
+from storage import Record
+
+_NOTHING = Previous()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The deployments on which a new response may run, and what it continues there."""
+
+    deployments: list[Deployment]
+    previous: Previous = _NOTHING
+    """The response that the provider itself continues."""
+    history: History = field(default_factory=History)
+    """What the provider must be told instead, because it keeps nothing."""
+
+
+async def route_of(request: web.Request, create: CreateRequest, serving: list[Deployment]) -> Route:
+    """The deployments that a request may go to: those of its model, or the one with the response that it continues.
+
+    Raises:
+        PreviousNotFound, PreviousNotFinished
+        Untranslatable: none of them can be told all of it
+
+    """
+    given = create.previous_response_id
+    route = await _continued(request, create, serving, given) if given else None
+    if route is None:
+        owner = principal_of(request).name
+        history = await context_of(request).chain.before(create.body, owner, follow=bool(given))
+        route = replace(_by_content(request, create, serving), history=history)
+    told = able_to_tell(route.deployments, lambda deployment: route.history.put_into(create.body, deployment))
+    return replace(route, deployments=told)
+
+
+async def _continued(
+    request: web.Request, create: CreateRequest, serving: list[Deployment], given: str
+) -> Route | None:
+    """The route to the provider that has the previous response; None if that one must be told instead."""
+    context, principal = context_of(request), principal_of(request)
+    if stored_id(context, principal, given) is not None:
+        record = await find_record(context, principal, given)
+        if record is None:
+            raise PreviousNotFound(given)
+        previous = await _left_to_provider(request, record, given)
+        able = _of_its_account(request, serving, previous) if previous else []
+        return Route(able[:1], Previous(able[0].id, record.provider_id)) if able else None
+    if foreign := find_foreign(context, principal, given):
+        previous = Previous(foreign.deployment.id, foreign.provider_id)
+        able = _of_its_account(request, serving, previous)
+        if not able:
+            raise PreviousNotFound(given, f"belongs to a deployment that does not serve the model '{create.model}'")
+        return Route(able[:1], Previous(able[0].id, foreign.provider_id))
+    # A provider's raw id does not tell its owner, so it is accepted under the same setting as an id without a tag.
+    is_raw = decode_composite(given) is None
+    if is_raw and (principal.is_master or context.config.pollux.accept_untagged_ids):
+        return Route(serving, Previous("", given))
+    raise PreviousNotFound(given, hint=hint_for(given))
+
+
+async def _left_to_provider(request: web.Request, record: Record, given: str) -> Previous | None:
+    """Where the provider itself has this response; None if it keeps nothing, or was asked not to.
+
+    Raises:
+        PreviousNotFinished
+
+    """
+    if not record.terminal:
+        text = f"Previous response with id '{given}' is {record.status}: wait until it has ended."
+        raise PreviousNotFinished(text)
+    deployment = context_of(request).deployments.get(record.ran_on)
+    if deployment is None or not (deployment.keeps_responses and record.provider_id):
+        return None
+    asked = stored_request(await context_of(request).store.responses.read_request(record.id) or b"")
+    return None if asked.get("store") is False else Previous(deployment.id, record.provider_id)
+
+
+def _of_its_account(request: web.Request, serving: list[Deployment], previous: Previous) -> list[Deployment]:
+    """Those that can continue the response, the one that made it first: other accounts don't know it."""
+    lives_at = context_of(request).deployments.get(previous.deployment)
+    if lives_at is None:
+        return []
+    return [one for one in serving if one == lives_at] or [one for one in serving if one.same_account(lives_at)]
+
+
+def _by_content(request: web.Request, create: CreateRequest, serving: list[Deployment]) -> Route:
+    """The deployment whose account can decrypt or find what the request contains; all if none of `serving` can."""
+    if not create.marked:
+        return Route(serving)
+    origin = context_of(request).affinity.origin(create.body, principal_of(request).name)
+    able = [one for one in serving if one == origin] or [one for one in serving if origin and one.same_account(origin)]
+    return Route(able[:1], Previous(able[0].id)) if able else Route(serving)
