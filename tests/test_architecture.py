@@ -33,7 +33,7 @@ FLOORS = (
     ("server.config", "server.logs", "server.sockets", "server.files"),
     ("server.sealing",),
     ("server.upstream", "server.hub", "server.keyring", "server.admission", "server.rates"),
-    ("server.eventlog", "server.feed"),
+    ("server.eventlog", "server.feed", "server.chain"),
     ("server.responses", "server.jobs"),
     ("server.outbox",),
     ("server.check",),

@@ -676,7 +676,7 @@ ROWS: dict[str, Row] = {
         400,
         "model_not_served",
         "model",
-        r"The model '[\w.-]+' can't be served here: its provider 'homemade' has no address here: .* LiteLLM proxy\.",
+        r"The model '[\w.-]+' can't be served here: its provider 'homemade' has no address here: .* LiteLLM proxy, .*",
         model_not_served,
     ),
     "Provider refuses": Row((422, "teapot_error", "odd_tool", "tools[0]"), r"Your tool is odd\.", provider_refuses),
