@@ -26,6 +26,7 @@ def warnings_about(config: Config) -> Iterator[str]:
     """Warnings about deployments that can't be used, and about settings that are valid but probably not intended."""
     yield from unusable_in(config)
     yield from _surprises(config)
+    yield from _without_background(config)
     yield from _nobodys_webhooks(config)
 
 
@@ -132,6 +133,21 @@ def _surprises(config: Config) -> Iterator[str]:
 def _without_weight(deployments: list[Deployment]) -> int:
     """How many have no share of a model's requests because others have one."""
     return weights_of([deployment for deployment in deployments if deployment.unusable is None]).count(0)
+
+
+def _without_background(config: Config) -> Iterator[str]:
+    """Models that are left to the background of a provider that has none."""
+    deployments = Deployments(config)
+    for name in deployments.model_names:
+        lacking = [one for one in deployments.serving(name) if not one.keeps_responses]
+        if lacking and _decide(config, deployments, name).mode is Mode.NATIVE:
+            yield (
+                f"{name} is native, and its provider '{lacking[0].provider}' has no background mode: requests with "
+                "background: true are refused. To have them run here, list the provider in polling_via_cache"
+            )
+    for number, entry in enumerate(config.model_list):
+        if entry.model_info.upstream_background and not deployments.all[number].keeps_responses:
+            yield f"model_list.{number}.model_info.upstream_background has no effect: its provider has no background mode"
 
 
 def _nobodys_webhooks(config: Config) -> Iterator[str]:

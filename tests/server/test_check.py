@@ -287,3 +287,13 @@ def test_webhooks_of_keys_that_there_are_not_are_told() -> None:
 def test_a_webhook_that_can_not_work_is_a_mistake(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         describe(parse_config({"pollux": {"webhooks": [{**WEBHOOK, **changes}]}}, environ={}))
+
+
+def test_a_model_that_is_left_to_a_background_that_its_provider_lacks_is_a_warning() -> None:
+    made = entry("m", "anthropic/claude-x", api_key="k")
+    (found,) = all_warnings(model_list=[made])
+    assert "m is native, and its provider 'anthropic' has no background mode" in found
+    cached = {"responses": {"background_mode": {"polling_via_cache": "all"}}}
+    assert all_warnings(model_list=[made], litellm_settings=cached) == []
+    (found,) = all_warnings(model_list=[{**made, "model_info": {"upstream_background": True}}], litellm_settings=cached)
+    assert "model_list.0.model_info.upstream_background has no effect" in found
