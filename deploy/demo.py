@@ -32,6 +32,7 @@ Json = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY, CACHED, NATIVE = "sk-1234", "gpt-5.2", "o4-mini-deep-research"
+CLAUDE = "claude-sonnet-4-5-20250929"
 RESPONSES, TRAFFIC = "/v1/responses", ("GET", "/simulator/requests")
 UNFINISHED = ("queued", "in_progress")
 LEASE_S = 2  # The default is 15. Here somebody watches while the job of a killed process is taken over.
@@ -170,8 +171,9 @@ class Server:
 def running_pair(folder: Path, port: int, simulator_port: int) -> Iterator[tuple[Server, Server]]:
     """Pollux and the simulator, serving. However the block is left, nothing that was started goes on running."""
     upstream = {"api_base": f"http://127.0.0.1:{simulator_port}/v1", "api_key": "sk-simulated"}
-    models = [{"model_name": m, "litellm_params": {"model": f"openai/{m}", **upstream}} for m in (CACHED, NATIVE)]
-    modes = {"polling_via_cache": ["openai"], "native_background_mode": [NATIVE]}
+    served = [("openai", CACHED), ("openai", NATIVE), ("anthropic", CLAUDE)]
+    models = [{"model_name": m, "litellm_params": {"model": f"{p}/{m}", **upstream}} for p, m in served]
+    modes = {"polling_via_cache": "all", "native_background_mode": [NATIVE]}
     config = {
         "model_list": models,
         "litellm_settings": {"responses": {"background_mode": modes}},
@@ -258,7 +260,7 @@ def text_of(response: Json) -> str:
     return "".join(part.get("text", "") for item in response["output"] for part in item["content"])
 
 
-# The five parts.
+# The six parts.
 
 
 def show_partial_output(pollux: Server) -> None:
@@ -360,6 +362,23 @@ def show_native(pollux: Server, simulator: Server) -> None:
     check(own["output"] == final["output"], "the simulator has it under that response_id", own)
 
 
+def show_translated(pollux: Server, simulator: Server) -> None:
+    title("6  Another dialect: Claude, asked by Anthropic's Messages, answers as a response")
+    created, _ = pollux.call("POST", RESPONSES, request_for(CLAUDE, "Who are you", words=12))
+    first = ended(pollux, created)
+    say(f"  {clipped(text_of(first))}")
+    check(first["status"] == "completed" and first["usage"], "it is completed, with its usage", first)
+    request = {**request_for(CLAUDE, "And before that", words=12), "previous_response_id": first["id"]}
+    second = ended(pollux, pollux.call("POST", RESPONSES, request)[0])
+    check(second["previous_response_id"] == first["id"], "it is continued by its id", second)
+    asked = simulator.call(*TRAFFIC)[0]["requests"][-1]
+    said = [message["role"] for message in asked["body"]["messages"]]
+    for message in asked["body"]["messages"]:
+        say(f"  {asked['path']}  {message['role']:<10} {clipped(json.dumps(message['content']))}")
+    told = asked["path"] == "/v1/messages" and said == ["user", "assistant", "user"]
+    check(told, "for that the provider, which keeps nothing, was told what was said before", asked)
+
+
 # The two commands.
 
 
@@ -369,6 +388,7 @@ def demonstrate(pollux: Server, simulator: Server) -> None:
     show_kill(pollux, simulator)
     show_cancel(pollux, simulator)
     show_native(pollux, simulator)
+    show_translated(pollux, simulator)
     title(painted(f"All of it held, in {time.monotonic() - STARTED:.1f} s.", GREEN))
 
 

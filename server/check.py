@@ -147,7 +147,8 @@ def _without_background(config: Config) -> Iterator[str]:
             )
     for number, entry in enumerate(config.model_list):
         if entry.model_info.upstream_background and not deployments.all[number].keeps_responses:
-            yield f"model_list.{number}.model_info.upstream_background has no effect: its provider has no background mode"
+            where = f"model_list.{number}.model_info.upstream_background"
+            yield f"{where} has no effect: its provider has no background mode"
 
 
 def _nobodys_webhooks(config: Config) -> Iterator[str]:

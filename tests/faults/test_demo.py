@@ -24,6 +24,7 @@ PARTS = {
     "3  kill -9": "✓ the output is the answer to its input, and whole",
     "4  A cancel": "✓ it stays cancelled",
     "5  A native run": "✓ a GET that waits returns when it is completed",
+    "6  Another dialect": "✓ for that the provider, which keeps nothing, was told what was said before",
 }
 """What must be seen of each part: its title, and the claim that it is about."""
 
@@ -93,7 +94,7 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-async def test_the_demo_shows_its_five_parts_and_ends_with_0(tmp_path: Path) -> None:
+async def test_the_demo_shows_its_six_parts_and_ends_with_0(tmp_path: Path) -> None:
     with running_demo(tmp_path) as demo:
         read_until(demo, "pollux serves")
         assert processes_of(tmp_path) or not Path("/proc").exists(), "else `nothing_is_left` would prove nothing"
