@@ -35,16 +35,21 @@ from storage.records import (
     UpstreamCancel,
     Verdict,
 )
+from storage.spent import NANO, Spent, encode_spent, today
 from storage.statuses import FeedPage, Place, Retention, StatusEntry, parse_place
+from storage.terms import Ledger
 from storage.topics import End, Fed, Owed, Revoked, Steps, Topic, Wake, steps_and_end
+from storage.usage import Counted, Usage
 
 __all__ = [
+    "NANO",
     "START",
     "TERMINAL",
     "Append",
     "Attempt",
     "Batch",
     "CancelOutcome",
+    "Counted",
     "CreateOutcome",
     "Created",
     "Cursor",
@@ -61,6 +66,7 @@ __all__ = [
     "KeptResponse",
     "Lease",
     "Leased",
+    "Ledger",
     "Listener",
     "NewResponse",
     "Outcome",
@@ -74,6 +80,7 @@ __all__ = [
     "Retention",
     "Revoked",
     "Shard",
+    "Spent",
     "StatusEntry",
     "Step",
     "Steps",
@@ -85,12 +92,15 @@ __all__ = [
     "Topic",
     "Tried",
     "UpstreamCancel",
+    "Usage",
     "Verdict",
     "Wake",
     "by_shard",
     "default_directory",
     "draw_id",
+    "encode_spent",
     "open_store",
     "parse_place",
     "steps_and_end",
+    "today",
 ]

@@ -17,6 +17,7 @@ from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, Shards, by_shard
 from storage.records import Append, Finish, Lease, Leased, Outcome, Step, UpstreamCancel, Verdict
 from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word
+from storage.spent import encode_spent
 from storage.terms import Terms
 
 T = TypeVar("T")
@@ -174,6 +175,8 @@ class Jobs:
             index_ttl_ms=INDEX_TTL_MS,
             **self._kept_in_feed,
             **self._terms.outbox_words(shard, lease.owner, finish.status),
+            **self._terms.usage_words(shard, lease.owner, lease.model),
+            spent=encode_spent(finish.spent) if finish.spent else "",
             frames=self._pack(append.frames),
             status=finish.status,
             snapshot=finish.snapshot,

@@ -19,6 +19,9 @@
 | `pollux:{n}:paused:<endpoint>` | string | it fails again and again: it is only probed | `DELIVERY_TTL_MS` |
 | `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:ended:<owner>` | zset | those of `owned` that ended, by time of expiry (ms) | `INDEX_TTL_MS` |
+| `pollux:{n}:usage:<day>:<owner>` | hash | an owner's usage: `<measure> <model>` → a sum | `usage_retention_s` |
+| `pollux:{n}:usage_owners` | zset | owners that have used anything, by when (ms) that can be dropped | as `usage` |
+| `pollux:{n}:counted:<token>` | string | what was counted under this token counts no more | given with the token |
 | `pollux:{n}:requests:<owner>` | zset | creates of one owner that a limit counted, by time (ms) | a minute |
 | `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |
 | `pollux:{n}:kept:<owner>:<digits>` | string | id of a kept response, by the digits in its items' ids | as the record |
@@ -41,6 +44,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import date
 from functools import cached_property
 from typing import Self, TypeVar
 from zlib import crc32
@@ -139,6 +143,16 @@ class Shard:
 
     def requests(self, owner: str) -> str:
         return f"{self.prefix}requests:{owner}"
+
+    def usage(self, day: date, owner: str) -> str:
+        return f"{self.prefix}usage:{day.isoformat()}:{owner}"
+
+    @cached_property
+    def usage_owners(self) -> str:
+        return f"{self.prefix}usage_owners"
+
+    def counted(self, token: str) -> str:
+        return f"{self.prefix}counted:{token}"
 
     def idempotency(self, owner: str, key: str) -> str:
         # Hashed, because a client's key may have any length and contain any bytes.

@@ -28,7 +28,8 @@ from storage.rates import Rates
 from storage.records import Durability
 from storage.responses import Responses
 from storage.statuses import DAY, Retention
-from storage.terms import Terms
+from storage.terms import LEDGER, Ledger, Terms
+from storage.usage import Usage
 
 log = logging.getLogger("pollux.store")
 
@@ -57,6 +58,7 @@ class Store:
     feed: Feed
     deliveries: Deliveries
     rates: Rates
+    usage: Usage
     connections: Connections
 
     def new_listener(self, ear: Ear) -> Listener:
@@ -76,6 +78,7 @@ async def open_store(
     packed: bool = True,
     retention: Retention = DAY,
     hooks: Hooks = no_hooks,
+    ledger: Ledger = LEDGER,
     patience_s: float = math.inf,
 ) -> AsyncIterator[Store]:
     """Open `embedded://[directory]`, `redis://…`, `rediss://…`, `unix://…`, `sentinel://…` or `cluster://…`.
@@ -84,14 +87,15 @@ async def open_store(
     number; a new one gets 1, and on a cluster `SHARDS_OF_CLUSTER`.
     A server that does not answer is waited for, with warnings at growing intervals, up to `patience_s`.
 
-    `hooks` names endpoints of webhooks that are owed events, besides those that the store has.
+    `hooks` names endpoints of webhooks that are owed events, besides those that the store has; `ledger` says how
+    usage is kept.
 
     Raises:
         StoreMisfit: this server can't be used, or the embedded one can't be started; the message says why
         StoreUnavailable: no server answered within `patience_s`
 
     """
-    terms = Terms(durability, packed, retention, hooks)
+    terms = Terms(durability, packed, retention, hooks, ledger)
     with _readable():
         parts = urlsplit(url)
     if parts.scheme == "embedded":
@@ -134,6 +138,7 @@ async def _store(name: str, connections: Connections, shards: int | None, terms:
         feed=Feed(connections, shards, terms.retention),
         deliveries=Deliveries(connections, shards),
         rates=Rates(connections, shards),
+        usage=Usage(connections, shards, terms),
         connections=connections,
     )
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from storage.spent import Spent
+
 
 class Cursor(NamedTuple):
     """A place in an event log: the last event that a reader has.
@@ -215,6 +217,8 @@ class Finish:
     snapshot: bytes
     abandon: bool = False
     """Whether to cancel the provider's own background run, if there is one, because it may still go on."""
+    spent: Spent | None = None
+    """What it has used; None if the provider has not told at its end. Then what its record says of it counts."""
 
 
 @dataclass(frozen=True, slots=True)

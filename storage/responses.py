@@ -197,6 +197,7 @@ class Responses:
             index_ttl_ms=INDEX_TTL_MS,
             **self._kept_in_feed,
             **self._terms.outbox_words(shard, record.owner, "cancelled"),
+            **self._terms.usage_words(shard, record.owner, record.model),
             head=head,
             tail=tail,
         )
@@ -222,6 +223,7 @@ class Responses:
             revoked=shard.revoked,
             tombstone_ttl_ms=TOMBSTONE_TTL_MS,
             **self._kept_in_feed,
+            **self._terms.usage_words(shard, record.owner, record.model),
         )
         return bool(outcome == b"ok")
 

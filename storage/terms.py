@@ -10,7 +10,21 @@ from storage.owed import Hooks, no_hooks
 from storage.packing import pack
 from storage.records import Durability
 from storage.scripts import Word
+from storage.spent import Spent, encode_spent, today
 from storage.statuses import DAY, Retention
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """How usage is kept."""
+
+    for_s: float = 400 * 24 * 3600
+    """Seconds."""
+    label: Callable[[str], str] = str
+    """The name under which a model's usage is counted. There must be few: a day has fields for each of them."""
+
+
+LEDGER = Ledger()
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class Terms:
     """Whether new events are stored compressed."""
     retention: Retention = DAY
     hooks: Hooks = no_hooks
+    ledger: Ledger = LEDGER
 
     @property
     def pack(self) -> Callable[[bytes], bytes]:
@@ -28,6 +43,22 @@ class Terms:
     def feed_words(self, shards: int) -> dict[str, Word]:
         """What every script that changes a status is told of the feed of its shard."""
         return {"feed_most": max(1, self.retention.most // shards), "feed_ms": int(self.retention.for_s * 1000)}
+
+    @property
+    def usage_ms(self) -> int:
+        return int(self.ledger.for_s * 1000)
+
+    def usage_words(self, shard: Shard, owner: str, model: str) -> dict[str, Word]:
+        """What every script that ends a response is told of where its usage is counted.
+
+        The day is that of our clock and not of the server's, because a script's keys must be named by its caller.
+        """
+        return {
+            "usage": shard.usage(today(), owner),
+            "usage_owners": shard.usage_owners,
+            "usage_ms": self.usage_ms,
+            "untold": encode_spent(Spent(self.ledger.label(model))),
+        }
 
     def outbox_words(self, shard: Shard, owner: str, status: str) -> dict[str, Word]:
         """What every script that ends a response is told of whom it owes the event to."""

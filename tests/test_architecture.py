@@ -15,13 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = (
-    ("storage.statuses",),
+    ("storage.statuses", "storage.spent"),
     ("storage.owed", "storage.records", "storage.errors", "storage.keys", "storage.packing", "storage.patience"),
     ("storage.cluster", "storage.topics"),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
     ("storage.terms",),
     (
-        *("storage.responses", "storage.jobs", "storage.feed", "storage.deliveries", "storage.rates"),
+        *("storage.responses", "storage.jobs", "storage.feed", "storage.deliveries"),
+        *("storage.rates", "storage.usage"),
         *("storage.notify", "storage.embedded"),
     ),
     ("storage.open",),

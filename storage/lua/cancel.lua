@@ -2,7 +2,7 @@
 -- Cancel a response in one step: set the status, append the terminal event and end the lease. The caller does not know
 -- the event's sequence number, so the script puts it between two halves of the frame.
 -- KEYS
---   record, log, leases, owned, ended, queue, upstream_cancels, feed, endpoints, endpoints_due
+--   record, log, leases, owned, ended, queue, upstream_cancels, feed, endpoints, endpoints_due, usage, usage_owners
 -- ARGV
 --   id
 --   over, revoked                  channels
@@ -11,9 +11,12 @@
 --   hooks                          endpoints that are to be told, whatever is stored; with spaces in between
 --   due_prefix, delivery_prefix, paused_prefix
 --   delivery_ms                    how long a delivery is kept
+--   usage_ms                       how long usage is kept
+--   untold                         what is counted as its usage if the provider has told nothing so far
 --   head, tail                     of the terminal frame, around its number
 local r = redis.call('HMGET', record, 'status', 'epoch', 'last', 'ttl_ms', 'idempotency', 'survivable', 'deployment',
-  'provider_id', 'owner', 'model', 'metadata', 'webhook')
+  'provider_id', 'owner', 'model', 'metadata', 'webhook',
+  'spent')
 if not r[1] then return 'gone' end
 if TERMINAL[r[1]] then return r[1] == 'cancelled' and 'cancelled' or 'over' end
 
@@ -28,7 +31,8 @@ local of = {id = id, record = record, status = r[1], owner = r[9], model = r[10]
   feed_most = feed_most, feed_ms = feed_ms, log = log, owned = owned, ended = ended, ttl_ms = r[4],
   index_ttl_ms = index_ttl_ms, idempotency = idempotency_of(r[5], id),
   hooks = hooks, webhook = r[12], endpoints = endpoints, endpoints_due = endpoints_due, due_prefix = due_prefix,
-  delivery_prefix = delivery_prefix, paused_prefix = paused_prefix, delivery_ms = delivery_ms}
+  delivery_prefix = delivery_prefix, paused_prefix = paused_prefix, delivery_ms = delivery_ms,
+  spent = told(r[13], untold), usage = usage, usage_owners = usage_owners, usage_ms = usage_ms}
 transition(of, 'cancelled', 'last', last, 'token', '')
 redis.call('PUBLISH', over, position)
 redis.call('PUBLISH', revoked, id)

@@ -2,7 +2,7 @@
 -- End a response: write the last batch with the terminal frame, the status and the final object. If the response
 -- already has a terminal status, that one stays.
 -- KEYS
---   record, log, leases, owned, ended, upstream_cancels, feed, endpoints, endpoints_due
+--   record, log, leases, owned, ended, upstream_cancels, feed, endpoints, endpoints_due, usage, usage_owners
 -- ARGV
 --   id, token, epoch
 --   first, last                    numbers in the batch
@@ -12,13 +12,16 @@
 --   hooks                          endpoints that are to be told, whatever is stored; with spaces in between
 --   due_prefix, delivery_prefix, paused_prefix
 --   delivery_ms                    how long a delivery is kept
+--   usage_ms                       how long usage is kept
+--   spent                          what it has used, as far as this is known now; or empty
+--   untold                         what is counted if nobody has told
 --   frames, status
 --   snapshot                       the final object
 --   abandon                        1: the provider's own run is to be cancelled, if there is one
 --   fields...                      field, value … of the record
 local r = redis.call('HMGET', record, 'status', 'token', 'epoch', 'last', 'ttl_ms', 'idempotency', 'survivable',
   'deployment', 'provider_id', 'owner', 'model', 'metadata',
-  'webhook')
+  'webhook', 'spent')
 if not r[1] then return {'gone', -1} end
 local current = tonumber(r[4])
 if TERMINAL[r[1]] then
@@ -41,7 +44,8 @@ local of = {id = id, record = record, status = r[1], owner = r[10], model = r[11
   feed_most = feed_most, feed_ms = feed_ms, log = log, owned = owned, ended = ended, ttl_ms = r[5],
   index_ttl_ms = index_ttl_ms, idempotency = idempotency_of(r[6], id),
   hooks = hooks, webhook = r[13], endpoints = endpoints, endpoints_due = endpoints_due, due_prefix = due_prefix,
-  delivery_prefix = delivery_prefix, paused_prefix = paused_prefix, delivery_ms = delivery_ms}
+  delivery_prefix = delivery_prefix, paused_prefix = paused_prefix, delivery_ms = delivery_ms,
+  spent = told(spent, r[14], untold), usage = usage, usage_owners = usage_owners, usage_ms = usage_ms}
 transition(of, status, 'last', last, 'snapshot', snapshot, unpack(fields))
 redis.call('PUBLISH', over, position)
 return {'ok', tonumber(last)}

@@ -137,14 +137,41 @@ local function owe(of, status, place, endpoint, sealed)
   redis.call('PUBLISH', of.endpoints_due, endpoint)
 end
 
+-- Add to what an owner has used of a model on a day.
+-- of: the owner, its usage of the day, usage_owners of the shard, and usage_ms
+-- spent: amounts, a tab and the model, see `spent.py`
+local function count(of, spent)
+  local amounts, model = string.match(spent, '^([^\t]*)\t(.*)$')
+  for measure, amount in string.gmatch(amounts, '(%l+) (%d+)') do
+    local sum = redis.call('HINCRBY', of.usage, measure .. ' ' .. model, amount)
+    if measure == 'requests' and sum == tonumber(amount) then -- the first of this model today
+      local now, kept_ms = now_ms(), tonumber(of.usage_ms)
+      redis.call('PEXPIRE', of.usage, kept_ms)
+      redis.call('ZADD', of.usage_owners, now + kept_ms, of.owner)
+      redis.call('PEXPIRE', of.usage_owners, kept_ms)
+      local left = redis.call('ZRANGEBYSCORE', of.usage_owners, '-inf', now, 'LIMIT', 0, 32)
+      if #left > 0 then redis.call('ZREM', of.usage_owners, unpack(left)) end
+    end
+  end
+end
+
+-- What a response has used, as far as somebody has told: the first of these texts that is not empty.
+local function told(...)
+  for _, one in ipairs({...}) do
+    if one and one ~= '' then return one end
+  end
+end
+
 -- Give a response a status, or remove it (`deleted`). No script writes a status anywhere else.
 -- of: the response: id, record, owner, model, metadata, and its present status if it has one;
 --     the feed of its shard: feed, feed_most, feed_ms;
 --     where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if it has one,
 --     and for its webhooks hooks, webhook, endpoints, endpoints_due, due_prefix, delivery_prefix, paused_prefix, delivery_ms
+--     where it ends or is removed before its end also spent, and for that usage, usage_owners, usage_ms
 -- …: field, value … of the record, which are set together with the status
 local function transition(of, status, ...)
   local since = of.status ~= status and tell(of, status)
+  if of.spent then pcall(count, of, of.spent) end -- nor must what was broken by hand there
   if status == 'deleted' then
     remove(of)
   elseif since then

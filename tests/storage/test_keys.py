@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
+from datetime import date
 from typing import Any
 from uuid import uuid4
 
@@ -41,13 +42,17 @@ def pattern(row: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"<(\w+)>", r"[^:]+", text) + r"\Z")
 
 
+_OF_TWO: dict[str, tuple[Any, ...]] = {"idempotency": ("alice", "key"), "usage": (date(2026, 11, 27), "alice")}
+"""What the names of two parts are made of."""
+
+
 def names(shard: Shard) -> dict[str, str]:
     """Every name that a shard makes, by the word for it."""
     made: dict[str, str] = {}
     for word in [name for name in dir(Shard) if not name.startswith("_") and name not in ("n", "prefix")]:
         name: Any = getattr(shard, word)
         if callable(name):
-            name = name("alice", "key") if word == "idempotency" else name("x")
+            name = name(*_OF_TWO.get(word, ("x",)))
         made[word] = name
     return made
 
@@ -84,7 +89,7 @@ def test_an_idempotency_key_of_any_bytes_and_length_makes_a_short_plain_name() -
 async def test_after_a_busy_life_the_server_holds_only_what_the_table_names(store: Store, admin: redis.Redis) -> None:
     await a_busy_life(store, "alice")
     found = [key.decode() for key in admin.scan_iter()]
-    assert len({key.partition("}:")[2].partition(":")[0] for key in found}) == 12
+    assert len({key.partition("}:")[2].partition(":")[0] for key in found}) == 14
     for key in found:
         assert any(pattern(row).match(key) for row in ROWS), key
 
@@ -113,6 +118,8 @@ async def test_on_many_shards_everything_of_an_owner_lies_in_one(store_url: str,
             parts = name.split(":")
             if parts[0] in ("record", "log", "tombstone", "queue", "owned", "ended", "idempotency"):
                 assert shard_of(parts[1], 16) == int(shard)
+            elif parts[0] == "usage":
+                assert shard_of(parts[2], 16) == int(shard)
 
 
 async def responses_of(store: Store, owner: str) -> list[str]:

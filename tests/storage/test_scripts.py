@@ -10,13 +10,26 @@ from typing import Any
 import pytest
 import redis
 
-from storage import Append, Created, CreateOutcome, Lease, Outcome, Step, Store, StoreFull
+from storage import (
+    Append,
+    Counted,
+    Created,
+    CreateOutcome,
+    Lease,
+    Outcome,
+    Spent,
+    Step,
+    Store,
+    StoreFull,
+    today,
+)
 from storage.scripts import (
     APPEND,
     CANCEL,
     CLAIM_CANCELS,
     CLAIM_DELIVERIES,
     COUNT_REQUEST,
+    COUNT_USAGE,
     CREATE,
     DELETE,
     FIND,
@@ -24,6 +37,7 @@ from storage.scripts import (
     LEASE,
     READ,
     READ_FEED,
+    READ_USAGE,
     REDELIVER,
     RELEASE,
     RENEW,
@@ -70,6 +84,8 @@ ALL = (
     SETTLE_DELIVERY,
     REDELIVER,
     COUNT_REQUEST,
+    COUNT_USAGE,
+    READ_USAGE,
 )
 LUA = Path(__file__).parents[2] / "storage" / "lua"
 
@@ -81,16 +97,16 @@ def test_what_ends_a_job_or_limits_requests_may_do_so_on_a_full_server(script: S
     assert script.text.startswith("#!lua flags=allow-oom\n")
 
 
-@pytest.mark.parametrize("script", [CREATE, APPEND])
+@pytest.mark.parametrize("script", [CREATE, APPEND, COUNT_USAGE])
 def test_what_takes_more_may_not(script: Script) -> None:
     assert script.text.startswith("#!lua\n")
 
 
-@pytest.mark.parametrize("script", [READ, FIND, READ_FEED], ids=lambda script: script.name)
+@pytest.mark.parametrize("script", [READ, FIND, READ_FEED, READ_USAGE], ids=lambda script: script.name)
 def test_those_that_read_are_refused_by_a_replica_and_served_by_a_full_server(script: Script) -> None:
     assert script.text.startswith("#!lua flags=allow-oom\n")
     body = (LUA / f"{script.name}.lua").read_text()
-    assert set(re.findall(r"redis\.p?call\('(\w+)'", body)) <= {"HMGET", "HEXISTS", "XINFO", "XRANGE"}, (
+    assert set(re.findall(r"redis\.p?call\('(\w+)'", body)) <= {"HMGET", "HEXISTS", "HGETALL", "XINFO", "XRANGE"}, (
         "they write nothing"
     )
 
@@ -193,6 +209,14 @@ async def _count_request(store: Store) -> Call:
     return lambda: store.rates.count(ALICE, b"t1", 2)
 
 
+async def _count_usage(store: Store) -> Call:
+    counts = [
+        Counted(ALICE, today(), Spent("gpt-5.2", input=3), "t1", 60),
+        Counted(ALICE, today(), Spent("gpt-5.2", cost=7), "t2", 60),
+    ]
+    return lambda: store.usage.count(store.usage.shards.of(ALICE), counts)
+
+
 STEPS = [
     _create,
     _create_with_key,
@@ -206,6 +230,7 @@ STEPS = [
     _release,
     _delete,
     _count_request,
+    _count_usage,
 ]
 
 

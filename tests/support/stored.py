@@ -23,6 +23,7 @@ from storage import (
     NewResponse,
     Outcome,
     Record,
+    Spent,
     Step,
     Store,
     StoreError,
@@ -105,10 +106,17 @@ async def append(store: Store, taken: Lease, first: int, last: int, **fields: st
     return step
 
 
-async def finish(store: Store, taken: Lease, number: int, status: str = "completed", **fields: str | bytes) -> Step:
+async def finish(
+    store: Store,
+    taken: Lease,
+    number: int,
+    status: str = "completed",
+    spent: Spent | None = None,
+    **fields: str | bytes,
+) -> Step:
     """The terminal event alone, with this number."""
     batch = Append(taken, number, number, terminal(number, status), dict(fields))
-    return await store.jobs.finish(Finish(batch, status, b'{"status": "%b"}' % status.encode()))
+    return await store.jobs.finish(Finish(batch, status, b'{"status": "%b"}' % status.encode(), spent=spent))
 
 
 def terminal(number: int, status: str) -> bytes:
