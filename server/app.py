@@ -48,7 +48,8 @@ from server.upstream.client import Timeouts, Upstream, new_session
 from server.upstream.deployments import Deployments
 from server.upstream.health import Health
 from server.upstream.poll import Pollers
-from storage import Durability, Retention, Store, open_store
+from server.usage import Meter
+from storage import Durability, Ledger, Retention, Store, open_store
 
 log = logging.getLogger("pollux.app")
 
@@ -96,6 +97,7 @@ def opened(config: Config) -> AbstractAsyncContextManager[Store]:
         packed=ours.store_compression,
         retention=Retention(ours.feed_max_events, ours.feed_retention_s),
         hooks=Configured.in_config(config).telling,
+        ledger=Ledger(ours.usage_retention_s, Deployments(config).label),
     )
 
 
@@ -154,6 +156,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             pollers=Pollers(),
             sealer=sealer,
             sender=tester,
+            meter=Meter(store),
             id_secrets=id_secrets,
         )
         for name, service in (
@@ -162,6 +165,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             ("committer", committer.run()),
             ("renewals", worker.renew()),
             ("doubts", submitter.settle_doubts()),
+            ("meter", context.meter.run()),
         ):
             await stack.enter_async_context(_running(name, service, context.broken))
         if role is not Role.API:

@@ -28,6 +28,7 @@ def warnings_about(config: Config) -> Iterator[str]:
     yield from _surprises(config)
     yield from _without_background(config)
     yield from _nobodys_webhooks(config)
+    yield from _prices_of_nothing(config)
 
 
 def unusable_in(config: Config) -> Iterator[str]:
@@ -157,6 +158,13 @@ def _nobodys_webhooks(config: Config) -> Iterator[str]:
         for name in webhook.keys or ():
             if name not in names:
                 yield f"pollux.webhooks[{number}].keys lists {name}, and there is no key of that name"
+
+
+def _prices_of_nothing(config: Config) -> Iterator[str]:
+    names = {entry.model_name for entry in config.model_list}
+    for name in config.pollux.prices:
+        if name not in names:
+            yield f"pollux.prices has {name}, and no entry of model_list has this model_name"
 
 
 def _misses_the_list(config: Config, deployments: Deployments, name: str) -> bool:

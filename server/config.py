@@ -92,6 +92,16 @@ def _hashable_prefix(value: str) -> str:
     return value
 
 
+class ModelPrice(_Ours):
+    """What a million tokens of a model cost, in whatever currency."""
+
+    input: float = Field(ge=0, description="A million tokens of the input.")
+    cached_input: float | None = Field(
+        None, ge=0, description="A million cached tokens of the input; as much as others if left out."
+    )
+    output: float = Field(ge=0, description="A million tokens of the output, reasoning included.")
+
+
 class Pollux(_Ours):
     """The section `pollux`."""
 
@@ -154,6 +164,10 @@ class Pollux(_Ours):
         le=1024,
         description="Hash slots used: 1, on Cluster 16, unless the store was made with others. Fixed from then on.",
     )
+    prices: dict[str, ModelPrice] = Field(
+        {}, description="What tokens cost, by model_name; overrules the costs that LiteLLM's keys give."
+    )
+    usage_retention_s: float = Field(400 * 86400, ge=86400, description="How long usage is kept.")
     sse_done: bool = Field(False, description="End streams of cached responses with data: [DONE].")
     openai_poll_after_ms: int = Field(
         1000, ge=0, description="What unfinished answers suggest in openai-poll-after-ms."
@@ -314,9 +328,15 @@ def _complaint(detail: Any, unset: Mapping[str, str]) -> str:
     if path in unset:
         return _not_set(path, unset[path])
     if detail["type"] == "extra_forbidden":
-        known = ", ".join((Key if ".keys." in f".{path}." and path != "pollux.keys" else Pollux).model_fields)
-        return f"{path}: there is no such key. Known are: {known}"
+        return f"{path}: there is no such key. Known are: {', '.join(_model_around(path).model_fields)}"
     return f"{path}: {detail['msg']}"
+
+
+def _model_around(path: str) -> type[_Ours]:
+    """The section of ours in which this path stands."""
+    if path.startswith("pollux.keys."):
+        return Key
+    return ModelPrice if path.startswith("pollux.prices.") else Pollux
 
 
 def _check(config: Config) -> None:

@@ -57,6 +57,11 @@ class Keyring:
     def empty(self) -> bool:
         return not self._principals
 
+    @property
+    def owners(self) -> list[str]:
+        """The names of all principals."""
+        return list(dict.fromkeys(principal.name for _, principal in self._principals))
+
     def authenticate(self, headers: Mapping[str, str]) -> Principal:
         """The principal of a request, by `Authorization: Bearer`, else `api-key`, `x-litellm-api-key`, `x-api-key`.
 

@@ -56,7 +56,17 @@ class Foreign(Section):
     model_config = ConfigDict(extra="allow", protected_namespaces=(), coerce_numbers_to_str=True)
 
 
-class LiteLLMParams(Foreign):
+class TokenCosts(Foreign):
+    """What tokens cost, where LiteLLM's config says so: in `litellm_params`, else in `model_info`."""
+
+    input_cost_per_token: float | None = Field(None, ge=0, description="What a token of the input costs.")
+    cache_read_input_token_cost: float | None = Field(
+        None, ge=0, description="What a cached token of the input costs; as much as any other if left out."
+    )
+    output_cost_per_token: float | None = Field(None, ge=0, description="What a token of the output costs.")
+
+
+class LiteLLMParams(TokenCosts):
     """How one deployment is reached. Its other keys may be defaults of requests, see `protocol.defaults`."""
 
     model: str = Field(description="The upstream's name of the model, with `provider/` in front if you like.")
@@ -126,7 +136,7 @@ class LiteLLMParams(Foreign):
         return made
 
 
-class ModelInfo(Foreign):
+class ModelInfo(TokenCosts):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]+$")] | None = Field(
         None, description="The deployment's id, in place of the hash that Pollux makes."
     )

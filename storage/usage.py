@@ -17,6 +17,8 @@ from storage.scripts import COUNT_USAGE, READ_USAGE, Word
 from storage.spent import Spent, decode_day, encode_spent
 from storage.terms import Terms
 
+PAGE_DAYS = 62
+"""How many days are read in one call, which other commands have to wait for."""
 PAGE_OWNERS = 256
 """How many names of owners are read in one call."""
 
@@ -64,8 +66,11 @@ class Usage:
             StoreError
         """
         shard = self.shards.of(owner)
-        found = await READ_USAGE.run(self._client, days=[shard.usage(day, owner) for day in days])
-        return [decode_day(words) for words in found]
+        found: list[list[Spent]] = []
+        for place in range(0, len(days), PAGE_DAYS):
+            keys = [shard.usage(day, owner) for day in days[place : place + PAGE_DAYS]]
+            found += map(decode_day, await READ_USAGE.run(self._client, days=keys))
+        return found
 
     async def owners(self) -> AsyncIterator[str]:
         """All owners that have used anything within `usage_retention_s`, in no order, each once unless new ones come.

@@ -31,6 +31,31 @@ class Mutant:
 
 
 MUTANTS = {
+    "count what a response has used at each end that comes late": Mutant(
+        "storage/lua/cancel.lua",
+        "if TERMINAL[r[1]] then return r[1] == 'cancelled' and 'cancelled' or 'over' end",
+        "if TERMINAL[r[1]] and r[1] ~= 'cancelled' then return 'over' end",
+        "tests/storage/test_usage.py told_so_far",
+    ),
+    "count a native response whenever it is polled": Mutant(
+        "storage/lua/count_usage.lua",
+        "if redis.call('SET', token, 'counted', 'PX', token_ms, 'NX') then",
+        "if true then",
+        "tests/storage/test_usage.py token_counts_once",
+    ),
+    "forget what a run had told when it is cancelled": Mutant(
+        "storage/lua/cancel.lua",
+        "spent = told(r[13], untold)",
+        "spent = untold",
+        "tests/storage/test_usage.py told_so_far",
+    ),
+    "give what is to be counted another token when it is sent again": Mutant(
+        "server/usage.py",
+        "        self._batch = self._batch or self._take()",
+        "        self._batch = [Counted(*(getattr(c, n) for n in ('owner', 'day', 'spent')), secrets.token_hex(8), 1)"
+        " for c in self._batch] or self._take()",
+        "tests/server/test_usage.py counted_once",
+    ),
     "reclaim without a guard": Mutant(
         "storage/lua/lease.lua",
         "if #ran_out > 0 and now > reclaim_until then return {now, 'stale', aside} end",

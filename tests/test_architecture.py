@@ -33,7 +33,7 @@ FLOORS = (
     ("server.credentials", "server.includes", "server.unused"),
     ("server.config", "server.logs", "server.sockets", "server.files"),
     ("server.sealing",),
-    ("server.upstream", "server.hub", "server.keyring", "server.admission", "server.rates"),
+    ("server.upstream", "server.hub", "server.keyring", "server.admission", "server.rates", "server.usage"),
     ("server.eventlog", "server.feed", "server.chain"),
     ("server.responses", "server.jobs"),
     ("server.outbox",),

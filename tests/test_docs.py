@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -51,10 +51,14 @@ def uncommented(text: str) -> list[str]:
 
 
 def settings(lines: list[str], node: yaml.Node, path: str = "") -> Iterator[Setting]:
-    """All keys below a node. Of a list of mappings, `[]` in the path, the first one stands for all."""
+    """All keys below a node. Of a list of mappings, `[]` in the path, the first one stands for all; of a mapping whose
+    keys are names, `{}`, too."""
     if isinstance(node, yaml.SequenceNode) and node.value and isinstance(node.value[0], yaml.MappingNode):
         yield from settings(lines, node.value[0], f"{path}[].")
     if not isinstance(node, yaml.MappingNode):
+        return
+    if any(known.startswith(f"{path.removesuffix('.')}{{}}.") for known in KNOWN):
+        yield from settings(lines, node.value[0][1], f"{path.removesuffix('.')}{{}}.")
         return
     for key, value in node.value:
         name = f"{path}{key.value}"
@@ -83,24 +87,27 @@ class Known:
 
 def known_settings(model: type[BaseModel], path: str = "") -> Iterator[Known]:
     for name, field in model.model_fields.items():
-        section, listed = _section_in(field.annotation)
+        section, within = _section_in(field.annotation)
         # A section has no default of its own: its keys have.
-        own = not field.is_required() and (section is None or listed)
+        own = not field.is_required() and (section is None or bool(within))
         default = field.get_default(call_default_factory=True, validated_data={}) if own else None
         yield Known(f"{path}{name}", field.description or "", own, default)
         if section is not None:
-            yield from known_settings(section, f"{path}{name}{'[]' if listed else ''}.")
+            yield from known_settings(section, f"{path}{name}{within}.")
 
 
-def _section_in(annotation: Any, *, listed: bool = False) -> tuple[type[BaseModel] | None, bool]:
-    """The model that a field holds, if it does, and whether it holds a list of them."""
+_WITHIN: dict[Any, str] = {list: "[]", dict: "{}"}
+
+
+def _section_in(annotation: Any, within: str = "") -> tuple[type[BaseModel] | None, str]:
+    """The model that a field holds, if it does, and whether it holds a list of them, or a mapping of names to them."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, listed
+        return annotation, within
     for argument in get_args(annotation):
-        section, below = _section_in(argument, listed=listed or getattr(annotation, "__origin__", None) is list)
+        section, found = _section_in(argument, within or _WITHIN.get(get_origin(annotation), ""))
         if section is not None:
-            return section, below
-    return None, False
+            return section, found
+    return None, ""
 
 
 KNOWN = {known.path: known for known in known_settings(Config)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -169,6 +171,29 @@ async def test_the_examples_of_status_events_run(place: Place) -> None:
         script = place.folder / "events.mjs"
         script.write_text(place.written_for(in_browser))
         await hears(place, in_shell, node, str(script))
+
+
+async def test_the_example_of_usage_runs(place: Place) -> None:
+    if not shutil.which("curl"):
+        pytest.skip("there is no curl")
+    [in_shell], [shown] = examples("Usage", "sh"), examples("Usage", "json")
+    await place.run(sys.executable, "-c", place.written_for(examples("Priorities", "python")[0]))
+
+    async def told() -> list[dict[str, Any]]:
+        report = json.loads(await place.run("sh", "-ec", place.written_for(in_shell)))
+        assert report.keys() == json.loads(shown).keys()
+        rows: list[dict[str, Any]] = report["data"]
+        return rows
+
+    await wait_until(told, timeout_s=20, what="the response has ended, and is counted")
+    row = (await told())[-1]
+    [row_shown] = json.loads(shown)["data"]
+    assert row.keys() == row_shown.keys()
+    assert (row["model"], row["cost"]) == ("gpt-5.2", None)
+    assert row["requests"] > 0
+    cached = row_shown["cached_input_tokens"]
+    cost = (row_shown["input_tokens"] - cached) * 1.25 + cached * 0.125 + row_shown["output_tokens"] * 10
+    assert row_shown["cost"] == cost / 1e6, "by the prices in the text"
 
 
 async def hears(place: Place, in_shell: str, *command: str) -> None:

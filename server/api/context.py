@@ -23,6 +23,7 @@ from server.upstream.affinity import Affinity
 from server.upstream.client import Upstream
 from server.upstream.deployments import Deployments
 from server.upstream.poll import Pollers
+from server.usage import Meter
 from storage import Store
 
 
@@ -44,6 +45,7 @@ class Context:
     pollers: Pollers
     sealer: Sealer
     sender: Sender
+    meter: Meter
     id_secrets: list[bytes] = field(repr=False)
     """New ids are signed with the first secret; an id is valid if any of them verifies it."""
     admission: Admission = field(default_factory=Admission)

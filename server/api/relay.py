@@ -11,6 +11,7 @@ from aiohttp import web
 
 from server.api.answers import body_etag, response_answer
 from server.api.context import REQUEST_ID, context_of
+from server.api.count import count_answer
 from server.api.forward import OPENING_PATIENCE_S, forward_stream
 from server.api.keeper import Keeper
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable, shown
@@ -105,6 +106,8 @@ async def _relayed(request: web.Request, target: Target, *, may_be_empty: bool) 
             return _answer(request, answer, body, target.rewriter)
     except PolluxError as error:
         raise target.rewriter.error(error) from error
+    finally:
+        count_answer(request, target.call, target.rewriter)
 
 
 async def _body_of(request: web.Request, answer: Answer, target: Target) -> bytes:
@@ -149,3 +152,5 @@ async def fetch(request: web.Request, target: Target) -> bytes:
             return await _body_of(request, answer, target._replace(rewriter=rewriter))
     except PolluxError as error:
         raise rewriter.error(error) from error
+    finally:
+        count_answer(request, target.call, rewriter)

@@ -20,6 +20,7 @@ from server.api.lists import (
 from server.api.many import cancel_many
 from server.api.middleware import Handler, open_to_all
 from server.api.retrieve import retrieve_response
+from server.api.usage import report_usage
 from server.api.webhooks import (
     create_endpoint,
     delete_endpoint,
@@ -58,6 +59,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses/compact", not_served),
     ("POST", "/responses/input_tokens", not_served),
     ("GET", "/events", stream_events),
+    ("GET", "/usage", report_usage),
     ("GET", "/webhook_event_types", list_event_types),
     ("POST", "/webhook_endpoints", create_endpoint),
     ("GET", "/webhook_endpoints", list_endpoints),

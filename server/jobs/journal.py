@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from storage import Append, Finish, Lease, Outcome, Step, StoreError
+from storage import Append, Finish, Lease, Outcome, Spent, Step, StoreError
 
 log = logging.getLogger("pollux.jobs")
 
@@ -69,6 +69,8 @@ class Journal:
 
     def __init__(self, lane: Lane, lease: Lease, on_lost: Callable[[Outcome], None]) -> None:
         self.lease = lease
+        self.ran_on = lease.ran_on
+        """The deployment that was asked last, or empty."""
         self._lane = lane
         self._on_lost = on_lost
         self._committed = lease.last
@@ -139,7 +141,9 @@ class Journal:
         self._lane.notice(self, urgent=True)
         await self._until(lambda: not self.dirty)
 
-    async def finish(self, frame: bytes, status: str, snapshot: bytes, *, abandon: bool) -> None:
+    async def finish(
+        self, frame: bytes, status: str, snapshot: bytes, *, abandon: bool, spent: Spent | None = None
+    ) -> None:
         """Store the remaining frames, the terminal frame and the final object in one step.
 
         Raises:
@@ -150,7 +154,7 @@ class Journal:
         await self._until(lambda: not self._sending)
         self._frames.append(frame)
         while True:
-            made = Finish(self._append(len(self._frames)), status, snapshot, abandon)
+            made = Finish(self._append(len(self._frames)), status, snapshot, abandon, spent)
             step = await self._lane.finish(made)
             if step.outcome is Outcome.OK:
                 return

@@ -39,7 +39,8 @@ from server.upstream.client import Upstream
 from server.upstream.deployments import Deployment, Deployments
 from server.upstream.refusals import facts_of, failure_said, is_passing
 from server.upstream.tries import Tries
-from storage import Lease, Store, Verdict
+from server.usage import spent_on
+from storage import Lease, Store, Verdict, encode_spent
 
 log = logging.getLogger("pollux.jobs")
 
@@ -153,6 +154,7 @@ class Producer:
         return [deployment for deployment in self.deployments.serving(lease.model) if deployment.unusable is None]
 
     async def _attempt(self, run: _Run, lease: Lease, journal: Journal) -> Ending:
+        journal.ran_on = run.deployment.id
         try:
             ending = await self._ask(run, lease, journal)
         except PolluxError:
@@ -275,6 +277,9 @@ class Producer:
             "provider_id": run.provider_id,
             "base": run.who.secrets.hidden_in(jsontext.dumps(base)),
         }
+        if (spent := spent_on(run.deployment, base)) is not None:
+            # It counts if the run ends without another word of the provider's.
+            fields["spent"] = encode_spent(spent)
         if not run.resumable:
             journal.set(**fields)
             return

@@ -22,7 +22,8 @@ from server.protocol.reasons import without_secrets
 from server.protocol.redaction import Secrets
 from server.protocol.requests import stored_request, without_input
 from server.protocol.snapshot import Identity, response_object
-from storage import Lease, Outcome, Reading, Store, StoreError, StoreFull, StoreUnavailable, Verdict
+from server.usage import spent_on
+from storage import Lease, Outcome, Reading, Spent, Store, StoreError, StoreFull, StoreUnavailable, Verdict
 
 log = logging.getLogger("pollux.jobs")
 
@@ -116,9 +117,16 @@ class Runner:
         if ending.status is Status.CANCELLED:
             told = secrets.hidden_in(dumps({**final, "output": []}))
         frame = splice_lifecycle(terminal_event(ending.status), journal.next_number, told)
-        await journal.finish(frame, ending.status, snapshot, abandon=not ending.by_provider)
+        spent = self._spent(journal, upstream or {})
+        await journal.finish(frame, ending.status, snapshot, abandon=not ending.by_provider, spent=spent)
         if final["error"] is not None:
             _log_failure(journal.lease, final["error"], ending)
+
+    def _spent(self, journal: Journal, upstream: dict[str, object]) -> Spent | None:
+        """What the provider's last object says the response has used, at the price of its deployment."""
+        deployments = self.producer.deployments
+        ran_on = deployments.get(journal.ran_on) or next(iter(deployments.serving(journal.lease.model)), None)
+        return spent_on(ran_on, upstream) if ran_on is not None else None
 
     async def _arrived(self, response_id: str) -> tuple[Reading | None, list[dict[str, object]]]:
         """Read the record with the upstream's first object, and the output that the logged events add up to.

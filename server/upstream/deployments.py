@@ -16,15 +16,21 @@ from server.config import Config
 from server.errors import ModelNotServed
 from server.protocol.defaults import NO_DEFAULTS, as_json, defaults_in
 from server.protocol.dialects.manners import Dialect, Manners
+from server.protocol.tokens import Price
 from server.sections import ConfigError, LiteLLMSettings, ModelEntry
 from server.upstream.catalog import OWN_APIS
 from server.upstream.limits import cooldown_s, cost, limit, stream_timeout_s, timeout_s
+from server.upstream.prices import price_of
 from server.upstream.providers import key_variables, known, resolve
 from server.upstream.reach import OPERATIONS, Reach, reach
 from server.upstream.transport import Verify, proxy_for, tls_of, verify_by
 
 CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
 """The headers by which keys are sent, in lower case."""
+
+
+OTHER = "other"
+"""The label of all models that the config does not have any more."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Deployment:
     """How the endpoint's certificate is checked."""
     unusable: str | None = None
     """Why the deployment can't be used, and what to write in the config; None if it can be used."""
+    price: Price | None = None
+    """What its tokens cost; None if the config does not say."""
     legacy_ids: frozenset[str] = frozenset()
     """The ids that LiteLLM gives this deployment. They are used for decoding only."""
     defaults: Mapping[str, Any] = field(default_factory=lambda: NO_DEFAULTS, repr=False)
@@ -152,6 +160,11 @@ class Deployments:
                 return self._exact[pattern]
         return []
 
+    def label(self, model: str) -> str:
+        """The name under which a model's usage is counted: a `model_name` of the config, which has only so many."""
+        serving = self.serving(model)
+        return serving[0].model_name if serving else OTHER
+
     def canonical(self, model: str) -> str:
         """The name behind an alias, or the name itself."""
         return model if model in self._exact else self._aliases.get(model, model)
@@ -213,6 +226,7 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
         tpm=limit(entry, "tpm"),
         order=params.order,
         cost=cost(entry),
+        price=price_of(entry, config.pollux.prices),
         # A translated answer says nothing of most keys.
         fill_missing=entry.model_info.fill_missing or reached.dialect is not Dialect.RESPONSES,
         survivable=entry.model_info.upstream_background and reached.dialect is Dialect.RESPONSES,

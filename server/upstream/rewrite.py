@@ -46,6 +46,8 @@ class Rewriter:
     """The secrets in the request's tools, which no answer may show."""
     status: str = ""
     """The status of the response that was rewritten last."""
+    newest: dict[str, Any] | None = None
+    """The response object that was rewritten last."""
     is_json: bool = False
     """Whether the body that was rewritten last is a JSON object, whichever content type it has."""
 
@@ -68,7 +70,7 @@ class Rewriter:
 
     def again(self) -> Rewriter:
         """A copy for one more answer about the same response. Ids that the copy learns are not added here."""
-        return replace(self, public_ids=dict(self.public_ids))
+        return replace(self, public_ids=dict(self.public_ids), newest=None)
 
     def json(self, raw: bytes) -> bytes:
         """Rewrite a JSON answer.
@@ -123,6 +125,7 @@ class Rewriter:
         return error
 
     def _response(self, raw: bytes, body: dict[str, Any], response: dict[str, Any]) -> bytes:
+        self.newest = response
         if self.deployment.fill_missing and response.get("object") == "response" and "status" in response:
             fill_foreign(response, self.fill_from)
             raw = jsontext.dumps(body)

@@ -297,3 +297,12 @@ def test_a_model_that_is_left_to_a_background_that_its_provider_lacks_is_a_warni
     assert all_warnings(model_list=[made], litellm_settings=cached) == []
     (found,) = all_warnings(model_list=[{**made, "model_info": {"upstream_background": True}}], litellm_settings=cached)
     assert "model_list.0.model_info.upstream_background has no effect" in found
+
+
+def test_a_price_of_a_model_that_there_is_not_is_warned_of() -> None:
+    price = {"input": 1, "output": 2}
+    models = [entry("a", "openai/a", api_key="k"), entry("b/*", "openai/*", api_key="k")]
+    prices = {"a": price, "b/*": price, "b/1": price}
+    config = parse_config({"model_list": models, "pollux": {"prices": prices}}, environ={})
+    [warning] = [text for text in warnings_about(config) if "prices" in text]
+    assert warning == "pollux.prices has b/1, and no entry of model_list has this model_name"

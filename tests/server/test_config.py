@@ -446,6 +446,14 @@ def test_a_typo_in_a_key_does_not_list_the_whole_section() -> None:
     assert message.partition("Known are: ")[2].split(", ") == known
 
 
+def test_a_typo_in_a_price_says_what_is_known_of_prices() -> None:
+    message = refusal(pollux={"prices": {"gpt-5.2": {"input": 1, "output": 1, "cached": 1}}})
+    assert message == ("pollux.prices.gpt-5.2.cached: there is no such key. Known are: input, cached_input, output")
+    assert refusal(pollux={"prices": {"gpt-5.2": {"input": -1, "output": 1}}}).startswith(
+        "pollux.prices.gpt-5.2.input: "
+    )
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     message = refusal(pollux={"drain": 5, "lease_s": "long", "shards": 0}, model_list=[{}])
     assert [line.partition(": ")[0] for line in message.splitlines()] == [
