@@ -93,7 +93,7 @@ class Upstream:
             call.method,
             URL(speech.url, encoded=True),
             data=_pieces(body) if body is not None and len(body) > PIECE_BYTES else body,
-            headers=_headers(deployment, call, None if body is None else len(body)),
+            headers={**_headers(deployment, call, None if body is None else len(body)), **speech.headers},
             timeout=_client_timeout(
                 self._timeouts, call.wishes.timeout_s or deployment.timeout_s, deployment.stream_timeout_s, call.stream
             ),

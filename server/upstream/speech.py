@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from server.errors import Untranslatable
@@ -15,12 +16,16 @@ from server.protocol.ids import item_seed
 from server.upstream.call import Call
 from server.upstream.deployments import Deployment
 
+_BETA = "anthropic-beta"
+
 
 class Speech(NamedTuple):
     """What is sent where."""
 
     url: str
     body: bytes | None = None
+    headers: Mapping[str, str] = MappingProxyType({})
+    """Further headers that it needs."""
     reply: Reply | None = None
     """The translation of the answer; None if the deployment speaks the Responses API."""
 
@@ -67,4 +72,10 @@ def spoken(deployment: Deployment, call: Call) -> Speech:
     told = translated(with_defaults(request, deployment.defaults), deployment.manners)
     seed = item_seed(call.response_id)
     reply = Reply(deployment.manners.dialect, call.response_id, seed, int(time.time()), told.custom_tools)
-    return Speech(url, jsontext.dumps({**told.body, **deployment.extra_body}), reply)
+    return Speech(url, jsontext.dumps({**told.body, **deployment.extra_body}), _headers(deployment, told.betas), reply)
+
+
+def _headers(deployment: Deployment, betas: Sequence[str]) -> dict[str, str]:
+    """The header that names trials of Anthropic's, with those that the config names."""
+    configured = next((value for name, value in deployment.headers.items() if name.lower() == _BETA), "")
+    return {_BETA: ",".join([*([configured] if configured else []), *betas])} if betas else {}

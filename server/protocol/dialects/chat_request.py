@@ -30,8 +30,8 @@ def finish(
     if not manners.full:
         body.pop("verbosity", None)
     _think(body, given)
-    if given.get("top_logprobs"):
-        body |= {"logprobs": True, "top_logprobs": given["top_logprobs"]}
+    if given.get("top_logprobs") or "message.output_text.logprobs" in (given.get("include") or ()):
+        body |= {"logprobs": True, "top_logprobs": given.get("top_logprobs") or 0}
     if "tools" in body and given.get("parallel_tool_calls") is False:
         body["parallel_tool_calls"] = False
     if not manners.json_schema and (body.get("response_format") or {}).get("type") == "json_schema":

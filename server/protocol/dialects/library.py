@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from server.protocol import jsontext
 from server.protocol.dialects.manners import Dialect
@@ -36,7 +36,14 @@ def _library() -> Any:
     return import_module("linguafranca._linguafranca")
 
 
-def converted_request(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
+class Conversion(NamedTuple):
+    """A translated request, and the fields of the original that it lacks, each with the library's words about it."""
+
+    body: dict[str, Any]
+    lost: list[tuple[str, str]]
+
+
+def converted_request(body: dict[str, Any], dialect: Dialect) -> Conversion:
     """A Responses request in another dialect.
 
     Raises:
@@ -49,8 +56,9 @@ def converted_request(body: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
         answer = library.convert_request_json_str(text, _FORMATS[Dialect.RESPONSES], _FORMATS[dialect], None)
     except library.ConversionError as error:
         raise NotTranslated(str(error)) from error
-    value: dict[str, Any] = jsontext.loads(answer.encode())["value"]
-    return value
+    made = jsontext.loads(answer.encode())
+    lost = [(warning["field"], warning["message"]) for warning in made["warnings"] if warning["action"] == "dropped"]
+    return Conversion(made["value"], lost)
 
 
 class Stream:

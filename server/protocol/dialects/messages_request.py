@@ -7,7 +7,6 @@ from typing import Any
 
 from server.protocol.dialects.losses import Losses
 from server.protocol.dialects.manners import Manners
-from server.protocol.dialects.tools import web_search_among
 
 _VERSION = re.compile(r"claude-(?:[a-z]+-)*(\d+)(?:[-.](\d{1,2}))?(?!\d)")
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
@@ -106,25 +105,10 @@ def _think(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int]
 
 def _tools(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int] | None) -> None:
     tools = body.get("tools") or []
-    for index, tool in enumerate(tools):
-        if str(tool.get("type", "")).startswith("web_search"):
-            tools[index] = _web_search(web_search_among(given["tools"]) or {})
-        elif not _is(version, _STRICT):
+    for tool in tools:
+        if not _is(version, _STRICT):
             tool.pop("strict", None)
-    if not tools:
-        body.pop("tools", None)
-        body.pop("tool_choice", None)
-    elif given.get("parallel_tool_calls") is False:
+    if tools and given.get("parallel_tool_calls") is False:
         choice = body.setdefault("tool_choice", {"type": "auto"})
         if choice.get("type") != "none":
             choice["disable_parallel_tool_use"] = True
-
-
-def _web_search(tool: dict[str, Any]) -> dict[str, Any]:
-    """Anthropic's search tool, in the version that every model with one has."""
-    made: dict[str, Any] = {"type": "web_search_20250305", "name": "web_search"}
-    if domains := (tool.get("filters") or {}).get("allowed_domains"):
-        made["allowed_domains"] = domains
-    if isinstance(place := tool.get("user_location"), dict):
-        made["user_location"] = {name: value for name, value in place.items() if value is not None}
-    return made

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.errors import InvalidType, Untranslatable
-from server.protocol.dialects import chat_request, messages_request
+from server.protocol.dialects import chat_request, hosted_tools, messages_request
 from server.protocol.dialects.items import Items
 from server.protocol.dialects.library import NotTranslated, converted_request
 from server.protocol.dialects.losses import Losses
@@ -25,6 +25,10 @@ _WITHOUT_EFFECT = frozenset(
 are left out."""
 _ESSENTIAL = ("previous_response_id", "conversation", "prompt", "context_management")
 """Fields without which the answer would be one to another question."""
+_NO_LOSS = frozenset(
+    {"text.format", "text.format.name", "text.format.description", "text.format.strict", "text.verbosity"}
+)
+"""What the library leaves out without harm, or what its dialect's own module decides about."""
 _READ_HERE = frozenset({*_TRANSLATED, *_ESSENTIAL, "input", "instructions", "tools", "tool_choice"})
 
 
@@ -35,6 +39,8 @@ class Translated:
     body: dict[str, Any]
     custom_tools: frozenset[str]
     """Custom tools for which functions stand in."""
+    betas: tuple[str, ...] = ()
+    """Trials of Anthropic's that it takes part in."""
 
 
 def translated(body: dict[str, Any], manners: Manners) -> Translated:
@@ -60,15 +66,19 @@ def translated(body: dict[str, Any], manners: Manners) -> Translated:
     if manners.dialect is Dialect.MESSAGES:
         messages_request.prepare(asked)
     try:
-        answer = converted_request(asked, manners.dialect)
+        answer, lost = converted_request(asked, manners.dialect)
     except NotTranslated as error:
         raise Untranslatable(manners.provider, "input", f"a part of the request ({error})") from error
+    for field, why in lost:
+        if field not in _NO_LOSS:
+            losses.lose(field, f"it ({why})")
     answer |= {name: value for name, value in given.items() if name not in _READ_HERE | _WITHOUT_EFFECT}
     if manners.dialect is Dialect.CHAT:
         chat_request.finish(answer, given, manners, losses, items.aside)
-    else:
-        messages_request.finish(answer, given, manners, losses)
-    return Translated(answer, stood_in_for(tools, manners))
+        return Translated(answer, stood_in_for(tools, manners))
+    messages_request.finish(answer, given, manners, losses)
+    betas = hosted_tools.add(answer, tools, losses)
+    return Translated(answer, stood_in_for(tools, manners), betas)
 
 
 def _items(given: dict[str, Any]) -> list[Any]:

@@ -11,7 +11,9 @@ from server.protocol.dialects.manners import Dialect, Manners
 
 Tool = dict[str, Any]
 
-_WEB_SEARCH = ("web_search", "web_search_preview", "web_search_2025_08_26", "web_search_preview_2025_03_11")
+WEB_SEARCH = ("web_search", "web_search_preview", "web_search_2025_08_26", "web_search_preview_2025_03_11")
+HOSTED = (*WEB_SEARCH, "code_interpreter", "mcp")
+"""Tools that Anthropic runs itself too, see `hosted_tools`."""
 CUSTOM_ARGUMENT = "input"
 """The one argument of the function that stands for a custom tool."""
 
@@ -27,9 +29,7 @@ def prepared_tools(given: Iterable[Any], manners: Manners, losses: Losses) -> li
             made.append(tool if takes_custom(manners) else _stand_in(tool))
         elif kind == "namespace":
             made.append({**tool, "tools": [_function(inner) for inner in tool.get("tools") or ()]})
-        elif kind in _WEB_SEARCH and manners.dialect is Dialect.MESSAGES:
-            made.append({"type": "web_search"})
-        else:
+        elif not (kind in HOSTED and manners.dialect is Dialect.MESSAGES):
             losses.lose(f"tools[{index}]", f"a tool of type '{kind}'")
     return made
 
@@ -44,10 +44,6 @@ def stood_in_for(given: Iterable[Any], manners: Manners) -> frozenset[str]:
     if takes_custom(manners):
         return frozenset()
     return frozenset(tool["name"] for tool in given if tool.get("type") == "custom" and tool.get("name"))
-
-
-def web_search_among(given: Iterable[Any]) -> Tool | None:
-    return next((tool for tool in given if isinstance(tool, dict) and tool.get("type") in _WEB_SEARCH), None)
 
 
 def as_arguments(text: Any) -> str:

@@ -295,6 +295,29 @@ def test_a_web_search_is_the_providers_own() -> None:
     assert made["user_location"] == {"type": "approximate", "country": "CH"}
 
 
+def test_tools_that_anthropic_runs_itself() -> None:
+    reach = {"type": "mcp", "server_label": "s", "server_url": "https://mcp.example", "authorization": "t"}
+    server: Json = {**reach, "require_approval": "never", "allowed_tools": ["echo"]}
+    code = {"type": "code_interpreter", "container": {"type": "auto"}}
+    made = translated({"model": "claude-opus-4-6", "input": "hi", "tools": [FUNCTION, code, server]}, CLAUDE)
+    assert [tool.get("type", "function") for tool in made.body["tools"]] == [
+        *("function", "code_execution_20250825", "mcp_toolset"),
+    ]
+    assert made.body["mcp_servers"] == [
+        {"type": "url", "url": "https://mcp.example", "name": "s", "authorization_token": "t"}
+    ]
+    assert made.body["tools"][-1]["configs"] == {"echo": {"enabled": True}}
+    assert len(made.betas) == 2
+    for field, changed in (
+        ("tools[0].require_approval", {"require_approval": "always"}),
+        ("tools[0]", {"server_url": None, "connector_id": "c"}),
+        ("tools[0].headers", {"headers": {"x": "y"}}),
+    ):
+        with pytest.raises(Untranslatable) as refused:
+            asked(CLAUDE, tools=[{**server, **changed}])
+        assert refused.value.param == field
+
+
 def test_a_schema_is_strict_only_for_models_that_know_it() -> None:
     assert asked(CLAUDE, tools=[FUNCTION])["tools"][0]["strict"] is True
     assert "strict" not in asked(CLAUDE, model="claude-3-haiku-20240307", tools=[FUNCTION])["tools"][0]
