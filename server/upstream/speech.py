@@ -77,5 +77,6 @@ def spoken(deployment: Deployment, call: Call) -> Speech:
 
 def _headers(deployment: Deployment, betas: Sequence[str]) -> dict[str, str]:
     """The header that names trials of Anthropic's, with those that the config names."""
-    configured = next((value for name, value in deployment.headers.items() if name.lower() == _BETA), "")
-    return {_BETA: ",".join([*([configured] if configured else []), *betas])} if betas else {}
+    name = next((name for name in deployment.headers if name.lower() == _BETA), _BETA)
+    named = [configured] if (configured := deployment.headers.get(name)) else []
+    return {name: ",".join([*named, *betas])} if betas else {}
