@@ -93,7 +93,7 @@ def _deployment(deployment: Deployment) -> str:
     address = _without_secret(base) if base else "no address"
     credential = CREDENTIALS & {name.lower() for name in deployment.headers}
     return (
-        f"{deployment.provider}, model {deployment.upstream_model}, {address}, "
+        f"{deployment.provider}, dialect {deployment.manners.dialect}, model {deployment.upstream_model}, {address}, "
         f"credential {'set' if credential else 'missing'}"
     )
 

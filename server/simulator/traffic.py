@@ -74,12 +74,18 @@ def _sighting(request: web.Request, body: bytes) -> Json:
         "body": kept,
         "key_headers": [name for name in _KEY_HEADERS if name in request.headers],
         "authorization_sha256": authorization and hashlib.sha256(authorization.encode()).hexdigest(),
+        "key_sha256": [_key_hash(request.headers[name]) for name in _KEY_HEADERS if name in request.headers],
         "anthropic_version": request.headers.get("anthropic-version"),
         "anthropic_beta": request.headers.get("anthropic-beta"),
         "model": fields.get("model"),
         "background": fields.get("background") is True,
         "stream": fields.get("stream") is True or request.query.get("stream") == "true",
     }
+
+
+def _key_hash(header: str) -> str:
+    """The hash of the key itself, whichever header it came in."""
+    return hashlib.sha256(header.removeprefix("Bearer ").encode(errors="surrogateescape")).hexdigest()
 
 
 def _fields(body: bytes) -> Json:

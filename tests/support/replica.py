@@ -7,10 +7,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -92,9 +93,11 @@ class Replica:
 
 
 @asynccontextmanager
-async def running_replica(config: dict[str, Any], store_url: str) -> AsyncIterator[Replica]:
-    """A replica in this process, on a free port."""
-    parsed = parse_config({**config, "pollux": {**config["pollux"], "store": store_url}}, environ={})
+async def running_replica(
+    config: dict[str, Any], store_url: str, *, environ: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Replica]:
+    """A replica in this process, on a free port. `environ` is what the config's `os.environ/NAME` stand for."""
+    parsed = parse_config({**config, "pollux": {**config["pollux"], "store": store_url}}, environ=environ)
     with bound("127.0.0.1", 0) as sockets:
         async with running(parsed, sockets) as context:
             yield Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", context)
