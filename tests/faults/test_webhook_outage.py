@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from openai import AsyncOpenAI
 
-from tests.support.receiver import Received, answers, running_receiver
+from tests.support.receiver import IMPATIENT, Received, answers, running_receiver
 from tests.support.replica import Replica, create, make_config, replica_process, with_output
 from tests.support.waiting import wait_until
 
@@ -29,17 +29,6 @@ ENDS: dict[str, Any] = {
     "cancelled [[first_delay_ms=60000]]": "response.cancelled",
 }
 LONG = "long [[words=20]] [[delay_ms=50]]"
-IMPATIENT = """
-from server.outbox import webhooks
-from storage import Pausing
-
-webhooks.FIRST_PAUSE_S, webhooks.LONGEST_PAUSE_S = 0.05, 0.3
-webhooks.PAUSING = Pausing(webhooks.PAUSING.failures, for_s=0.2)
-webhooks.LOOK_EVERY_S = 0.1
-webhooks.CLAIM_S = 1.5
-webhooks.LAST_TRIES_S = 0.2
-"""
-"""Hours and minutes of patience, made so short that an outage fits into a test."""
 
 
 @contextmanager

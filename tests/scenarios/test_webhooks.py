@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 from server.outbox import webhooks
 from storage import Pausing
 from storage.keys import Shard
-from tests.support.receiver import Receiver, answers, running_receiver, self_signed
+from tests.support.receiver import IMPATIENT, Receiver, answers, running_receiver, self_signed
 from tests.support.refusals import refusal
 from tests.support.replica import (
     BOB,
@@ -51,6 +51,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "FIRST_PAUSE_S", 0.1)
     monkeypatch.setattr(webhooks, "LONGEST_PAUSE_S", 0.3)
     monkeypatch.setattr(webhooks, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(webhooks, "PAUSING", Pausing(webhooks.PAUSING.failures, for_s=0.5))
 
 
 def config_with(simulator: str, *endpoints: dict[str, Any], **pollux: Any) -> dict[str, Any]:
@@ -571,7 +572,7 @@ async def test_whoever_is_left_delivers_with_the_same_id(
     config = config_with(simulator, {"url": f"{receiver.url}/", "secret": SECRET}, lease_s=1)
     receiver.behaviour["/"] = answers(500)
     async with running_replica(config, store_url):
-        async with replica_process(config, store_url, tmp_path) as victim:
+        async with replica_process(config, store_url, tmp_path, before=IMPATIENT) as victim:
             ids = {await create(victim, str(n)) for n in range(3)}
             async with victim.http() as http:
                 for response_id in ids:

@@ -26,6 +26,19 @@ from tests.support.waiting import wait_until
 Behaviour = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+IMPATIENT = """
+from server.outbox import webhooks
+from storage import Pausing
+
+webhooks.FIRST_PAUSE_S, webhooks.LONGEST_PAUSE_S = 0.05, 0.3
+webhooks.PAUSING = Pausing(webhooks.PAUSING.failures, for_s=0.2)
+webhooks.LOOK_EVERY_S = 0.1
+webhooks.CLAIM_S = 1.5
+webhooks.LAST_TRIES_S = 0.2
+"""
+"""What a process of Pollux runs first, so that an outage of its receivers fits into a test."""
+
+
 @dataclass(frozen=True)
 class Received:
     path: str
