@@ -84,7 +84,7 @@ class LiteLLMParams(TokenCosts):
         None, gt=0, description="Seconds until a streamed answer begins; overrules pollux.first_byte_timeout_s."
     )
     num_retries: int | None = Field(
-        None, ge=0, description="Retries of a request whose first try was here; overrules all others."
+        None, ge=0, description="Retries of a request whose first try was here; only the request itself overrules it."
     )
     cooldown_time: float | None = Field(
         None, ge=0, description="Overrules router_settings.cooldown_time, and what the provider asks for."
@@ -98,7 +98,9 @@ class LiteLLMParams(TokenCosts):
     rpm: float | None = Field(
         None, ge=0, description="Calls in a minute per process, beyond which another deployment is preferred."
     )
-    tpm: float | None = Field(None, ge=0, description="Its share of the requests, where none has a weight or an rpm.")
+    tpm: float | None = Field(
+        None, ge=0, description="Tokens in a minute per process, beyond which another deployment is preferred."
+    )
     order: int | None = Field(
         None, description="Deployments of the lowest order are asked first, and others only while none of them is fit."
     )

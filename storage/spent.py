@@ -33,6 +33,10 @@ class Spent:
     cost: int | None = None
     """None if no price is known."""
 
+    @property
+    def tokens(self) -> int:
+        return self.input + self.output
+
     def __add__(self, other: Spent) -> Spent:
         cost = None if self.cost is None and other.cost is None else (self.cost or 0) + (other.cost or 0)
         return Spent(

@@ -26,6 +26,8 @@ def count_answer(request: web.Request, call: Call, rewriter: Rewriter) -> None:
         if response is None or not _has_ended(response, creates=call.creates):
             return
         spent = spent_on(rewriter.deployment, response) or Spent(rewriter.deployment.model_name)
+        if call.creates:
+            context_of(request).upstream.health.spent(rewriter.deployment, spent.tokens)
         if response.get("background") is True:
             _count_native(context_of(request), principal_of(request), rewriter, spent)
         elif call.creates:  # later answers about it count no more

@@ -178,9 +178,8 @@ async def _forward(
         return Target(deployment, call, rewriter, keeper if create.store else None)
 
     wait = wait_of(request)
-    wished = create.wishes.num_retries
-    retries = context.config.num_retries if wished is None else wished
-    answer = await relay(request, route.deployments, target_for, retries=retries)
+    retries, wished = context.config.num_retries, create.wishes.num_retries
+    answer = await relay(request, route.deployments, target_for, retries=retries, wished=wished)
     if mode is Mode.NATIVE and wait.seconds and isinstance(answer, web.Response):
         return await _wait_native(request, answer, Wait(wait.seconds), create, route)
     return answer

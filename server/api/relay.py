@@ -45,6 +45,7 @@ async def relay(
     target_for: Callable[[Deployment], Target],
     *,
     retries: int = 0,
+    wished: int | None = None,
     resumed: bool = False,
 ) -> web.StreamResponse:
     """Call one deployment after the other until one answers, and pass its answer on, JSON or stream.
@@ -56,7 +57,7 @@ async def relay(
         PolluxError
 
     """
-    tries = Tries(context_of(request).upstream.health, deployments, retries, patience_s=PLACE_PATIENCE_S)
+    tries = Tries(context_of(request).upstream.health, deployments, retries, wished=wished, patience_s=PLACE_PATIENCE_S)
     # A call about an existing response has one deployment and takes no place under `max_parallel_requests`: otherwise
     # a cancel would wait for the very run that it ends.
     one = deployments[0] if "id" in request.match_info else None

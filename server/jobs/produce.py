@@ -118,7 +118,7 @@ class Producer:
     ) -> Ending:
         """Ask one deployment after the other until one answers."""
         wished = wishes_in(who.request).num_retries
-        tries = Tries(self.upstream.health, deployments, self.num_retries if wished is None else wished)
+        tries = Tries(self.upstream.health, deployments, self.num_retries, wished=wished)
         run: _Run | None = None
         while True:
             ending = None

@@ -126,7 +126,10 @@ class Runner:
         """What the provider's last object says the response has used, at the price of its deployment."""
         deployments = self.producer.deployments
         ran_on = deployments.get(journal.ran_on) or next(iter(deployments.serving(journal.lease.model)), None)
-        return spent_on(ran_on, upstream) if ran_on is not None else None
+        spent = spent_on(ran_on, upstream) if ran_on is not None else None
+        if ran_on is not None and spent is not None:
+            self.producer.upstream.health.spent(ran_on, spent.tokens)
+        return spent
 
     async def _arrived(self, response_id: str) -> tuple[Reading | None, list[dict[str, object]]]:
         """Read the record with the upstream's first object, and the output that the logged events add up to.

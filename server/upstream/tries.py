@@ -27,11 +27,19 @@ class Tries:
     """
 
     def __init__(
-        self, health: Health, deployments: Sequence[Deployment], num_retries: int, *, patience_s: float | None = None
+        self,
+        health: Health,
+        deployments: Sequence[Deployment],
+        num_retries: int,
+        *,
+        wished: int | None = None,
+        patience_s: float | None = None,
     ) -> None:
+        """`wished`: the retries that the request asks for itself, whatever the config says."""
         self._health = health
         self._deployments = deployments
-        self._left = num_retries
+        self._left = num_retries if wished is None else wished
+        self._settled = wished is not None
         self._patience_s = patience_s
         self._tried: list[str] = []
         self._made = 0
@@ -67,8 +75,8 @@ class Tries:
         await asyncio.sleep(pause_s if elsewhere else max(pause_s, self._health.least_pause_s))
 
     def _heed_the_first(self) -> None:
-        """Let the deployment that failed first say how many retries there are, as in LiteLLM."""
-        if self._made or not self._tried:
+        """Let the deployment that failed first say how many retries there are, unless the request itself did."""
+        if self._settled or self._made or not self._tried:
             return
         first = next((made for made in self._deployments if made.id == self._tried[0]), None)
         if first is not None and first.num_retries is not None:

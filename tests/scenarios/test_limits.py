@@ -6,13 +6,16 @@ import asyncio
 from collections import Counter
 from typing import Any, cast
 
+import pytest
 import redis
 
 from server.keyring import Principal
 from server.rates import check_rate
+from server.upstream import health
 from storage import Store
 from storage.keys import Shard
 from tests.support.replica import BOB, CACHED, NATIVE, create, make_config, running_replica
+from tests.support.upstreams import running_simulator, seen_by
 
 LATER = {"model": CACHED, "input": "[[first_delay_ms=30000]]", "background": True}
 PROXIED = {"model": CACHED, "input": "proxied"}
@@ -129,3 +132,30 @@ def as_if_the_first_had_come_59_s_ago(admin: redis.Redis) -> None:
     requests = Shard(0).requests("alice")
     first: Any = admin.zrange(requests, 0, 0)
     admin.zincrby(requests, -59_000, first[0])
+
+
+@pytest.mark.parametrize("background", [True, False], ids=["cached", "proxied"])
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_tokens_count_for_the_limit_of_their_minute(
+    background: bool, stream: bool, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "MINUTE_S", 1e9)
+    async with running_simulator() as limited, running_simulator() as other:
+        config = make_config(limited)
+        config["model_list"] = [
+            {"model_name": CACHED, "litellm_params": {"model": f"openai/{CACHED}", "api_base": base, **limits}}
+            for base, limits in ((limited, {"tpm": 1, "order": 1}), (other, {"order": 2}))
+        ]
+        async with running_replica(config, store_url) as pollux, pollux.client() as client:
+            for _ in range(2):
+                made: Any = await client.responses.create(
+                    model=CACHED,
+                    input="hi",
+                    background=background,
+                    stream=stream,
+                    extra_headers={} if stream else {"Prefer": "wait=20"},
+                )
+                if stream:
+                    assert [event async for event in made][-1].type == "response.completed"
+        for upstream in (limited, other):
+            assert len((await seen_by(upstream))["requests"]) == 1

@@ -62,6 +62,13 @@ async def test_a_deployment_says_how_often_a_request_is_repeated(
     assert len(pauses) == expected - 1
 
 
+@pytest.mark.parametrize("own", [None, 0, 7])
+async def test_what_the_request_asks_for_goes_before_what_the_deployment_says(
+    own: int | None, pauses: list[float]
+) -> None:
+    assert len(await tried(Tries(Health(), [deployment("a", num_retries=own)], 5, wished=1))) == 2
+
+
 async def test_the_first_one_tried_decides(pauses: list[float]) -> None:
     both = [deployment("a", order=1, num_retries=1), deployment("b", order=2, num_retries=9)]
     assert await tried(Tries(Health(), both, 5)) == ["a", "b"]
