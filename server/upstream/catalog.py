@@ -41,6 +41,8 @@ class Provider:
     stream_usage: bool = True
     json_schema: bool = True
     reasoning_back: bool = False
+    nine_letter_ids: bool = False
+    signed_calls: bool = False
 
 
 def _chat(base: str, keys: tuple[str, ...], bases: tuple[str, ...] = ()) -> Provider:
@@ -102,6 +104,7 @@ PROVIDERS: Mapping[str, Provider] = {
         ("GOOGLE_API_KEY", "GEMINI_API_KEY", "PALM_API_KEY"),
         ("GEMINI_API_BASE",),
         ends="/v1beta/openai",
+        signed_calls=True,
     ),
     # Its Responses API is a trial and keeps nothing (https://console.groq.com/docs/responses-api).
     "groq": Provider(
@@ -114,6 +117,7 @@ PROVIDERS: Mapping[str, Provider] = {
         ("MISTRAL_AZURE_API_BASE",),
         ends="/v1",
         stream_usage=False,
+        nine_letter_ids=True,
     ),
     # https://api-docs.deepseek.com/guides/json_mode and /guides/thinking_mode
     "deepseek": Provider(

@@ -259,6 +259,8 @@ def _manners(entry: ModelEntry, provider: str | None, dialect: Dialect, general:
         stream_usage=about.stream_usage,
         json_schema=about.json_schema,
         reasoning_back=about.reasoning_back,
+        nine_letter_ids=about.nine_letter_ids,
+        signed_calls=about.signed_calls,
         most_tokens=entry.model_info.max_output_tokens,
         drops=drops,
         dropped=frozenset(params.additional_drop_params),

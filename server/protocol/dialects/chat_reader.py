@@ -22,6 +22,7 @@ class ChatReader:
     def __init__(self) -> None:
         self.over = False
         self.failure: Fields | None = None
+        self._begun = False
         self._reason: str | None = None
         self._usage: Usage | None = None
         self._calls: dict[object, int] = {}
@@ -53,7 +54,8 @@ class ChatReader:
             return []
         self._note_usage(chunk.get("usage"), (chunk.get("x_groq") or {}).get("usage"))
         self._cite(chunk)
-        made = []
+        made = [] if self._begun else [Reading(_chunk({}))]
+        self._begun = True
         for choice in chunk.get("choices") or ():
             if isinstance(choice, dict) and not choice.get("index"):
                 self._note_usage(choice.get("usage"))
@@ -89,6 +91,7 @@ class ChatReader:
             made.append(Reading(_chunk({kind: text}), _tokens(logprobs) if kind == "content" else []))
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
             made.append(Reading(_chunk({"refusal": refusal})))
+        made += [_signature(call) for call in delta.get("tool_calls") or () if _signed(call)]
         calls = [self._call(call) for call in delta.get("tool_calls") or () if isinstance(call, dict)]
         if isinstance(legacy := delta.get("function_call"), dict):
             calls.append(self._call({"index": 0, "function": legacy}))
@@ -121,6 +124,18 @@ class ChatReader:
         if theirs is not None:
             return self._calls.get(("index", theirs), len(self._ids))
         return len(self._ids) if begins or not self._ids else len(self._ids) - 1
+
+
+def _signed(call: Any) -> str:
+    """The signature of Google's that a call carries."""
+    google = (call.get("extra_content") or {}).get("google") if isinstance(call, dict) else None
+    found = google.get("thought_signature") if isinstance(google, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _signature(call: Chunk) -> Reading:
+    """The signature as the encrypted content of a reasoning item before the call: so a client sends it back."""
+    return Reading({"type": "reasoning", "summary": [], "encrypted_content": _signed(call)}, is_item=True)
 
 
 def _chunk(delta: Chunk, reason: str | None = None) -> Chunk:

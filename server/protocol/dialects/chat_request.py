@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+from server.protocol.dialects.items import Items
 from server.protocol.dialects.losses import Losses
 from server.protocol.dialects.manners import Manners
 
 Message = dict[str, Any]
 
+_UNSIGNED = "skip_thought_signature_validator"
+
 _OPENAIS = ("metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user")
 """Fields without effect on the answer, which only OpenAI's own implementation is sure to take."""
 
 
-def finish(
-    body: dict[str, Any], given: dict[str, Any], manners: Manners, losses: Losses, aside: dict[str, Message]
-) -> None:
-    body["messages"] = _joined([_restored(message, aside) for message in _with_images_apart(body["messages"])])
+def finish(body: dict[str, Any], given: dict[str, Any], manners: Manners, losses: Losses, items: Items) -> None:
+    body["messages"] = _joined([_restored(message, items.aside) for message in _with_images_apart(body["messages"])])
+    if manners.signed_calls:
+        _sign(body["messages"], items.signatures)
     for message in body["messages"]:
         _flatten(message)
     if body.get("stream") and manners.stream_usage:
@@ -37,6 +40,18 @@ def finish(
     if not manners.json_schema and (body.get("response_format") or {}).get("type") == "json_schema":
         losses.lose("text.format", "an output that follows a JSON schema")
         body["response_format"] = {"type": "json_object"}
+
+
+def _sign(messages: list[Message], signatures: dict[str, str]) -> None:
+    """Give the first call of each turn its signature, or the word that Google takes for one of another model.
+
+    https://ai.google.dev/gemini-api/docs/thought-signatures
+    """
+    for message in messages:
+        for place, call in enumerate(message.get("tool_calls") or ()):
+            signature = signatures.get(call["id"]) or (_UNSIGNED if place == 0 else None)
+            if signature:
+                call["extra_content"] = {"google": {"thought_signature": signature}}
 
 
 def _think(body: dict[str, Any], given: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from server.protocol import jsontext
+from server.protocol.dialects.call_ids import fitting
 from server.protocol.dialects.losses import Losses
 from server.protocol.dialects.manners import Dialect, Manners
 from server.protocol.dialects.tools import as_arguments
@@ -24,34 +25,44 @@ _PASSED_OVER = frozenset(
 class Items:
     """Prepares the items of one request. Parts that the library would lose are kept aside, to be put back afterwards.
 
-    `aside` maps a text that the library carries through to the part, in the words of Chat Completions.
+    `aside` maps a text that the library carries through to the part, in the words of Chat Completions. `signatures`
+    maps the id of a tool call to the signature that it must carry.
     """
 
     def __init__(self, manners: Manners, losses: Losses) -> None:
         self._manners = manners
         self._losses = losses
         self.aside: dict[str, Item] = {}
+        self.signatures: dict[str, str] = {}
+        self._signature: str | None = None
+        """The signature of the thinking that came last, for the call that follows."""
+        self._turn_begins = 0
+        """The place of the last message of the user: what the model thought before that is of no use any more."""
 
     def prepared(self, given: list[Any]) -> list[Item]:
-        return [made for index, item in enumerate(given) for made in self._item(item, f"input[{index}]")]
+        users = [place for place, item in enumerate(given) if item.get("role") == "user"]
+        self._turn_begins = users[-1] if users else 0
+        return [made for place, item in enumerate(given) for made in self._item(item, place)]
 
-    def _item(self, item: Any, where: str) -> Iterator[Item]:
-        kind = item.get("type") or ("message" if "role" in item else "item_reference")
+    def _item(self, item: Any, place: int) -> Iterator[Item]:
+        kind, where = item.get("type") or ("message" if "role" in item else "item_reference"), f"input[{place}]"
         if kind == "message":
-            yield self._message(item, where)
+            yield from self._message(item, where)
         elif kind == "reasoning":
-            yield from self._reasoning(item)
+            yield from self._reasoning(item, place)
         elif kind == "function_call":
-            names = [name for name in ("call_id", "name", "namespace") if item.get(name)]
-            yield {"type": kind, "arguments": _text(item.get("arguments")), **{name: item[name] for name in names}}
+            space = {"namespace": item["namespace"]} if item.get("namespace") else {}
+            yield self._call(item.get("call_id"), item.get("name"), _text(item.get("arguments"))) | space
         elif kind == "custom_tool_call" and not self._takes_custom:
-            yield _call(item.get("call_id"), item.get("name"), as_arguments(item.get("input")))
+            yield self._call(item.get("call_id"), item.get("name"), as_arguments(item.get("input")))
         elif kind == "custom_tool_call":
-            yield {name: item.get(name) for name in ("type", "call_id", "name", "input")}
+            call_id = fitting(item.get("call_id"), self._manners)
+            yield {"type": kind, "call_id": call_id, "name": item.get("name"), "input": item.get("input")}
         elif kind == "custom_tool_call_output" and self._takes_custom:
-            yield {"type": kind, "call_id": item.get("call_id"), "output": _text(item.get("output"))}
+            call_id = fitting(item.get("call_id"), self._manners)
+            yield {"type": kind, "call_id": call_id, "output": _text(item.get("output"))}
         elif kind == "mcp_call":
-            yield from _mcp(item)
+            yield from self._mcp(item)
         elif kind not in _PASSED_OVER:
             yield from self._other(item, kind, where)
 
@@ -59,7 +70,7 @@ class Items:
     def _takes_custom(self) -> bool:
         return self._manners.dialect is Dialect.CHAT and self._manners.full
 
-    def _message(self, item: Item, where: str) -> Item:
+    def _message(self, item: Item, where: str) -> Iterator[Item]:
         role, content = item.get("role"), item.get("content")
         if role == "developer" and not (self._manners.dialect is Dialect.CHAT and self._manners.full):
             role = "system"
@@ -67,7 +78,9 @@ class Items:
             content = [
                 made for i, part in enumerate(content) for made in self._part(part, role, f"{where}.content[{i}]")
             ]
-        return {"type": "message", "role": role, "content": content if content is not None else ""}
+            content = [part for part in content if part.get("text") != ""]
+        if content or role != "assistant":  # an answer without words is none
+            yield {"type": "message", "role": role, "content": content if content is not None else ""}
 
     def _part(self, part: Any, role: Any, where: str) -> Iterator[Item]:
         kind = part.get("type") if isinstance(part, dict) else None
@@ -103,41 +116,47 @@ class Items:
         self.aside[mark] = made
         return {"type": "input_text", "text": mark}
 
-    def _reasoning(self, item: Item) -> Iterator[Item]:
+    def _reasoning(self, item: Item, place: int) -> Iterator[Item]:
         """Reasoning that the provider can use: Messages need its signature, most Chat providers refuse any."""
         summary = [part for part in item.get("summary") or () if isinstance(part, dict) and part.get("text")]
         encrypted = item.get("encrypted_content")
         if self._manners.dialect is Dialect.MESSAGES and encrypted:
             yield {"type": "reasoning", "summary": summary, "encrypted_content": encrypted}
-        elif self._manners.reasoning_back and summary:
+        elif self._manners.signed_calls and encrypted:
+            self._signature = encrypted
+        elif self._manners.reasoning_back and summary and place > self._turn_begins:
             yield {"type": "reasoning", "summary": summary}
 
     def _other(self, item: Item, kind: str, where: str) -> Iterator[Item]:
         """Calls of tools that the client runs, such as a shell, become function calls; the rest can't be said."""
         call_id = item.get("call_id")
-        if call_id and kind.endswith("_output"):
+        if isinstance(call_id, str) and kind.endswith("_output"):
             output = item.get("output")
             if isinstance(output, list):
                 output = [made for i, part in enumerate(output) for made in self._part(part, "tool", f"{where}[{i}]")]
-            yield {"type": "function_call_output", "call_id": call_id, "output": _output(output)}
-        elif call_id and kind.endswith("_call"):
+            yield self._outcome(call_id, _output(output))
+        elif isinstance(call_id, str) and kind.endswith("_call"):
             told: Any = next((item[name] for name in ("arguments", "action", "operation") if name in item), {})
-            yield _call(call_id, item.get("name") or kind.removesuffix("_call"), _text(told))
+            yield self._call(call_id, item.get("name") or kind.removesuffix("_call"), _text(told))
         else:
             self._losses.lose(where, f"an item of type '{kind}'")
 
+    def _mcp(self, item: Item) -> Iterator[Item]:
+        """A finished call of an MCP tool, told as a function call."""
+        call_id = item.get("call_id") or item.get("id")
+        if not call_id or (item.get("output") is None and item.get("error") is None):
+            return
+        yield self._call(call_id, item.get("name"), _text(item.get("arguments")))
+        yield self._outcome(call_id, _text(item.get("output") or item["error"]))
 
-def _mcp(item: Item) -> Iterator[Item]:
-    """A finished call of an MCP tool, told as a function call."""
-    call_id = item.get("call_id") or item.get("id")
-    if not call_id or (item.get("output") is None and item.get("error") is None):
-        return
-    yield _call(call_id, item.get("name"), _text(item.get("arguments")))
-    yield {"type": "function_call_output", "call_id": call_id, "output": _text(item.get("output") or item["error"])}
+    def _call(self, call_id: Any, name: Any, arguments: str) -> Item:
+        fits = fitting(call_id, self._manners)
+        if self._signature is not None:
+            self.signatures[fits], self._signature = self._signature, None
+        return {"type": "function_call", "call_id": fits, "name": name, "arguments": arguments}
 
-
-def _call(call_id: Any, name: Any, arguments: str) -> Item:
-    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}
+    def _outcome(self, call_id: Any, output: Any) -> Item:
+        return {"type": "function_call_output", "call_id": fitting(call_id, self._manners), "output": output}
 
 
 def _output_text(text: str) -> Item:

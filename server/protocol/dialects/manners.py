@@ -31,7 +31,12 @@ class Manners:
     """Whether a stream is to be asked for its usage; a provider that sends it anyway may refuse the question."""
     json_schema: bool = True
     reasoning_back: bool = False
-    """Whether reasoning of earlier turns is sent back as `reasoning_content`, which some demand and others refuse."""
+    """Whether the reasoning of a turn that goes on is sent back as `reasoning_content`: some demand it, others refuse
+    it."""
+    nine_letter_ids: bool = False
+    """Whether ids of tool calls must be nine letters and digits."""
+    signed_calls: bool = False
+    """Whether tool calls carry a signature of the thinking before them, and must be sent back with it."""
     most_tokens: int | None = None
     """The limit of the output where the client names none and the dialect demands one; None: by the model's name."""
     drops: bool = False

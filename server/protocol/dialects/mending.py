@@ -88,13 +88,17 @@ class Mending:
         yield {
             "type": "response.output_item.added",
             "output_index": index,
-            "item": {**item, "status": "in_progress"},
+            "item": {**item, **({"status": "in_progress"} if "status" in item else {})},
         }
         if item["type"] == "mcp_call":
             yield {"type": "response.mcp_call_arguments.done", **place, "arguments": item["arguments"]}
         if item["type"] == "code_interpreter_call":
             yield {"type": "response.code_interpreter_call_code.done", **place, "code": item["code"]}
-        yield {"type": f"response.{item['type']}.{'failed' if item['status'] == 'failed' else 'completed'}", **place}
+        if item["type"].endswith("_call"):
+            yield {
+                "type": f"response.{item['type']}.{'failed' if item['status'] == 'failed' else 'completed'}",
+                **place,
+            }
         yield {"type": "response.output_item.done", "output_index": index, "item": item}
         self._done[index] = item
 

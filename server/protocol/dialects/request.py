@@ -74,7 +74,7 @@ def translated(body: dict[str, Any], manners: Manners) -> Translated:
             losses.lose(field, f"it ({why})")
     answer |= {name: value for name, value in given.items() if name not in _READ_HERE | _WITHOUT_EFFECT}
     if manners.dialect is Dialect.CHAT:
-        chat_request.finish(answer, given, manners, losses, items.aside)
+        chat_request.finish(answer, given, manners, losses, items)
         return Translated(answer, stood_in_for(tools, manners))
     messages_request.finish(answer, given, manners, losses)
     betas = hosted_tools.add(answer, tools, losses)

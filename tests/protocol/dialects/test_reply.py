@@ -194,6 +194,15 @@ def test_two_tool_calls_are_two_whatever_their_indexes(indexes: tuple[Any, Any])
     assert [(call["name"], call["call_id"]) for call in events[-1]["response"]["output"]] == [("f", "f"), ("g", "g")]
 
 
+def test_a_signature_of_googles_is_kept_as_reasoning_before_its_call() -> None:
+    call = {"id": "a", "function": {"name": "f", "arguments": "{}"}}
+    call["extra_content"] = {"google": {"thought_signature": "sig"}}
+    events = translated(Dialect.CHAT, [chunk({"tool_calls": [call]}, "tool_calls")])
+    is_well_formed(events)
+    thought, made = events[-1]["response"]["output"]
+    assert (thought["type"], thought["encrypted_content"], made["type"]) == ("reasoning", "sig", "function_call")
+
+
 def test_arguments_that_come_whole_are_told_as_a_delta_too() -> None:
     call = {"id": "a", "index": 0, "function": {"name": "f", "arguments": '{"a":1}'}}
     events = translated(Dialect.CHAT, [chunk({"tool_calls": [call]}, "tool_calls")])

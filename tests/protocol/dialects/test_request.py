@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,8 @@ from server.protocol.dialects.request import translated
 Json = dict[str, Any]
 
 OPENAI = Manners(Dialect.CHAT, "azure", full=True)
-MISTRAL = Manners(Dialect.CHAT, "mistral", stream_usage=False)
+MISTRAL = Manners(Dialect.CHAT, "mistral", stream_usage=False, nine_letter_ids=True)
+GEMINI = Manners(Dialect.CHAT, "gemini", signed_calls=True)
 DEEPSEEK = Manners(Dialect.CHAT, "deepseek", json_schema=False, reasoning_back=True)
 CLAUDE = Manners(Dialect.MESSAGES, "anthropic")
 ALL = (OPENAI, MISTRAL, DEEPSEEK, CLAUDE)
@@ -207,6 +209,61 @@ def test_items_of_tools_that_a_provider_ran_are_passed_over_or_told_as_calls() -
         assert "search" not in told
 
 
+@pytest.mark.parametrize(
+    ("manners", "form"),
+    [(OPENAI, r"[\w.:-]{1,40}"), (MISTRAL, r"[A-Za-z0-9]{9}"), (CLAUDE, r"[A-Za-z0-9_-]{1,64}")],
+    ids=lambda value: getattr(value, "provider", ""),
+)
+@pytest.mark.parametrize("call_id", ["abc123XYZ", "call_0fypS1hVX", "functions.f:0", "c" * 90, "tool\ud83d", ""])
+def test_ids_of_calls_fit_their_provider_in_the_call_and_in_its_output(
+    manners: Manners, form: str, call_id: str
+) -> None:
+    call = {"type": "function_call", "call_id": call_id, "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": call_id, "output": "r"}
+    messages = asked(manners, input=[{"role": "user", "content": "q"}, call, output])["messages"]
+    if manners is CLAUDE:
+        ids = [messages[1]["content"][0]["id"], messages[2]["content"][0]["tool_use_id"]]
+    else:
+        ids = [messages[1]["tool_calls"][0]["id"], messages[2]["tool_call_id"]]
+    assert ids[0] == ids[1]
+    assert re.fullmatch(form, ids[0])
+    if re.fullmatch(form, call_id):
+        assert ids[0] == call_id
+
+
+def test_googles_signatures_come_back_with_their_calls_and_other_turns_say_that_they_have_none() -> None:
+    signed = {"type": "reasoning", "summary": [], "encrypted_content": "sig"}
+    history: list[Json] = [{"role": "user", "content": "q"}]
+    for turn, thought in enumerate(([signed], [])):
+        history += thought
+        names = [f"c{turn}{number}" for number in range(2)]
+        history += [{"type": "function_call", "call_id": name, "name": "f", "arguments": "{}"} for name in names]
+        history += [{"type": "function_call_output", "call_id": name, "output": "r"} for name in names]
+    turns = [one["tool_calls"] for one in asked(GEMINI, input=history)["messages"] if one.get("tool_calls")]
+    found = [
+        [call.get("extra_content", {}).get("google", {}).get("thought_signature") for call in one] for one in turns
+    ]
+    assert found == [["sig", None], ["skip_thought_signature_validator", None]]
+    assert "extra_content" not in str(asked(OPENAI, input=history))
+
+
+def test_reasoning_goes_back_only_within_the_turn_that_it_was_for() -> None:
+    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}]}
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "c", "output": "r"}
+    going_on: list[Json] = [{"role": "user", "content": "q"}, thought, call, output]
+    assert "Hm" in str(asked(DEEPSEEK, input=going_on)["messages"])
+    assert "Hm" not in str(asked(DEEPSEEK, input=[*going_on, {"role": "user", "content": "next"}])["messages"])
+
+
+def test_an_answer_without_words_is_left_out() -> None:
+    empty = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": ""}]}
+    history = [{"role": "user", "content": "q"}, empty, {"role": "user", "content": "r"}]
+    for manners in ALL:
+        messages = asked(manners, input=history)["messages"]
+        assert {one["role"] for one in messages} == {"user"}
+
+
 @pytest.mark.parametrize("choice", ["auto", "none", "required", {"type": "function", "name": "f"}])
 @pytest.mark.parametrize("manners", ALL, ids=lambda manners: manners.provider)
 def test_each_choice_among_tools(manners: Manners, choice: Any) -> None:
@@ -327,3 +384,7 @@ def test_a_function_without_a_schema_gets_an_empty_one() -> None:
     bare = {"type": "function", "name": "f", "description": None, "parameters": None, "strict": None}
     assert asked(MISTRAL, tools=[bare])["tools"][0]["function"]["parameters"]["type"] == "object"
     assert asked(CLAUDE, tools=[bare])["tools"][0]["input_schema"]["type"] == "object"
+
+
+def _signature_of(call: Json) -> Any:
+    return call.get("extra_content", {}).get("google", {}).get("thought_signature")
