@@ -11,14 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from server.protocol.dialects.manners import Dialect
+from server.protocol.dialects.manners import Dialect, Manners
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+_CHAT = Manners(Dialect.CHAT)
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """How a provider is reached, and what it understands (see `Manners`)."""
+    """How a provider is reached, and what it understands."""
 
     base_url: str | None = None
     """What the operation's path is appended to, if the provider has one address for all."""
@@ -26,7 +27,8 @@ class Provider:
     """Environment variables with its key; the first one that is set counts."""
     base_variables: tuple[str, ...] = ()
     """Environment variables that override the address; the first one that is set counts."""
-    dialect: Dialect = Dialect.CHAT
+    manners: Manners = _CHAT
+    """The dialect that it speaks best, and how far it goes along with it."""
     key_header: str = "Authorization"
     """Where the key goes; `Authorization` has `Bearer` in front."""
     headers: Mapping[str, str] = field(default_factory=lambda: _NONE)
@@ -36,13 +38,6 @@ class Provider:
     needs_key: bool = True
     needs_base: str = "litellm_params.api_base"
     """The setting that an error message asks for if the address is unknown."""
-    full: bool = False
-    max_tokens_field: str = "max_tokens"
-    stream_usage: bool = True
-    json_schema: bool = True
-    reasoning_back: bool = False
-    nine_letter_ids: bool = False
-    signed_calls: bool = False
 
 
 def _chat(base: str, keys: tuple[str, ...], bases: tuple[str, ...] = ()) -> Provider:
@@ -54,7 +49,7 @@ _OPENAI_KEYS, _OPENAI_BASES = ("OPENAI_API_KEY",), ("OPENAI_BASE_URL", "OPENAI_A
 _AZURE_KEYS = ("AZURE_OPENAI_API_KEY", "AZURE_API_KEY")
 _COMPLETION_TOKENS = "max_completion_tokens"
 _OLLAMA = Provider(
-    # Its own API is at the root; the compatible one below /v1 (https://github.com/ollama/ollama/blob/main/docs/openai.md).
+    # Its own API is at the root, the compatible one below /v1 (https://docs.ollama.com/openai).
     "http://localhost:11434/v1",
     ("OLLAMA_API_KEY",),
     ("OLLAMA_API_BASE",),
@@ -67,19 +62,20 @@ _COHERE = Provider(
     ("COHERE_API_KEY", "CO_API_KEY"),
     ("COHERE_API_BASE",),
     ends="/compatibility/v1",
-    stream_usage=False,
+    manners=Manners(Dialect.CHAT, stream_usage=False),
 )
 
 PROVIDERS: Mapping[str, Provider] = {
-    "openai": Provider("https://api.openai.com/v1", _OPENAI_KEYS, _OPENAI_BASES, Dialect.RESPONSES, full=True),
+    "openai": Provider(
+        "https://api.openai.com/v1", _OPENAI_KEYS, _OPENAI_BASES, manners=Manners(Dialect.RESPONSES, full=True)
+    ),
     "azure": Provider(
         None,
         _AZURE_KEYS,
         ("AZURE_API_BASE",),
-        Dialect.RESPONSES,
         key_header="api-key",
         needs_base="litellm_params.api_base, or AZURE_API_BASE,",
-        full=True,
+        manners=Manners(Dialect.RESPONSES, full=True),
     ),
     "azure_ai": Provider(
         None,
@@ -93,10 +89,10 @@ PROVIDERS: Mapping[str, Provider] = {
         "https://api.anthropic.com/v1",
         ("ANTHROPIC_API_KEY",),
         ("ANTHROPIC_API_BASE", "ANTHROPIC_BASE_URL"),
-        Dialect.MESSAGES,
         key_header="x-api-key",
         headers=MappingProxyType({"anthropic-version": "2023-06-01"}),
         ends="/v1",
+        manners=Manners(Dialect.MESSAGES),
     ),
     # https://ai.google.dev/gemini-api/docs/openai; LiteLLM speaks Google's own API below /v1beta.
     "gemini": Provider(
@@ -104,11 +100,14 @@ PROVIDERS: Mapping[str, Provider] = {
         ("GOOGLE_API_KEY", "GEMINI_API_KEY", "PALM_API_KEY"),
         ("GEMINI_API_BASE",),
         ends="/v1beta/openai",
-        signed_calls=True,
+        manners=Manners(Dialect.CHAT, signed_calls=True),
     ),
     # Its Responses API is a trial and keeps nothing (https://console.groq.com/docs/responses-api).
     "groq": Provider(
-        "https://api.groq.com/openai/v1", ("GROQ_API_KEY",), ("GROQ_API_BASE",), max_tokens_field=_COMPLETION_TOKENS
+        "https://api.groq.com/openai/v1",
+        ("GROQ_API_KEY",),
+        ("GROQ_API_BASE",),
+        manners=Manners(Dialect.CHAT, max_tokens_field=_COMPLETION_TOKENS),
     ),
     # It answers an unknown field with 422, `stream_options` too, and always sends the usage.
     "mistral": Provider(
@@ -116,18 +115,16 @@ PROVIDERS: Mapping[str, Provider] = {
         ("MISTRAL_AZURE_API_KEY", "MISTRAL_API_KEY"),
         ("MISTRAL_AZURE_API_BASE",),
         ends="/v1",
-        stream_usage=False,
-        nine_letter_ids=True,
+        manners=Manners(Dialect.CHAT, stream_usage=False, nine_letter_ids=True),
     ),
     # https://api-docs.deepseek.com/guides/json_mode and /guides/thinking_mode
     "deepseek": Provider(
         "https://api.deepseek.com/v1",
         ("DEEPSEEK_API_KEY",),
         ("DEEPSEEK_API_BASE",),
-        json_schema=False,
-        reasoning_back=True,
+        manners=Manners(Dialect.CHAT, json_schema=False, reasoning_back=True),
     ),
-    "xai": Provider("https://api.x.ai/v1", ("XAI_API_KEY",), ("XAI_API_BASE",), Dialect.RESPONSES),
+    "xai": Provider("https://api.x.ai/v1", ("XAI_API_KEY",), ("XAI_API_BASE",), manners=Manners(Dialect.RESPONSES)),
     "openrouter": Provider(
         "https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY", "OR_API_KEY"), ("OPENROUTER_API_BASE",)
     ),
@@ -150,13 +147,21 @@ PROVIDERS: Mapping[str, Provider] = {
         "https://api.cerebras.ai/v1",
         ("CEREBRAS_API_KEY",),
         ("CEREBRAS_API_BASE",),
-        max_tokens_field=_COMPLETION_TOKENS,
+        manners=Manners(Dialect.CHAT, max_tokens_field=_COMPLETION_TOKENS),
     ),
     # https://platform.moonshot.ai/docs/guide/use-kimi-k2-thinking-model
     "moonshot": Provider(
-        "https://api.moonshot.ai/v1", ("MOONSHOT_API_KEY",), ("MOONSHOT_API_BASE",), reasoning_back=True
+        "https://api.moonshot.ai/v1",
+        ("MOONSHOT_API_KEY",),
+        ("MOONSHOT_API_BASE",),
+        manners=Manners(Dialect.CHAT, reasoning_back=True),
     ),
-    "zai": Provider("https://api.z.ai/api/paas/v4", ("ZAI_API_KEY",), ("ZAI_API_BASE",), reasoning_back=True),
+    "zai": Provider(
+        "https://api.z.ai/api/paas/v4",
+        ("ZAI_API_KEY",),
+        ("ZAI_API_BASE",),
+        manners=Manners(Dialect.CHAT, reasoning_back=True),
+    ),
     "minimax": Provider("https://api.minimax.io/v1", ("MINIMAX_API_KEY",), ("MINIMAX_API_BASE",), ends="/v1"),
     "huggingface": Provider(
         "https://router.huggingface.co/v1",
@@ -198,18 +203,23 @@ PROVIDERS: Mapping[str, Provider] = {
         None,
         ("LITELLM_PROXY_API_KEY",),
         ("LITELLM_PROXY_API_BASE",),
-        Dialect.RESPONSES,
         needs_key=False,
-        full=True,
         needs_base="litellm_params.api_base, or LITELLM_PROXY_API_BASE,",
+        manners=Manners(Dialect.RESPONSES, full=True),
     ),
     "vercel_ai_gateway": Provider(
         "https://ai-gateway.vercel.sh/v1",
         ("VERCEL_AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN"),
         ("VERCEL_AI_GATEWAY_API_BASE",),
-        Dialect.RESPONSES,
+        manners=Manners(Dialect.RESPONSES),
     ),
-    "manus": Provider("https://api.manus.im/v1", ("MANUS_API_KEY",), ("MANUS_API_BASE",), Dialect.RESPONSES, "API_KEY"),
+    "manus": Provider(
+        "https://api.manus.im/v1",
+        ("MANUS_API_KEY",),
+        ("MANUS_API_BASE",),
+        key_header="API_KEY",
+        manners=Manners(Dialect.RESPONSES),
+    ),
     "sambanova": _chat("https://api.sambanova.ai/v1", ("SAMBANOVA_API_KEY",), ("SAMBANOVA_API_BASE",)),
     "nvidia_nim": _chat("https://integrate.api.nvidia.com/v1", ("NVIDIA_NIM_API_KEY",), ("NVIDIA_NIM_API_BASE",)),
     "deepinfra": _chat("https://api.deepinfra.com/v1/openai", ("DEEPINFRA_API_KEY",), ("DEEPINFRA_API_BASE",)),

@@ -251,16 +251,10 @@ def _with_way(deployment: Deployment) -> Deployment:
 def _manners(entry: ModelEntry, provider: str | None, dialect: Dialect, general: LiteLLMSettings) -> Manners:
     params, about = entry.litellm_params, known(provider)
     drops = params.drop_params if params.drop_params is not None else general.drop_params
-    return Manners(
+    return replace(
+        about.manners,
         dialect=dialect,
         provider=provider or "openai",
-        full=about.full,
-        max_tokens_field=about.max_tokens_field,
-        stream_usage=about.stream_usage,
-        json_schema=about.json_schema,
-        reasoning_back=about.reasoning_back,
-        nine_letter_ids=about.nine_letter_ids,
-        signed_calls=about.signed_calls,
         most_tokens=entry.model_info.max_output_tokens,
         drops=drops,
         dropped=frozenset(params.additional_drop_params),

@@ -10,12 +10,12 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
-from server.protocol.dialects.manners import Dialect
+from server.protocol.dialects.manners import Dialect, Manners
 from server.sections import setting
 from server.upstream.catalog import PROVIDERS, Provider
 
 ANY_MODEL = "*"
-_NOWHERE = Provider(dialect=Dialect.RESPONSES)
+_NOWHERE = Provider(manners=Manners(Dialect.RESPONSES))
 
 _FURTHER_HOSTS = {
     ".openai.azure.com": "azure",

@@ -63,7 +63,7 @@ def _dialect(entry: ModelEntry, provider: str | None) -> Dialect:
         return Dialect(info.mode)
     if provider == "azure_ai" and _CLAUDE.search(entry.litellm_params.model):
         return Dialect.MESSAGES
-    return known(provider).dialect
+    return known(provider).manners.dialect
 
 
 def _without_operation(path: str) -> str:
