@@ -12,6 +12,7 @@ from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
 from storage.open import Store, open_store
 from storage.owed import Attempt, Delivery, EndpointHealth, Past, Pausing, Tried
+from storage.patience import Patience
 from storage.rates import Rates
 from storage.records import (
     START,
@@ -72,6 +73,7 @@ __all__ = [
     "Outcome",
     "Owed",
     "Past",
+    "Patience",
     "Pausing",
     "Place",
     "Rates",

@@ -11,9 +11,12 @@ from server.protocol import jsontext
 from server.protocol.ids import item_seed
 from server.protocol.requests import CreateRequest
 from server.upstream.rewrite import Rewriter
-from storage import TERMINAL, KeptResponse, StoreError, draw_id
+from storage import TERMINAL, KeptResponse, Patience, StoreError, draw_id
 
 log = logging.getLogger("pollux.api")
+
+PATIENCE_S = 2.0
+"""How long the end of an answer is held back for the store. After that the client gets it, and it is not kept."""
 
 
 class Keeper:
@@ -32,7 +35,7 @@ class Keeper:
         rewriter.subject = self.id
 
     async def keep(self, response: bytes) -> None:
-        """Store the final object. A failure does not spoil the answer: the client has it all."""
+        """Store the final object, within `PATIENCE_S`. A failure does not spoil the answer: the client has it all."""
         body = jsontext.loads(response)
         status = body.get("status") if isinstance(body, dict) else None
         if not isinstance(status, str) or status not in TERMINAL:
@@ -50,6 +53,8 @@ class Keeper:
             digits=item_seed(self.raw_id),
         )
         try:
-            await self._context.store.responses.keep(kept)
-        except StoreError as error:
-            log.warning("a proxied response could not be kept: %s", error, extra={"response_id": self.id})
+            async with Patience(PATIENCE_S).limit():
+                await self._context.store.responses.keep(kept)
+        except (StoreError, TimeoutError) as error:
+            why = str(error) or "the store does not answer"
+            log.warning("a proxied response could not be kept: %s", why, extra={"response_id": self.id})
