@@ -120,6 +120,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         )
         timeouts = Timeouts(ours.connect_timeout_s, ours.first_byte_timeout_s, ours.stream_timeout_s)
         upstream = Upstream(session, health, timeouts)
+        stack.push_async_callback(upstream.grants.close)
         committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s)
         id_secrets = _id_secrets(config, store)
         sealer = Sealer(id_secrets)

@@ -10,7 +10,9 @@ from server.keyring import MASTER, Keyring
 from server.outbox.endpoints import Configured
 from server.protocol.routing import Decision, Mode, decide
 from server.upstream.choice import described, weights_of
-from server.upstream.deployments import CREDENTIALS, Deployment, Deployments
+from server.upstream.credential import STATIC
+from server.upstream.deployments import Deployment, Deployments
+from server.upstream.reach import has_key
 from storage import default_directory
 
 WARNING = "warning: "
@@ -91,11 +93,16 @@ def _models(config: Config) -> Iterator[str]:
 def _deployment(deployment: Deployment) -> str:
     base = deployment.base_url
     address = _without_secret(base) if base else "no address"
-    credential = CREDENTIALS & {name.lower() for name in deployment.headers}
     return (
         f"{deployment.provider}, dialect {deployment.manners.dialect}, model {deployment.upstream_model}, {address}, "
-        f"credential {'set' if credential else 'missing'}"
+        f"credential {_credential(deployment)}"
     )
+
+
+def _credential(deployment: Deployment) -> str:
+    if deployment.credential is not STATIC:
+        return f"by {deployment.credential.told}"
+    return "set" if has_key(deployment.headers) else "missing"
 
 
 def _decide(config: Config, deployments: Deployments, model: str) -> Decision:

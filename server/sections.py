@@ -78,6 +78,14 @@ class LiteLLMParams(TokenCosts):
         None, description="The entry of credential_list whose values count where these here say nothing."
     )
     azure_ad_token: SecretStr | None = Field(None, description="Azure's token, where there is no key.")
+    tenant_id: str | None = Field(
+        None, description="The tenant that grants tokens for Azure, where there is no key; else AZURE_TENANT_ID."
+    )
+    client_id: str | None = Field(None, description="The application that asks it for them; else AZURE_CLIENT_ID.")
+    client_secret: SecretStr | None = Field(
+        None, description="The secret of that application; else AZURE_CLIENT_SECRET."
+    )
+    azure_scope: str | None = Field(None, description="What the tokens are for; else AZURE_SCOPE.")
     organization: str | None = Field(None, description="Sent as OpenAI-Organization.")
     timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
     stream_timeout: float | None = Field(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,9 @@ from server.errors import ModelNotServed, PolluxError, UpstreamTimeout, Upstream
 from server.protocol.reasons import Remedy
 from server.upstream.answer import Answer
 from server.upstream.call import Call
+from server.upstream.credential import Outgoing
 from server.upstream.deployments import Deployment
+from server.upstream.grants import Grants
 from server.upstream.health import Health
 from server.upstream.refusals import is_passing, refusal_of, remedy_of, retry_after_of
 from server.upstream.speech import Speech, spoken
@@ -27,6 +29,8 @@ log = logging.getLogger("pollux.upstream")
 
 PIECE_BYTES = 512 * 1024
 """A longer request, such as one with an image, is sent in pieces, so that other requests are served in between."""
+_NOT_LET_IN = (401, 403)
+"""Statuses of a credential that has ended or was revoked."""
 _ACCOUNT_IS_OF_NO_USE = (401, 402, 429)
 """Statuses of a wrong key or a spent quota, which fail every request; a 403 or 404 may concern this request alone."""
 
@@ -47,6 +51,7 @@ class Upstream:
 
     def __init__(self, session: aiohttp.ClientSession, health: Health, timeouts: Timeouts) -> None:
         self.health = health
+        self.grants = Grants(session)
         self._session = session
         self._timeouts = timeouts
 
@@ -67,16 +72,19 @@ class Upstream:
         begun = False
         speech = spoken(deployment, call)
         reply = speech.reply
+        granted = await self._granted(deployment, call, speech)
         try:
             async with (
                 self._first_byte(deployment, call) as first_byte,
-                self._request(deployment, call, speech) as response,
+                self._request(deployment, call, speech, granted) as response,
             ):
                 del speech  # its body may be large
                 if first_byte is not None:
                     first_byte.reschedule(None)
                 answer = Answer(response, reply)
                 if not 200 <= answer.status < 300:
+                    if answer.status in _NOT_LET_IN:
+                        self.grants.refused(deployment.credential)
                     raise self._noted(deployment, call, await refusal_of(deployment, answer))
                 begun = True
                 if call.creates:
@@ -85,15 +93,22 @@ class Upstream:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise self._noted(deployment, call, _broken(deployment, error, begun=begun)) from error
 
+    async def _granted(self, deployment: Deployment, call: Call, speech: Speech) -> Mapping[str, str]:
+        """The headers by which the deployment's credential lets this request in."""
+        try:
+            return await self.grants.headers(deployment.credential, Outgoing(call.method, speech.url, speech.body))
+        except UpstreamUnavailable as error:
+            raise self._noted(deployment, call, error) from error
+
     def _request(
-        self, deployment: Deployment, call: Call, speech: Speech
+        self, deployment: Deployment, call: Call, speech: Speech, granted: Mapping[str, str]
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         body = speech.body
         return self._session.request(
             call.method,
             URL(speech.url, encoded=True),
             data=_pieces(body) if body is not None and len(body) > PIECE_BYTES else body,
-            headers={**_headers(deployment, call, None if body is None else len(body)), **speech.headers},
+            headers=_headers(deployment, call, None if body is None else len(body)) | {**speech.headers, **granted},
             timeout=_client_timeout(
                 self._timeouts, call.wishes.timeout_s or deployment.timeout_s, deployment.stream_timeout_s, call.stream
             ),

@@ -19,15 +19,12 @@ from server.protocol.dialects.manners import Dialect, Manners
 from server.protocol.tokens import Price
 from server.sections import ConfigError, LiteLLMSettings, ModelEntry
 from server.upstream.catalog import OWN_APIS
+from server.upstream.credential import STATIC, Credential
 from server.upstream.limits import cooldown_s, cost, limit, stream_timeout_s, timeout_s
 from server.upstream.prices import price_of
 from server.upstream.providers import key_variables, known, resolve
-from server.upstream.reach import OPERATIONS, Reach, reach
+from server.upstream.reach import OPERATIONS, Reach, has_key, reach
 from server.upstream.transport import Verify, proxy_for, tls_of, verify_by
-
-CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
-"""The headers by which keys are sent, in lower case."""
-
 
 OTHER = "other"
 """The label of all models that the config does not have any more."""
@@ -49,6 +46,8 @@ class Deployment:
     """The query of each URL, without the question mark; holds Azure's `api-version`."""
     headers: Mapping[str, str] = field(repr=False)
     timeout_s: float
+    credential: Credential = STATIC
+    """What is shown with each request, beside the headers."""
     operation: str = OPERATIONS[Dialect.RESPONSES]
     """The path by which a response is made; `{model}` in it stands for the upstream's name of the model."""
     manners: Manners = field(default_factory=Manners)
@@ -113,7 +112,8 @@ class Deployment:
 
     def same_account(self, other: Deployment) -> bool:
         """Whether a response made through one can be continued through the other."""
-        return (self.base_url, self.query, self.headers) == (other.base_url, other.query, other.headers)
+        mine, theirs = ((d.base_url, d.query, d.headers, d.credential) for d in (self, other))
+        return mine == theirs
 
 
 class Deployments:
@@ -203,8 +203,9 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
     # A model that names its own provider loses the prefix; `meta/llama` with custom_llm_provider does not.
     upstream_model = rest if slash and prefix == provider else params.model
     resolved = resolve(params.model, listed, params.api_base)
-    reached = reach(entry, resolved, environ)
     stated = params.ssl_verify if params.ssl_verify is not None else config.litellm_settings.ssl_verify
+    verify = verify_by(stated, environ)
+    reached = reach(entry, resolved, environ, verify)
     made = Deployment(
         id=entry.model_info.id or _deployment_id(entry.model_name, provider, upstream_model, reached.base_url),
         model_name=entry.model_name,
@@ -215,6 +216,7 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
         query=reached.query,
         operation=reached.operation,
         headers=reached.headers,
+        credential=reached.credential,
         manners=_manners(entry, resolved, reached.dialect, config.litellm_settings),
         timeout_s=timeout_s(params, config) or 600.0,
         stream_timeout_s=stream_timeout_s(params, config),
@@ -230,7 +232,7 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
         # A translated answer says nothing of most keys.
         fill_missing=entry.model_info.fill_missing or reached.dialect is not Dialect.RESPONSES,
         survivable=entry.model_info.upstream_background and reached.dialect is Dialect.RESPONSES,
-        verify=verify_by(stated, environ),
+        verify=verify,
         unusable=_why_unusable(entry, resolved, reached),
         legacy_ids=frozenset({_litellm_id(entry)}),
         defaults=defaults_in(params.as_written),
@@ -267,8 +269,8 @@ def _why_unusable(entry: ModelEntry, provider: str | None, reached: Reach) -> st
     if entry.unset:
         names = " and ".join(entry.unset)
         return f"the environment variable {names} is not set"
-    if entry.flaw:
-        return entry.flaw
+    if flaw := entry.flaw or reached.flaw:
+        return flaw
     if provider is None and reached.base_url is None:
         return (
             f"no provider is known for litellm_params.model '{params.model}': write it as openai/{params.model}, or "
@@ -281,8 +283,8 @@ def _why_unusable(entry: ModelEntry, provider: str | None, reached: Reach) -> st
             f"its provider '{provider}' {why}: set {about.needs_base} to an endpoint that serves the Responses API, "
             "such as a LiteLLM proxy, or one that serves Chat Completions and model_info.api to chat"
         )
-    has_key = CREDENTIALS & {name.lower() for name in reached.headers}
-    if params.api_base is None and reached.base_url == about.base_url and about.needs_key and not has_key:
+    let_in = has_key(reached.headers) or reached.credential is not STATIC
+    if params.api_base is None and reached.base_url == about.base_url and about.needs_key and not let_in:
         names = " or ".join(key_variables(provider or ""))
         return f"it has no key: set litellm_params.api_key, or {names}"
     return None

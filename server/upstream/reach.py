@@ -9,13 +9,18 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 from server.protocol.dialects.manners import Dialect
 from server.sections import ModelEntry, setting
+from server.upstream.access import Access, access
+from server.upstream.credential import STATIC, Credential
 from server.upstream.providers import base_of, key_of, known
+from server.upstream.transport import Verify
 
 OPERATIONS = {
     Dialect.RESPONSES: "/responses",
     Dialect.CHAT: "/chat/completions",
     Dialect.MESSAGES: "/messages",
 }
+CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
+"""The headers by which keys are sent, in lower case."""
 _AZURE_V1_VERSIONS = ("preview", "latest", "v1")
 """With these, Azure serves the APIs under /openai/v1."""
 _FOUNDRY = ".services.ai.azure.com"
@@ -34,15 +39,22 @@ class Reach:
     operation: str = ""
     """The path by which a response is made; `{model}` in it stands for the upstream's name of the model."""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    credential: Credential = STATIC
+    """What is shown beside the headers."""
+    flaw: str | None = None
+    """Why it can't be reached, and what to write in the config."""
 
 
-def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]) -> Reach:
+def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str], verify: Verify) -> Reach:
     """How this deployment of this provider is reached; without a base URL if nobody knows where."""
     dialect = _dialect(entry, provider)
     headers = _headers(entry, provider, dialect, environ)
+    found = Access() if has_key(headers) else access(entry.litellm_params, provider, environ, verify)
+    if found.token is not None:
+        headers |= _credential(found.token, "Authorization")
     base = entry.litellm_params.api_base or base_of(provider, environ)
     if base is None:
-        return Reach(dialect, None, headers=headers)
+        return Reach(dialect, None, headers=headers, credential=found.credential, flaw=found.flaw)
     parts = urlsplit(base)
     path = _without_operation(parts.path.rstrip("/"))
     query, operation = parts.query, OPERATIONS[dialect]
@@ -52,7 +64,13 @@ def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str]) -
         path, query, operation = _azure_ai(entry, dialect, parts.hostname or "", path, query)
     else:
         path = _completed(path, known(provider).ends)
-    return Reach(dialect, f"{parts.scheme}://{parts.netloc}{path}", query, operation, headers)
+    base = f"{parts.scheme}://{parts.netloc}{path}"
+    return Reach(dialect, base, query, operation, headers, found.credential, found.flaw)
+
+
+def has_key(headers: Mapping[str, str]) -> bool:
+    """Whether these headers let a request in."""
+    return not CREDENTIALS.isdisjoint(name.lower() for name in headers)
 
 
 def _dialect(entry: ModelEntry, provider: str | None) -> Dialect:
@@ -114,7 +132,7 @@ def _azure_ai(entry: ModelEntry, dialect: Dialect, host: str, path: str, query: 
 
 
 def _headers(entry: ModelEntry, provider: str | None, dialect: Dialect, environ: Mapping[str, str]) -> dict[str, str]:
-    """The headers that the provider demands, the configured ones, and the credential.
+    """The headers that the provider demands, the configured ones, and the key.
 
     A key from the environment goes only to the provider that it is for.
     """
@@ -124,11 +142,8 @@ def _headers(entry: ModelEntry, provider: str | None, dialect: Dialect, environ:
     if dialect is Dialect.MESSAGES:
         headers.setdefault("anthropic-version", "2023-06-01")
     headers |= params.extra_headers
-    token = params.azure_ad_token.get_secret_value() if params.azure_ad_token else None
     if key:
         headers |= _credential(key, about.key_header if dialect is not Dialect.MESSAGES else "x-api-key")
-    elif token and provider in ("azure", "azure_ai"):
-        headers |= _credential(token, "Authorization")
     if params.organization:
         headers["OpenAI-Organization"] = params.organization
     return headers

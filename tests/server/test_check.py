@@ -306,3 +306,10 @@ def test_a_price_of_a_model_that_there_is_not_is_warned_of() -> None:
     config = parse_config({"model_list": models, "pollux": {"prices": prices}}, environ={})
     [warning] = [text for text in warnings_about(config) if "prices" in text]
     assert warning == "pollux.prices has b/1, and no entry of model_list has this model_name"
+
+
+def test_a_credential_that_is_no_key_is_told() -> None:
+    application = {"tenant_id": "t-1", "client_id": "c-1", "client_secret": "very-secret"}
+    text = told(model_list=[entry("m", "azure/gpt", api_base="https://h", **application)])
+    assert "credential by Microsoft Entra ID, client c-1 of tenant t-1\n" in text
+    assert "very-secret" not in text

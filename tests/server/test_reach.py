@@ -8,7 +8,10 @@ import pytest
 
 from server.config import parse_config
 from server.upstream.catalog import OWN_APIS, PROVIDERS
-from server.upstream.deployments import CREDENTIALS, Deployment, Deployments
+from server.upstream.credential import STATIC
+from server.upstream.deployments import Deployment, Deployments
+from server.upstream.entra import ClientSecret
+from server.upstream.reach import CREDENTIALS
 
 CHAT, MESSAGES, RESPONSES = "/chat/completions", "/messages", "/responses"
 
@@ -130,6 +133,56 @@ def test_each_provider_gets_its_key_as_it_wants_it() -> None:
     assert deployment("anthropic/claude-x", api_key="k").headers["anthropic-version"] == "2023-06-01"
     entra = deployment("azure/x", api_base="https://h", azure_ad_token="t")
     assert entra.headers["Authorization"] == "Bearer t"
+
+
+APPLICATION = {"tenant_id": "t", "client_id": "c", "client_secret": "s"}
+APPLICATION_VARIABLES = {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "s"}
+
+
+def azure(environ: Any = None, **params: Any) -> Deployment:
+    return deployment("azure/x", environ, api_base="https://h", **params)
+
+
+def test_azure_takes_a_key_before_an_application_and_that_before_a_token() -> None:
+    """LiteLLM's order (`azure/common_utils.py`)."""
+    key = azure({"AZURE_API_KEY": "k"}, **APPLICATION, azure_ad_token="token")
+    assert key.credential is STATIC
+    assert key.headers == {"api-key": "k"}
+    for made in (azure(**APPLICATION, azure_ad_token="token"), azure(APPLICATION_VARIABLES)):
+        assert made.credential == ClientSecret("t", "c", "s")
+        assert made.headers == {}
+        assert made.unusable is None
+    assert azure({"AZURE_AD_TOKEN": "token"}).headers == {"Authorization": "Bearer token"}
+    assert azure(APPLICATION_VARIABLES, extra_headers={"authorization": "own"}).credential is STATIC
+
+
+def test_azures_authority_and_scope_can_be_others() -> None:
+    environ = {"AZURE_AUTHORITY_HOST": "login.chinacloudapi.cn", "AZURE_SCOPE": "scope"}
+    made = azure(environ, **APPLICATION)
+    assert made.credential == ClientSecret("t", "c", "s", "scope", "https://login.chinacloudapi.cn")
+    assert azure(environ, **APPLICATION, azure_scope="own").credential.scope == "own"  # type: ignore[attr-defined]
+
+
+def test_an_application_of_the_environment_asks_for_azure_only() -> None:
+    assert deployment("openai/x", APPLICATION_VARIABLES, api_key="k").credential is STATIC
+    assert deployment("groq/x", APPLICATION_VARIABLES, **APPLICATION).credential is STATIC
+
+
+def test_half_an_application_says_what_is_missing() -> None:
+    told = str(azure({"AZURE_TENANT_ID": "t"}, client_id="c").unusable)
+    assert "litellm_params.client_secret (or AZURE_CLIENT_SECRET)" in told
+    assert "tenant_id" not in told
+    assert azure({"AZURE_TENANT_ID": "t"}).unusable is None, "that of somebody else"
+    assert "oidc/" in str(azure(azure_ad_token="oidc/github").unusable)
+
+
+def test_deployments_of_one_application_are_one_account() -> None:
+    assert azure(**APPLICATION).same_account(azure(APPLICATION_VARIABLES))
+    assert not azure(**APPLICATION).same_account(azure(**{**APPLICATION, "client_id": "other"}))
+
+
+def test_no_secret_is_shown() -> None:
+    assert "'s'" not in repr(azure(**APPLICATION))
 
 
 @pytest.mark.parametrize("name", sorted(PROVIDERS))
