@@ -13,8 +13,7 @@ from server.protocol.ids import CompositeId, decode_composite, is_owned
 from server.protocol.tokens import tokens_in
 from server.upstream.call import Call
 from server.upstream.rewrite import Rewriter
-from server.usage import spent_on
-from storage import TERMINAL, Spent
+from storage import TERMINAL
 
 log = logging.getLogger("pollux.usage")
 
@@ -25,13 +24,15 @@ def count_answer(request: web.Request, call: Call, rewriter: Rewriter) -> None:
         response = rewriter.newest
         if response is None or not _has_ended(response, creates=call.creates):
             return
-        spent = spent_on(rewriter.deployment, response) or Spent(rewriter.deployment.model_name)
-        if call.creates:
-            context_of(request).upstream.health.spent(rewriter.deployment, spent.tokens)
+        context, principal, tokens = context_of(request), principal_of(request), tokens_in(response)
+        if call.creates and tokens is not None:
+            context.upstream.health.spent(rewriter.deployment, tokens.input + tokens.output)
         if response.get("background") is True:
-            _count_native(context_of(request), principal_of(request), rewriter, spent)
+            if (composite := decode_composite(rewriter.subject)) is not None:
+                owner, raw_id = _owner_of(context, composite, principal), composite.response_id
+                context.meter.count_native(owner, rewriter.deployment, tokens, raw_id, response.get("created_at"))
         elif call.creates:  # later answers about it count no more
-            context_of(request).meter.count(principal_of(request).name, spent)
+            context.meter.count(principal.name, rewriter.deployment, tokens)
     except Exception:
         log.exception("the usage of a response is not counted")
 
@@ -42,16 +43,9 @@ def _has_ended(response: dict[str, Any], *, creates: bool) -> bool:
     return status in TERMINAL or (creates and status is None and tokens_in(response) is not None)
 
 
-def _count_native(context: Context, principal: Principal, rewriter: Rewriter, spent: Spent) -> None:
-    composite = decode_composite(rewriter.subject)
-    if composite is None:
-        return
-    response = rewriter.newest or {}
-    owner = _owner_of(context, composite, principal) if principal.is_master else principal.name
-    context.meter.count_native(owner, spent, (composite.model_id, composite.response_id), response.get("created_at"))
-
-
 def _owner_of(context: Context, composite: CompositeId, asking: Principal) -> str:
-    """Whose response it is that the master key asks for; the master's, if its owner has no key any more."""
+    """Whose response it is: the master key may ask for that of another owner. It is the master's if that has no key."""
+    if not asking.is_master:
+        return asking.name
     owners = (name for name in context.keyring.owners if is_owned(composite, name, context.id_secrets))
     return next(owners, asking.name)

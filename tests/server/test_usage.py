@@ -6,25 +6,32 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
 from server import usage
+from server.config import parse_config
+from server.protocol.tokens import Price, Tokens
+from server.upstream.deployments import Deployments
 from server.usage import AT_ONCE, COUNTED_WITHIN_S, MOST_KNOWN, Meter
 from storage import Counted, Shard, Spent, Store, StoreError, StoreUnavailable
 from storage.keys import Shards
 from tests.support.waiting import wait_until
 
-ONE = Spent("gpt-5.2", input=3)
+MODELS = [{"model_name": "gpt-5.2", "litellm_params": {"model": "openai/x"}}]
+[HERE] = Deployments(parse_config({"model_list": MODELS})).all
+PRICED = replace(HERE, id="priced", price=Price(2, 1, 5))
+TOLD = Tokens(3, 0, 2, 1)
 
 
 class Counts:
     """The counting side of a store that may be away, or break."""
 
     def __init__(self) -> None:
-        self.shards = Shards(2)
+        self.shards = Shards(1)
         self.calls: list[list[Counted]] = []
         self.tokens: set[str] = set()
         self.fault: StoreError | None = None
@@ -66,22 +73,29 @@ async def metering(counts: Counts) -> AsyncIterator[Meter]:
 
 
 def native(meter: Meter, number: int, age_s: float = 0, owner: str = "alice") -> None:
-    meter.count_native(owner, ONE, ("d", f"resp_{number}"), int(time.time() - age_s))
+    meter.count_native(owner, HERE, TOLD, f"resp_{number}", int(time.time() - age_s))
 
 
 async def test_what_passes_through_is_added_up_and_stored_in_one_call(counts: Counts) -> None:
     async with metering(counts) as meter:
         for _ in range(50):
-            meter.count("alice", ONE)
-        meter.count("alice", Spent("another"))
+            meter.count("alice", HERE, TOLD)
+        for _ in range(3):
+            meter.count("alice", PRICED, TOLD)
+        meter.count("alice", PRICED, None)
+        meter.count("bob", PRICED, None)
         await wait_until(lambda: counts.calls)
     [call] = counts.calls
-    assert [one.spent for one in call] == [Spent("gpt-5.2", requests=50, input=150), Spent("another")]
+    assert sorted([(one.owner, one.spent) for one in call], key=str) == [
+        ("alice", Spent("gpt-5.2", requests=4, input=9, output=6, reasoning=3, cost=48)),
+        ("alice", Spent("gpt-5.2", requests=50, input=150, output=100, reasoning=50)),
+        ("bob", Spent("gpt-5.2")),
+    ]
 
 
 async def test_nothing_is_asked_of_the_store_while_nothing_passes_through(counts: Counts) -> None:
     async with metering(counts) as meter:
-        meter.count("alice", ONE)
+        meter.count("alice", HERE, TOLD)
         await wait_until(lambda: counts.calls)
         await asyncio.sleep(0.1)
     assert len(counts.calls) == 1
@@ -109,7 +123,7 @@ async def test_a_native_response_of_long_ago_is_not_counted(counts: Counts) -> N
     async with metering(counts) as meter:
         native(meter, 1, age_s=COUNTED_WITHIN_S + 10)
         native(meter, 2, age_s=COUNTED_WITHIN_S - 10)
-        meter.count_native("alice", ONE, ("d", "resp_3"), None)
+        meter.count_native("alice", HERE, TOLD, "resp_3", None)
     assert counts.requests == 2
 
 
@@ -118,8 +132,8 @@ async def test_while_the_store_is_away_all_is_kept_and_then_counted_once(counts:
     counts.fault, counts.deaf = StoreUnavailable("away"), deaf
     async with metering(counts) as meter:
         for number in range(3):
-            meter.count("alice", ONE)
-            meter.count("bob", ONE)
+            meter.count("alice", HERE, TOLD)
+            meter.count("bob", HERE, TOLD)
             native(meter, number)
             seen = len(counts.calls)
             await wait_until(lambda seen=seen: len(counts.calls) > seen + 2)
@@ -132,7 +146,7 @@ async def test_while_the_store_is_away_all_is_kept_and_then_counted_once(counts:
 async def test_an_end_stores_what_is_left(counts: Counts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usage, "EVERY_S", 30)
     async with metering(counts) as meter:
-        meter.count("alice", ONE)
+        meter.count("alice", HERE, TOLD)
         await asyncio.sleep(0.02)
         assert counts.calls == []
     assert counts.requests == 1
@@ -146,16 +160,16 @@ async def test_an_end_does_not_wait_for_a_store_that_hangs(counts: Counts, monke
     monkeypatch.setattr(counts, "count", hang)
     async with asyncio.timeout(5):
         async with metering(counts) as meter:
-            meter.count("alice", ONE)
+            meter.count("alice", HERE, TOLD)
 
 
 async def test_what_the_store_refuses_for_good_is_dropped_and_the_rest_is_counted(counts: Counts) -> None:
     counts.fault = StoreError("broken")
     async with metering(counts) as meter:
-        meter.count("alice", ONE)
+        meter.count("alice", HERE, TOLD)
         await wait_until(lambda: counts.calls)
         counts.fault = None
-        meter.count("alice", ONE)
+        meter.count("alice", HERE, TOLD)
         await wait_until(lambda: counts.requests == 1)
     assert len(counts.calls) == 2
 

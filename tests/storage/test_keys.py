@@ -42,7 +42,11 @@ def pattern(row: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"<(\w+)>", r"[^:]+", text) + r"\Z")
 
 
-_OF_TWO: dict[str, tuple[Any, ...]] = {"idempotency": ("alice", "key"), "usage": (date(2026, 11, 27), "alice")}
+_OF_TWO: dict[str, tuple[Any, ...]] = {
+    "idempotency": ("alice", "key"),
+    "kept": ("alice", "digits"),
+    "usage": (date(2026, 11, 27), "alice"),
+}
 """What the names of two parts are made of."""
 
 
