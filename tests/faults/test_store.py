@@ -52,7 +52,8 @@ async def test_a_record_that_expires_under_a_waiter_is_404(pollux: Replica, admi
 async def test_the_pubsub_connection_killed_under_a_hundred_waiters_loses_nobody(
     pollux: Replica, admin: redis.Redis
 ) -> None:
-    ids = [await create(pollux, f"{n} [[first_delay_ms=4000]]") for n in range(100)]
+    # At once: the first one must not have ended before the last one sleeps.
+    ids = await asyncio.gather(*(create(pollux, f"{n} [[first_delay_ms=4000]]") for n in range(100)))
     async with pollux.http() as http:
         waiting = [asyncio.create_task(http.get(f"responses/{one}?wait=30")) for one in ids]
         await wait_until(lambda: sleeping(pollux) == 100, what="all sleep")
