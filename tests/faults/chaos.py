@@ -41,7 +41,7 @@ from tests.faults.chaos_faults import (
     until_well,
 )
 from tests.faults.chaos_feed import running_subscribers
-from tests.faults.chaos_jobs import SURVIVABLE, Job, draw_jobs
+from tests.faults.chaos_jobs import CHAT, MESSAGES, SURVIVABLE, Job, draw_jobs
 from tests.faults.chaos_webhooks import running_moody_receiver
 from tests.support.replica import free_port, make_config
 from tests.support.waiting import wait_until
@@ -152,6 +152,10 @@ def config_for(simulator: str, options: Options, **pollux: Any) -> dict[str, Any
     config = make_config(simulator, lease_s=2, drain_s=drain_s, max_attempts=20, log_format="json", **pollux)
     usual = config["model_list"][0]
     config["model_list"].append({**usual, "model_name": SURVIVABLE, "model_info": {"upstream_background": True}})
+    for name, provider in ((CHAT, "mistral"), (MESSAGES, "anthropic")):
+        params = {**usual["litellm_params"], "model": f"{provider}/{name}"}
+        config["model_list"].append({"model_name": name, "litellm_params": params})
+        config["litellm_settings"]["responses"]["background_mode"]["polling_via_cache"].append(provider)
     return config
 
 

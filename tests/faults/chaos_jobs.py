@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,8 @@ from tests.support.replica import ALICE, BOB, CACHED
 
 SURVIVABLE = "gpt-5.2-survivable"
 """The model whose deployment has a background mode of its own."""
+CHAT, MESSAGES = "mistral-large", "claude-sonnet-4-5"
+"""Models whose providers speak these dialects."""
 TERMINAL = frozenset({"completed", "failed", "incomplete", "cancelled"})
 
 
@@ -41,8 +43,17 @@ class Shape:
     def survivable(self) -> bool:
         return self.model == SURVIVABLE
 
+    @property
+    def translated(self) -> bool:
+        """Whether its provider speaks another dialect than ours."""
+        return self.model in (CHAT, MESSAGES)
 
-SHAPES = (
+    def on(self, model: str) -> Shape:
+        """The same at another model."""
+        return replace(self, name=f"{self.name}, {model.partition('-')[0]}", model=model)
+
+
+_AT_OPENAI = (
     Shape("instant", ""),
     Shape("short", "[[words=40]] [[delay_ms=20]]"),
     Shape("long", "[[words=120]] [[delay_ms=50]]"),
@@ -63,11 +74,24 @@ SHAPES = (
     Shape("survivable cut", "[[cut_after=20]] [[words=60]] [[delay_ms=40]]", model=SURVIVABLE),
     Shape("survivable fails", "[[fail=1]] [[words=60]] [[delay_ms=30]]", "failed", "server_error", model=SURVIVABLE),
 )
+_OF_DIALECTS = frozenset(
+    {"short", "long", "late", "tool", "reasoning", "500 then ok", "incomplete", "cut", "cut at first", "no end"}
+)
+"""Shapes that providers of other dialects are asked for too."""
+SHAPES = (
+    *_AT_OPENAI,
+    *(shape.on(model) for shape in _AT_OPENAI for model in (CHAT, MESSAGES) if shape.name in _OF_DIALECTS),
+)
+_ENDLESS = Shape("endless", "[[words=20000]] [[delay_ms=50]]", "cancelled")
 ENDLESS = (
-    Shape("endless", "[[words=20000]] [[delay_ms=50]]", "cancelled"),
+    _ENDLESS,
+    _ENDLESS.on(CHAT),
+    _ENDLESS.on(MESSAGES),
     Shape("survivable endless", "[[words=20000]] [[delay_ms=50]]", "cancelled", model=SURVIVABLE),
 )
 """For those who cancel or delete: nobody waits for the end of these."""
+ASKED_AT = ("/v1/chat/completions", "/v1/messages")
+"""Where the providers of other dialects are asked."""
 MANNERS = ("poller", "waiter", "prefers to wait", "streamer", "hangs up", "canceller", "deleter", "subscriber")
 
 
@@ -81,6 +105,8 @@ class Job:
     streamed: bool
     key: str
     text: str
+    mark: str
+    """What is in its text and in no other."""
     at_s: float
     """When its client comes, since the start of the run."""
     seed: int
@@ -115,8 +141,20 @@ class Job:
         made = {"model": self.shape.model, "input": self.text, "background": True}
         return made | ({"stream": True} if self.streamed else {})
 
+    def asked_by(self, request: Mapping[str, Any]) -> bool:
+        """Whether this request to a provider is to make its response."""
+        if self.shape.translated:
+            return str(request["path"]) in ASKED_AT and self.mark in str(request["body"])
+        return bool(request["path"] == "/v1/responses" and request["body_sha256"] == self._sent_sha256)
+
+    def is_whole(self, output: list[dict[str, Any]]) -> bool:
+        """Whether this is the whole answer to its input. Of a translated one the words count, and whose they are."""
+        if self.shape.translated:
+            return _told_in(output) == _told_in(self.output)
+        return bool(without_ids(output) == self.output)
+
     @cached_property
-    def sent_sha256(self) -> str:
+    def _sent_sha256(self) -> str:
         """Of the body that the provider gets: how its requests are told apart."""
         sent = job_request(self.body, CACHED, None, background=self.shape.survivable)
         return hashlib.sha256(jsontext.dumps(sent)).hexdigest()
@@ -131,6 +169,8 @@ class Job:
         reply = Reply("resp_0", request, self.text, directives, 0.0)
         *_, last = script(reply)
         made: list[dict[str, Any]] = without_ids(orjson.loads(orjson.dumps(last.body["response"]["output"])))
+        if self.shape.translated:
+            return [{**item, "summary": []} for item in made]  # only this dialect sums up what was thought
         return made
 
 
@@ -139,6 +179,10 @@ def without_ids(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: without_ids(item) for name, item in value.items() if name not in ("id", "call_id", "item_id")}
     return [without_ids(item) for item in value] if isinstance(value, list) else value
+
+
+def _told_in(output: list[dict[str, Any]]) -> list[tuple[str, str | None, str]]:
+    return [(item["type"], item.get("name"), said_in([item])) for item in output]
 
 
 def said_in(output: list[dict[str, Any]]) -> str:
@@ -169,6 +213,7 @@ def _draw(chance: random.Random, number: int, span_s: float) -> Job:
         streamed,
         key=chance.choice((ALICE, BOB)),
         text=f"job {number} says {mark} {shape.directives}".strip(),
+        mark=mark,
         at_s=chance.uniform(0, span_s),
         seed=chance.getrandbits(32),
     )
