@@ -160,6 +160,16 @@ class ModelNotServed(BadRequest):
         super().__init__(f"The model '{shown(model)}' can't be served here: {why}.")
 
 
+class OperationNotServed(BadRequest):
+    """The provider of a model lacks an operation, and nothing here stands in for it."""
+
+    code = "operation_not_served"
+    param = "model"
+
+    def __init__(self, model: str, provider: str, what: str) -> None:
+        super().__init__(f"The provider '{shown(provider)}' of the model '{shown(model)}' can't {what}.")
+
+
 class MethodNotAllowed(PolluxError):
     status = 405
     type = "invalid_request_error"

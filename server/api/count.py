@@ -22,25 +22,25 @@ def count_answer(request: web.Request, call: Call, rewriter: Rewriter) -> None:
     """Count the response in the answer that was just passed on, if it has ended. Nothing here fails an answer."""
     try:
         response = rewriter.newest
-        if response is None or not _has_ended(response, creates=call.creates):
+        if response is None or not _has_ended(response, spends=call.spends):
             return
         context, principal, tokens = context_of(request), principal_of(request), tokens_in(response)
-        if call.creates and tokens is not None:
+        if call.spends and tokens is not None:
             context.upstream.health.spent(rewriter.deployment, tokens.input + tokens.output)
         if response.get("background") is True:
             if (composite := decode_composite(rewriter.subject)) is not None:
                 owner, raw_id = _owner_of(context, composite, principal), composite.response_id
                 context.meter.count_native(owner, rewriter.deployment, tokens, raw_id, response.get("created_at"))
-        elif call.creates:  # later answers about it count no more
+        elif call.spends:  # later answers about it count no more
             context.meter.count(principal.name, rewriter.deployment, tokens)
     except Exception:
         log.exception("the usage of a response is not counted")
 
 
-def _has_ended(response: dict[str, Any], *, creates: bool) -> bool:
+def _has_ended(response: dict[str, Any], *, spends: bool) -> bool:
     status = response.get("status")
-    # A weak provider may leave out the status of an object that it answers with.
-    return status in TERMINAL or (creates and status is None and tokens_in(response) is not None)
+    # A compaction has no status, and a weak provider may leave it out of a response.
+    return status in TERMINAL or (spends and status is None and tokens_in(response) is not None)
 
 
 def _owner_of(context: Context, composite: CompositeId, asking: Principal) -> str:

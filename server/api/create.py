@@ -14,7 +14,7 @@ from server.api.query import Wait, wait_of
 from server.api.references import find_foreign, may_use, new_rewriter
 from server.api.relay import Target, relay
 from server.api.retrieve import answer_foreign, answer_record, state_of
-from server.api.route import Route, route_of
+from server.api.route import Route, name_previous, route_of
 from server.api.stream import stream_record
 from server.api.webhooks import take_own_webhook
 from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable, shown
@@ -28,7 +28,6 @@ from server.responses.submit import Submission, Submitted
 from server.responses.view import View, etag_at
 from server.upstream.call import Call
 from server.upstream.deployments import Deployment
-from server.upstream.rewrite import Rewriter
 
 LONGEST_IDEMPOTENCY_KEY = 1024
 
@@ -160,7 +159,7 @@ async def _forward(
 
     def target_for(deployment: Deployment) -> Target:
         rewriter = new_rewriter(context, principal_of(request), deployment)
-        _name_previous(rewriter, create, route)
+        name_previous(rewriter, create, route)
         rewriter.fill_from, rewriter.secrets = create.body, secrets
         owner = principal_of(request).name
         sent = route.history.put_into(create.body, deployment)
@@ -185,13 +184,6 @@ async def _forward(
     return answer
 
 
-def _name_previous(rewriter: Rewriter, create: CreateRequest, route: Route) -> None:
-    """Make answers and errors name the previous response by the id that the client sent."""
-    if create.previous_response_id:
-        rewriter.previous = create.previous_response_id
-        rewriter.public_ids[route.previous.provider_id] = create.previous_response_id
-
-
 async def _wait_native(
     request: web.Request, created: web.Response, wait: Wait, create: CreateRequest, route: Route
 ) -> web.StreamResponse:
@@ -205,5 +197,5 @@ async def _wait_native(
     foreign = find_foreign(context_of(request), principal_of(request), response_id) if named else None
     if foreign is None:
         return created
-    _name_previous(foreign.rewriter, create, route)
+    name_previous(foreign.rewriter, create, route)
     return await answer_foreign(request, foreign, wait, body, _emptied)

@@ -14,6 +14,7 @@ from server.protocol.ids import decode_composite
 from server.protocol.requests import CreateRequest, stored_request
 from server.responses.submit import Previous
 from server.upstream.deployments import Deployment
+from server.upstream.rewrite import Rewriter
 from server.upstream.speech import able_to_tell
 from storage import Record
 
@@ -47,6 +48,13 @@ async def route_of(request: web.Request, create: CreateRequest, serving: list[De
         route = replace(_by_content(request, create, serving), history=history)
     told = able_to_tell(route.deployments, lambda deployment: route.history.put_into(create.body, deployment))
     return replace(route, deployments=told)
+
+
+def name_previous(rewriter: Rewriter, create: CreateRequest, route: Route) -> None:
+    """Make answers and errors name the previous response by the id that the client sent."""
+    if create.previous_response_id:
+        rewriter.previous = create.previous_response_id
+        rewriter.public_ids[route.previous.provider_id] = create.previous_response_id
 
 
 async def _continued(

@@ -11,6 +11,7 @@ from server.api.create import create_response
 from server.api.events import stream_events
 from server.api.expect import expect
 from server.api.health import livez, readyz
+from server.api.input import compact_input, count_input_tokens
 from server.api.lists import (
     list_input_items,
     list_models,
@@ -19,6 +20,7 @@ from server.api.lists import (
 )
 from server.api.many import cancel_many
 from server.api.middleware import Handler, open_to_all
+from server.api.operation import UNKNOWN, forward_operation
 from server.api.retrieve import retrieve_response
 from server.api.usage import report_usage
 from server.api.webhooks import (
@@ -35,17 +37,14 @@ from server.api.webhooks import (
 )
 from server.errors import NotFound, shown
 
-
-async def not_served(_request: web.Request) -> web.StreamResponse:
-    """Operations of the standard that Pollux does not have yet."""
-    raise web.HTTPNotFound
-
-
 PREFIXES = ("/v1", "", "/openai/v1", "/openai", "/openai/deployments/{model:[^/]+}")
 """`/v1` is OpenAI's; the empty one suits clients whose base URL lacks it; the others are those of Azure's SDK.
 
 Azure's query parameter `api-version` is ignored.
 """
+
+_ANY = ("GET", "POST", "DELETE")
+"""The methods of operations that Pollux does not know."""
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/responses", create_response),
@@ -55,9 +54,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/responses/{id:[^/]+}", delete_response),
     ("GET", "/responses/{id:[^/]+}/input_items", list_input_items),
     ("POST", "/responses/cancel", cancel_many),
-    # Without these two, the words would be taken for response ids, and the answer would be 405.
-    ("POST", "/responses/compact", not_served),
-    ("POST", "/responses/input_tokens", not_served),
+    ("POST", "/responses/compact", compact_input),
+    ("POST", "/responses/input_tokens", count_input_tokens),
+    *((method, f"/responses/{{id:[^/]+}}/{{operation:{UNKNOWN}}}", forward_operation) for method in _ANY),
     ("GET", "/events", stream_events),
     ("GET", "/usage", report_usage),
     ("GET", "/webhook_event_types", list_event_types),

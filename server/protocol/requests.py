@@ -66,8 +66,10 @@ def without_input(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name != "input"}
 
 
-def parse_create(raw: bytes, model_in_path: str | None = None) -> CreateRequest:
+def parse_create(raw: bytes, model_in_path: str | None = None, *, needs_model: bool = True) -> CreateRequest:
     """Read a body. A model in the path, where Azure's clients put it, takes precedence over the body's.
+
+    `needs_model`: the body must name a model. Otherwise the model of one that names none is empty.
 
     Raises:
         InvalidJson, InvalidType, MissingParameter, ModelNotFound
@@ -77,13 +79,13 @@ def parse_create(raw: bytes, model_in_path: str | None = None) -> CreateRequest:
     if model_in_path is not None:
         body["model"] = model_in_path
     model = _typed(body, "model", str, "a string")
-    if not model:
+    if not model and needs_model:
         raise MissingParameter("model")
-    if jsontext.is_cut(model):
+    if model and jsontext.is_cut(model):
         raise ModelNotFound(model)  # such a name is not valid UTF-8, so it can't be stored
     return CreateRequest(
         body=body,
-        model=model,
+        model=model or "",
         background=_typed(body, "background", bool, "a boolean") or False,
         stream=_typed(body, "stream", bool, "a boolean") or False,
         store=_typed(body, "store", bool, "a boolean") is not False,

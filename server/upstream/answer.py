@@ -13,6 +13,7 @@ from functools import lru_cache
 import aiohttp
 
 from server.errors import UpstreamUnavailable
+from server.protocol.dialects.counting import Count
 from server.protocol.dialects.reply import Reply
 from server.protocol.sse import ServerEvent, SseParser
 
@@ -32,7 +33,7 @@ _BLANK = b" \t\r\n\xef\xbb\xbf"
 class Answer:
     """An answer that has begun, valid inside the block of `Upstream.open`. Reading may raise what aiohttp raises."""
 
-    def __init__(self, response: aiohttp.ClientResponse, reply: Reply | None = None) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, reply: Reply | Count | None = None) -> None:
         self._response = response
         self._reply = reply
         """The translation of what it says; None if it is in the words of the Responses API."""

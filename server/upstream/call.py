@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 from server.protocol.litellm_fields import NOTHING, Wishes
 
+INPUT_TOKENS, COMPACT = "input_tokens", "compact"
+"""The operations on an input. They make no response, and they stand where the id of one would."""
+
 
 class Call(NamedTuple):
     """One operation on a deployment."""
@@ -26,3 +29,13 @@ class Call(NamedTuple):
     def creates(self) -> bool:
         """Whether the call creates a response; all other calls are about an existing one."""
         return self.method == "POST" and not self.path
+
+    @property
+    def spends(self) -> bool:
+        """Whether the model works for it, so that its answer tells of tokens that have to be paid for."""
+        return self.creates or self.operation == COMPACT
+
+    @property
+    def operation(self) -> str:
+        """The operation on an input, if the call is one; else empty."""
+        return self.path[0] if self.method == "POST" and self.path in ((INPUT_TOKENS,), (COMPACT,)) else ""

@@ -18,6 +18,7 @@ from server.protocol.defaults import NO_DEFAULTS, as_json, defaults_in
 from server.protocol.dialects.manners import Dialect, Manners
 from server.protocol.tokens import Price
 from server.sections import ConfigError, LiteLLMSettings, ModelEntry
+from server.upstream.call import INPUT_TOKENS
 from server.upstream.catalog import OWN_APIS
 from server.upstream.credential import STATIC, Credential
 from server.upstream.limits import cooldown_s, cost, limit, stream_timeout_s, timeout_s
@@ -98,6 +99,15 @@ class Deployment:
         """The URL by which a response of this model, named as the upstream names it, is made."""
         path = self.operation.replace("{model}", quote(model, safe=""))
         return f"{self.base_url}{path}" + (f"?{self.query}" if self.query else "")
+
+    @property
+    def counting_url(self) -> str:
+        """Where Messages count the tokens of an input."""
+        return f"{self.base_url}{self.operation}/count_tokens" + (f"?{self.query}" if self.query else "")
+
+    def offers(self, operation: str) -> bool:
+        """Whether it has this operation on an input, or one that can stand in for it."""
+        return self.keeps_responses or (operation == INPUT_TOKENS and self.manners.dialect is Dialect.MESSAGES)
 
     @property
     def keeps_responses(self) -> bool:

@@ -44,6 +44,8 @@ class Rewriter:
     """The request's body, for deployments with `fill_missing`."""
     secrets: Secrets = NO_SECRETS
     """The secrets in the request's tools, which no answer may show."""
+    only_known: bool = False
+    """Whether only ids in `public_ids` are replaced, wherever they stand: what the answers hold is not known."""
     status: str = ""
     """The status of the response that was rewritten last."""
     newest: dict[str, Any] | None = None
@@ -84,6 +86,8 @@ class Rewriter:
     def _json(self, raw: bytes) -> bytes:
         found = parsed(self.marker.mark(raw))
         self.is_json = found is not None
+        if self.only_known:
+            return self._known_replaced(raw if found is None else found[1])
         if found is None:
             return self._unparsed(raw)
         body, raw = found
@@ -100,6 +104,8 @@ class Rewriter:
         """
         if self.marker.needed:
             event = self.marker.event(event)
+        if self.only_known:
+            return self._known_replaced(event.raw)
         named = b'"response' in event.data or b'"error"' in event.data
         made = self._event(event) if named else event.raw
         return self.secrets.hidden_in(made) if self.secrets else made
@@ -143,6 +149,12 @@ class Rewriter:
                 new = self._of_subject(value) if name == "id" else self.previous or self.public(value)
                 raw = put(raw, body, response, name, new)
         return self._messages(raw, body, response)
+
+    def _known_replaced(self, raw: bytes) -> bytes:
+        for known, public in self.public_ids.items():
+            if len(known) >= SHORTEST_DISTINCT:
+                raw = raw.replace(known.encode(), public.encode())
+        return raw
 
     def _of_subject(self, raw: str) -> str:
         """The client's id of the response that the answer is about; `raw` is the id that this answer gives it."""

@@ -10,13 +10,25 @@ from typing import Any, NamedTuple
 from server.errors import Untranslatable
 from server.protocol import jsontext
 from server.protocol.defaults import of_responses, with_defaults
+from server.protocol.dialects.counting import Count, counted
 from server.protocol.dialects.reply import Reply
 from server.protocol.dialects.request import translated
 from server.protocol.ids import item_seed
-from server.upstream.call import Call
+from server.upstream.call import COMPACT, INPUT_TOKENS, Call
 from server.upstream.deployments import Deployment
 
 _BETA = "anthropic-beta"
+
+
+_OF_INPUT = {
+    INPUT_TOKENS: frozenset(
+        {"instructions", "parallel_tool_calls", "reasoning", "text", "tool_choice", "tools", "truncation"}
+    ),
+    COMPACT: frozenset(
+        {"instructions", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "service_tier"}
+    ),
+}
+"""The fields with defaults that each operation on an input knows."""
 
 
 class Speech(NamedTuple):
@@ -26,7 +38,7 @@ class Speech(NamedTuple):
     body: bytes | None = None
     headers: Mapping[str, str] = MappingProxyType({})
     """Further headers that it needs."""
-    reply: Reply | None = None
+    reply: Reply | Count | None = None
     """The translation of the answer; None if the deployment speaks the Responses API."""
 
 
@@ -62,6 +74,8 @@ def spoken(deployment: Deployment, call: Call) -> Speech:
 
     """
     request = call.make_request() if call.make_request is not None else None
+    if request is not None and call.operation:
+        return _of_input(deployment, call, request)
     if request is None or not call.creates:
         body = None if request is None else jsontext.dumps(request)
         return Speech(deployment.url(*call.path, query=call.query), body)
@@ -73,6 +87,18 @@ def spoken(deployment: Deployment, call: Call) -> Speech:
     seed = item_seed(call.response_id)
     reply = Reply(deployment.manners.dialect, call.response_id, seed, int(time.time()), told.custom_tools)
     return Speech(url, jsontext.dumps({**told.body, **deployment.extra_body}), _headers(deployment, told.betas), reply)
+
+
+def _of_input(deployment: Deployment, call: Call, request: dict[str, Any]) -> Speech:
+    """An operation on an input. What a deployment adds to each request belongs to the input as well."""
+    fields = _OF_INPUT[call.operation]
+    defaults = {name: value for name, value in deployment.defaults.items() if name in fields}
+    filled = with_defaults(request, defaults)
+    if deployment.keeps_responses:
+        return Speech(deployment.url(*call.path), jsontext.dumps(filled))
+    told = translated(filled, deployment.manners)
+    body = jsontext.dumps(counted(told.body))
+    return Speech(deployment.counting_url, body, _headers(deployment, told.betas), Count())
 
 
 def _headers(deployment: Deployment, betas: Sequence[str]) -> dict[str, str]:

@@ -476,8 +476,8 @@ async def test_a_wrong_method_is_refused_with_those_that_are_right(
 @pytest.mark.parametrize(
     "path",
     [
-        *("", "responses//", "responses/x/y", "responses/x/cancel//", "/responses", "v1/responses"),
-        *("nothing", "%00", "%0d%0aX-Evil:%20yes", "{}", "x" * 4000, "responses/input_tokens/x"),
+        *("", "responses//", "responses/x/y.z", "responses/x/cancel//", "/responses", "v1/responses"),
+        *("nothing", "%00", "%0d%0aX-Evil:%20yes", "{}", "x" * 4000, "responses/x/%2e%2e"),
     ],
 )
 async def test_an_unknown_route_is_not_found_and_says_where_to_go(path: str, alice: aiohttp.ClientSession) -> None:
@@ -487,12 +487,12 @@ async def test_an_unknown_route_is_not_found_and_says_where_to_go(path: str, ali
         assert answer.message.endswith("The Responses API is served under /v1/responses.")
 
 
-@pytest.mark.parametrize("path", ["/v1/responses/compact", "/responses/input_tokens", "/openai/v1/responses/compact"])
-async def test_an_operation_that_is_not_served_yet_is_404(path: str, pollux: Replica) -> None:
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {ALICE}"}) as http:
-        answer = await http.post(pollux.url + path, json={"model": "gpt-5.2", "input": "x"})
-        assert answer.status == 404
-        assert (await answer.json())["error"]["type"] == "invalid_request_error"
+@pytest.mark.parametrize("path", ["responses/x/y", "responses/input_tokens/x", "responses/x/y/z/"])
+async def test_an_operation_on_an_unknown_response_is_not_found(path: str, alice: aiohttp.ClientSession) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        answer = await refusal(await alice.request(method, at(alice, path)))
+        assert answer.fields == (404, INVALID, None, None)
+        assert answer.message == f"Response with id '{path.split('/')[1]}' not found."
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/openai/v1/chat/completions"])

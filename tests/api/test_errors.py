@@ -342,7 +342,7 @@ async def no_route(stage: Stage) -> AsyncIterator[Refusal]:
         hinted = await refusal(await http.post("chat/completions", json={}))
         assert "Responses API: send the request to /v1/responses" in hinted.message
         yield hinted
-        yield await refusal(await http.get("responses/a/b/c"))
+        yield await refusal(await http.get("responses/a/b.c"))
         yield await refusal(await http.get("nothing"))
 
 
@@ -448,6 +448,15 @@ async def model_not_served(stage: Stage) -> AsyncIterator[Refusal]:
     async with running_replica(config, stage.store_url) as replica, replica.http() as http:
         for body in ALL_WAYS:
             yield await post(http, body)
+
+
+async def operation_not_served(stage: Stage) -> AsyncIterator[Refusal]:
+    config = impatient(stage.simulator)
+    for entry in config["model_list"]:
+        entry["model_info"] = {"api": "chat"}
+    async with running_replica(config, stage.store_url) as replica, replica.http() as http:
+        for path in ("input_tokens", "compact"):
+            yield await refusal(await http.post(f"responses/{path}", json={"model": CACHED, "input": "x"}))
 
 
 async def provider_refuses(stage: Stage) -> AsyncIterator[Refusal]:
@@ -678,6 +687,13 @@ ROWS: dict[str, Row] = {
         "model",
         r"The model '[\w.-]+' can't be served here: its provider 'homemade' has no address here: .* LiteLLM proxy, .*",
         model_not_served,
+    ),
+    "Operation that the model's provider does not have": invalid(
+        400,
+        "operation_not_served",
+        "model",
+        r"The provider 'openai' of the model '[\w.-]+' can't (compact an input|count the tokens of an input)\.",
+        operation_not_served,
     ),
     "Provider refuses": Row((422, "teapot_error", "odd_tool", "tools[0]"), r"Your tool is odd\.", provider_refuses),
     "Provider refuses the credential of its deployment": invalid(

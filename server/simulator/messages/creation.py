@@ -21,15 +21,19 @@ _TYPES = (
     ("thinking", dict),
     ("tools", list),
 )
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
 
 
-async def create_reply(simulator: Simulator, raw: bytes) -> Reply:
+async def create_reply(simulator: Simulator, raw: bytes, *, limited: bool = True) -> Reply:
+    """The reply to a body. `limited`: it must limit the output; else it may not even speak of that."""
     body = parse_object(raw)
     check_types(body, _TYPES)
-    for name in ("model", "messages", "max_tokens"):
+    for name in ("model", "messages", *(("max_tokens",) if limited else ())):
         if body.get(name) is None:
             raise ApiError(400, f"{name}: Field required")
-    if body["max_tokens"] < 1:
+    if unknown := [] if limited else [name for name in body if name not in _COUNTED]:
+        raise ApiError(400, f"{unknown[0]}: Extra inputs are not permitted")
+    if limited and body["max_tokens"] < 1:
         raise ApiError(400, "max_tokens: Input should be greater than or equal to 1")
     if not body["messages"]:
         raise ApiError(400, "messages: at least one message is required")

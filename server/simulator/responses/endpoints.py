@@ -7,6 +7,7 @@ from aiohttp import web
 from server.simulator.answering import cut_unanswered, json_response, stream, stream_created
 from server.simulator.context import SIMULATOR
 from server.simulator.errors import ApiError, not_found
+from server.simulator.responses.compaction import compact, count_tokens
 from server.simulator.responses.creation import parse_create, start_run
 from server.simulator.responses.objects import response_object
 from server.simulator.responses.runs import Run
@@ -17,6 +18,8 @@ def routes(base: str) -> list[web.RouteDef]:
     one = f"{base}responses/{{id}}"
     return [
         web.post(f"{base}responses", create),
+        web.post(f"{base}responses/input_tokens", count_tokens),
+        web.post(f"{base}responses/compact", compact),
         web.get(one, retrieve, allow_head=False),
         web.delete(one, delete),
         web.post(f"{one}/cancel", cancel),
