@@ -23,6 +23,8 @@ LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
 _PASSED_ON = re.compile(
     r"openai-(processing-ms|version|poll-after-ms)|x-ratelimit-[\w-]{1,64}|retry-after(-ms)?", re.IGNORECASE
 )
+_REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id")
+"""The headers with the provider's id of a request: OpenAI's, Azure's, Anthropic's."""
 EVENT_STREAM = "text/event-stream"
 _LONGEST_FIELD = len(b"event:")
 _FIELDS = (b":", b"data:", b"event:", b"id:", b"retry:")
@@ -52,7 +54,7 @@ class Answer:
     @property
     def request_id(self) -> str | None:
         """The id under which the provider has the call in its own log."""
-        return self.headers.get("x-request-id") or self.headers.get("apim-request-id")
+        return next((found for name in _REQUEST_IDS if (found := self.headers.get(name))), None)
 
     @property
     def passed_on(self) -> dict[str, str]:

@@ -81,6 +81,17 @@ async def test_a_providers_headers_reach_the_client(mode: str, store_url: str) -
         assert "x-internal" not in answer.headers
 
 
+@pytest.mark.parametrize("name", ["x-request-id", "apim-request-id", "request-id"])
+async def test_a_providers_request_id_is_found_under_each_name(name: str, store_url: str) -> None:
+    async with (
+        running_script(answering([plain(200, WHOLE, **{name.replace("-", "_"): "req_theirs"})])) as upstream,
+        running_replica(make_config(upstream.base_url), store_url) as pollux,
+        pollux.http() as http,
+    ):
+        answer = await http.post("responses", json=MODES["proxied"])
+        assert answer.headers["x-upstream-request-id"] == "req_theirs"
+
+
 async def test_a_providers_headers_reach_the_client_of_a_stream_and_of_a_refusal(store_url: str) -> None:
     refusal = plain(429, {"error": {"message": "Full."}}, Retry_After="7", **TOLD)
     streamed = answering([streaming(*WELL)])
