@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from server.protocol.defaults import as_json, defaults_in
 
@@ -86,6 +86,22 @@ class LiteLLMParams(TokenCosts):
         None, description="The secret of that application; else AZURE_CLIENT_SECRET."
     )
     azure_scope: str | None = Field(None, description="What the tokens are for; else AZURE_SCOPE.")
+    vertex_project: str | None = Field(
+        None,
+        validation_alias=AliasChoices("vertex_project", "vertex_ai_project"),
+        description="Google's project; else VERTEXAI_PROJECT, else that of the account.",
+    )
+    vertex_location: str | None = Field(
+        None,
+        validation_alias=AliasChoices("vertex_location", "vertex_ai_location"),
+        description="Google's region, or `global`, `us`, `eu`; else VERTEXAI_LOCATION, else us-central1.",
+    )
+    vertex_credentials: dict[str, Any] | SecretStr | None = Field(
+        None,
+        repr=False,
+        validation_alias=AliasChoices("vertex_credentials", "vertex_ai_credentials"),
+        description="The JSON of an account of Google's, or the path of a file with it; else VERTEXAI_CREDENTIALS.",
+    )
     organization: str | None = Field(None, description="Sent as OpenAI-Organization.")
     timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
     stream_timeout: float | None = Field(

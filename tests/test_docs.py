@@ -257,7 +257,7 @@ def test_the_image_installs_what_was_tested_and_no_more() -> None:
     tested, installed = pins("requirements.lock"), pins("deploy/requirements.lock")
     assert installed.items() <= tested.items(), "run make lock"
     assert {name_of(dependency) for dependency in project["dependencies"]} <= installed.keys()
-    only_for_tests = {name_of(dependency) for dependency in project["optional-dependencies"]["dev"]}
+    only_for_tests = {name_of(needed) for extra in project["optional-dependencies"].values() for needed in extra}
     assert not only_for_tests & installed.keys()
     [install] = [words for words in instructions("RUN") if "-r" in words]
     assert "--require-hashes" in install

@@ -65,6 +65,8 @@ _COHERE = Provider(
     manners=Manners(Dialect.CHAT, stream_usage=False),
 )
 
+_VERTEX = Provider(needs_base="litellm_params.api_base, or VERTEXAI_API_BASE,")
+
 PROVIDERS: Mapping[str, Provider] = {
     "openai": Provider(
         "https://api.openai.com/v1", _OPENAI_KEYS, _OPENAI_BASES, manners=Manners(Dialect.RESPONSES, full=True)
@@ -102,6 +104,9 @@ PROVIDERS: Mapping[str, Provider] = {
         ends="/v1beta/openai",
         manners=Manners(Dialect.CHAT, signed_calls=True),
     ),
+    # How these are reached is in `vertex`.
+    "vertex_ai": _VERTEX,
+    "vertex_ai_beta": _VERTEX,
     # Its Responses API is a trial and keeps nothing (https://console.groq.com/docs/responses-api).
     "groq": Provider(
         "https://api.groq.com/openai/v1",
@@ -344,8 +349,6 @@ PROVIDERS: Mapping[str, Provider] = {
 }
 
 OWN_APIS: Mapping[str, str] = {
-    "vertex_ai": "Google's own API with OAuth",
-    "vertex_ai_beta": "Google's own API with OAuth",
     "bedrock": "Amazon's own API",
     "sagemaker": "Amazon's own API",
     "watsonx": "IBM's own API",

@@ -22,9 +22,10 @@ from server.upstream.call import INPUT_TOKENS
 from server.upstream.catalog import OWN_APIS
 from server.upstream.credential import STATIC, Credential
 from server.upstream.limits import cooldown_s, cost, limit, stream_timeout_s, timeout_s
+from server.upstream.place import RESPONSES, Operation, Reach
 from server.upstream.prices import price_of
 from server.upstream.providers import key_variables, known, resolve
-from server.upstream.reach import OPERATIONS, Reach, has_key, reach
+from server.upstream.reach import has_key, reach
 from server.upstream.transport import Verify, proxy_for, tls_of, verify_by
 
 OTHER = "other"
@@ -49,8 +50,8 @@ class Deployment:
     timeout_s: float
     credential: Credential = STATIC
     """What is shown with each request, beside the headers."""
-    operation: str = OPERATIONS[Dialect.RESPONSES]
-    """The path by which a response is made; `{model}` in it stands for the upstream's name of the model."""
+    operation: Operation = RESPONSES
+    """How a response is made."""
     manners: Manners = field(default_factory=Manners)
     """The dialect that it speaks, and how far its provider goes along with it."""
     stream_timeout_s: float | None = None
@@ -95,9 +96,9 @@ class Deployment:
         joined = "&".join(part for part in (self.query, query) if part)
         return f"{self.base_url}/responses{tail}" + (f"?{joined}" if joined else "")
 
-    def create_url(self, model: str) -> str:
+    def create_url(self, model: str, *, stream: bool = False) -> str:
         """The URL by which a response of this model, named as the upstream names it, is made."""
-        path = self.operation.replace("{model}", quote(model, safe=""))
+        path = self.operation.path_for(model, stream=stream)
         return f"{self.base_url}{path}" + (f"?{self.query}" if self.query else "")
 
     @property
@@ -227,7 +228,7 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
         operation=reached.operation,
         headers=reached.headers,
         credential=reached.credential,
-        manners=_manners(entry, resolved, reached.dialect, config.litellm_settings),
+        manners=_manners(entry, resolved, reached.manners, config.litellm_settings),
         timeout_s=timeout_s(params, config) or 600.0,
         stream_timeout_s=stream_timeout_s(params, config),
         num_retries=params.num_retries,
@@ -240,8 +241,8 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
         cost=cost(entry),
         price=price_of(entry, config.pollux.prices),
         # A translated answer says nothing of most keys.
-        fill_missing=entry.model_info.fill_missing or reached.dialect is not Dialect.RESPONSES,
-        survivable=entry.model_info.upstream_background and reached.dialect is Dialect.RESPONSES,
+        fill_missing=entry.model_info.fill_missing or reached.manners.dialect is not Dialect.RESPONSES,
+        survivable=entry.model_info.upstream_background and reached.manners.dialect is Dialect.RESPONSES,
         verify=verify,
         unusable=_why_unusable(entry, resolved, reached),
         legacy_ids=frozenset({_litellm_id(entry)}),
@@ -260,12 +261,11 @@ def _with_way(deployment: Deployment) -> Deployment:
         return replace(deployment, unusable=deployment.unusable or str(error))
 
 
-def _manners(entry: ModelEntry, provider: str | None, dialect: Dialect, general: LiteLLMSettings) -> Manners:
-    params, about = entry.litellm_params, known(provider)
+def _manners(entry: ModelEntry, provider: str | None, manners: Manners, general: LiteLLMSettings) -> Manners:
+    params = entry.litellm_params
     drops = params.drop_params if params.drop_params is not None else general.drop_params
     return replace(
-        about.manners,
-        dialect=dialect,
+        manners,
         provider=provider or "openai",
         most_tokens=entry.model_info.max_output_tokens,
         drops=drops,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from server.protocol.dialects.manners import Dialect
 from server.sections import ModelEntry, setting
 from server.upstream.access import Access, access
-from server.upstream.credential import STATIC, Credential
+from server.upstream.place import Operation, Reach
 from server.upstream.providers import base_of, key_of, known
 from server.upstream.transport import Verify
+from server.upstream.vertex import vertex
 
 OPERATIONS = {
     Dialect.RESPONSES: "/responses",
@@ -23,38 +24,25 @@ CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
 """The headers by which keys are sent, in lower case."""
 _AZURE_V1_VERSIONS = ("preview", "latest", "v1")
 """With these, Azure serves the APIs under /openai/v1."""
+_VERTEX = ("vertex_ai", "vertex_ai_beta")
 _FOUNDRY = ".services.ai.azure.com"
 _CLAUDE = re.compile(r"claude", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Reach:
-    """Where requests go, and with which headers."""
-
-    dialect: Dialect
-    base_url: str | None
-    """What precedes the operation."""
-    query: str = ""
-    """The query of each URL, without the question mark."""
-    operation: str = ""
-    """The path by which a response is made; `{model}` in it stands for the upstream's name of the model."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    credential: Credential = STATIC
-    """What is shown beside the headers."""
-    flaw: str | None = None
-    """Why it can't be reached, and what to write in the config."""
-
-
 def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str], verify: Verify) -> Reach:
     """How this deployment of this provider is reached; without a base URL if nobody knows where."""
+    if provider in _VERTEX and not _is_behind_a_gateway(entry):
+        headers = _headers(entry, provider, Dialect.CHAT, environ)
+        return vertex(entry, headers, environ, let_in=has_key(headers))
     dialect = _dialect(entry, provider)
+    manners = replace(known(provider).manners, dialect=dialect)
     headers = _headers(entry, provider, dialect, environ)
     found = Access() if has_key(headers) else access(entry.litellm_params, provider, environ, verify)
     if found.token is not None:
         headers |= _credential(found.token, "Authorization")
     base = entry.litellm_params.api_base or base_of(provider, environ)
     if base is None:
-        return Reach(dialect, None, headers=headers, credential=found.credential, flaw=found.flaw)
+        return Reach(manners, None, headers=headers, credential=found.credential, flaw=found.flaw)
     parts = urlsplit(base)
     path = _without_operation(parts.path.rstrip("/"))
     query, operation = parts.query, OPERATIONS[dialect]
@@ -65,7 +53,12 @@ def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str], v
     else:
         path = _completed(path, known(provider).ends)
     base = f"{parts.scheme}://{parts.netloc}{path}"
-    return Reach(dialect, base, query, operation, headers, found.credential, found.flaw)
+    return Reach(manners, base, query, Operation(operation), headers, found.credential, found.flaw)
+
+
+def _is_behind_a_gateway(entry: ModelEntry) -> bool:
+    """Whether the address is that of a gateway that speaks the Responses API, and not that of the platform's own."""
+    return entry.model_info.api == "responses" and entry.litellm_params.api_base is not None
 
 
 def has_key(headers: Mapping[str, str]) -> bool:

@@ -79,14 +79,15 @@ def spoken(deployment: Deployment, call: Call) -> Speech:
     if request is None or not call.creates:
         body = None if request is None else jsontext.dumps(request)
         return Speech(deployment.url(*call.path, query=call.query), body)
-    url = deployment.create_url(str(request["model"]))
+    url = deployment.create_url(str(request["model"]), stream=bool(request.get("stream")))
     if deployment.keeps_responses:
         filled = with_defaults(request, of_responses(deployment.defaults))
-        return Speech(url, jsontext.dumps({**filled, **deployment.extra_body}))
+        return Speech(url, jsontext.dumps(deployment.operation.worded({**filled, **deployment.extra_body})))
     told = translated(with_defaults(request, deployment.defaults), deployment.manners)
     seed = item_seed(call.response_id)
     reply = Reply(deployment.manners.dialect, call.response_id, seed, int(time.time()), told.custom_tools)
-    return Speech(url, jsontext.dumps({**told.body, **deployment.extra_body}), _headers(deployment, told.betas), reply)
+    worded = deployment.operation.worded({**told.body, **deployment.extra_body})
+    return Speech(url, jsontext.dumps(worded), _headers(deployment, told.betas), reply)
 
 
 def _of_input(deployment: Deployment, call: Call, request: dict[str, Any]) -> Speech:

@@ -234,10 +234,7 @@ def test_the_address_of_the_store_stays_recognisable(url: str, shown: str) -> No
     ("made", "warning"),
     [
         (entry("m", "openai/m"), "it has no key: set litellm_params.api_key, or OPENAI_API_KEY"),
-        (
-            entry("m", "gemini-2.5-pro"),
-            "its provider 'vertex_ai' speaks Google's own API with OAuth, which is not spoken",
-        ),
+        (entry("m", "sagemaker/m"), "its provider 'sagemaker' speaks Amazon's own API, which is not spoken here"),
         (entry("m", "azure/m", api_key="k"), "set litellm_params.api_base, or AZURE_API_BASE, to"),
         (entry("m", "homemade", api_key="k"), "no provider is known for litellm_params.model 'homemade': write it as"),
         (entry("m", "openai/m", api_key="os.environ/GONE"), "the environment variable GONE is not set"),

@@ -165,11 +165,11 @@ def test_all_of_litellms_other_settings_are_accepted_and_those_that_guard_are_na
 
 def test_what_stands_in_many_deployments_is_told_once() -> None:
     entries = [
-        {"model_name": str(n), "litellm_params": {"model": "m", "tags": [], "vertex_project": "p"}} for n in "abc"
+        {"model_name": str(n), "litellm_params": {"model": "m", "tags": [], "watsonx_space": "p"}} for n in "abc"
     ]
     told = told_in_one(config_of(model_list=entries))
     assert told is not None
-    assert told.endswith(": model_list.*.litellm_params.tags, model_list.*.litellm_params.vertex_project")
+    assert told.endswith(": model_list.*.litellm_params.tags, model_list.*.litellm_params.watsonx_space")
 
 
 def test_limits_and_prices_are_no_keys_without_effect() -> None:

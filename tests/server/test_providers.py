@@ -103,6 +103,6 @@ def test_of_several_deployments_those_that_can_be_used_serve() -> None:
 
 
 def test_a_model_that_nothing_can_serve_says_what_to_write() -> None:
-    with pytest.raises(ModelNotServed, match=r"'m' can't be served here: its provider 'vertex_ai' speaks"):
+    with pytest.raises(ModelNotServed, match=r"'m' can't be served here: its project at Vertex AI"):
         deployments({"model": "gemini-2.5-pro"}).usable("m")
     assert deployments().usable("m") == []
