@@ -104,11 +104,11 @@ class Deployment:
     @property
     def counting_url(self) -> str:
         """Where Messages count the tokens of an input."""
-        return f"{self.base_url}{self.operation}/count_tokens" + (f"?{self.query}" if self.query else "")
+        return f"{self.base_url}{self.operation.counting_path}" + (f"?{self.query}" if self.query else "")
 
     def offers(self, operation: str) -> bool:
         """Whether it has this operation on an input, or one that can stand in for it."""
-        return self.keeps_responses or (operation == INPUT_TOKENS and self.manners.dialect is Dialect.MESSAGES)
+        return self.keeps_responses or (operation == INPUT_TOKENS and self.operation.counting_path is not None)
 
     @property
     def keeps_responses(self) -> bool:

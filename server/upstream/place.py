@@ -42,6 +42,8 @@ class Operation:
     betas_in_body: bool = False
     """Whether trials of Anthropic's are named in the body, and not in a header."""
     framing: Framing = Framing.SSE
+    counting_path: str | None = None
+    """Where Messages count the tokens of an input; None: nowhere."""
 
     def path_for(self, model: str, *, stream: bool) -> str:
         path = self.stream_path if stream and self.stream_path is not None else self.path

@@ -53,7 +53,9 @@ def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str], v
     else:
         path = _completed(path, known(provider).ends)
     base = f"{parts.scheme}://{parts.netloc}{path}"
-    return Reach(manners, base, query, Operation(operation), headers, found.credential, found.flaw)
+    counting = f"{operation}/count_tokens" if dialect is Dialect.MESSAGES else None
+    made = Operation(operation, counting_path=counting)
+    return Reach(manners, base, query, made, headers, found.credential, found.flaw)
 
 
 def _is_behind_a_gateway(entry: ModelEntry) -> bool:

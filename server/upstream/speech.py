@@ -98,7 +98,7 @@ def _of_input(deployment: Deployment, call: Call, request: dict[str, Any]) -> Sp
     if deployment.keeps_responses:
         return Speech(deployment.url(*call.path), jsontext.dumps(filled))
     told = translated(filled, deployment.manners)
-    body = jsontext.dumps(counted(told.body))
+    body = jsontext.dumps({**deployment.operation.adds, **counted(told.body)})
     return Speech(deployment.counting_url, body, _headers(deployment, told.betas), Count())
 
 

@@ -83,7 +83,8 @@ def _operation(entry: ModelEntry) -> tuple[Operation, Manners]:
     model = entry.litellm_params.model.removeprefix("vertex_ai/").removeprefix("vertex_ai_beta/")
     api = entry.model_info.api
     if api == "messages" or (api is None and _CLAUDE.search(model)):
-        return _published("anthropic", model=None, adds=_ANTHROPIC_VERSION), _MESSAGES
+        made = _published("anthropic", model=None, adds=_ANTHROPIC_VERSION)
+        return replace(made, counting_path="/publishers/anthropic/models/count-tokens:rawPredict"), _MESSAGES
     for start, publisher, manners in _PUBLISHERS:
         if model.startswith(start):
             return _published(publisher), manners

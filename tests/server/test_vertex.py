@@ -141,3 +141,10 @@ def test_the_libraries_of_platforms_are_imported_only_where_they_are_needed() ->
     script = "import sys, server.app, server.cli; print([n for n in ('google.auth', 'botocore') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_claude_counts_tokens_at_an_address_of_its_own() -> None:
+    made = deployment("vertex_ai/claude-x")
+    assert made.offers("input_tokens")
+    assert made.counting_url == f"{made.base_url}/publishers/anthropic/models/count-tokens:rawPredict"
+    assert not deployment("vertex_ai/gemini-x").offers("input_tokens")
