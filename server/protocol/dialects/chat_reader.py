@@ -19,7 +19,9 @@ Chunk = dict[str, Any]
 class ChatReader:
     """Reads one answer, streamed or whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: str = "") -> None:
+        self._seed = seed
+        """What tells the ids that we give to calls without one from those of other answers."""
         self.over = False
         self.failure: Fields | None = None
         self._begun = False
@@ -98,18 +100,14 @@ class ChatReader:
         return made + [Reading(_chunk({"tool_calls": [call]})) for call in calls]
 
     def _call(self, call: Chunk) -> Chunk:
-        """A part of a tool call with an index of ours.
-
-        Mistral and Gemini give no index, Cerebras gives several calls the same one and tells them apart by id, Alibaba
-        sends an empty id with all parts but the first.
-        """
+        """A part of a tool call with an index of ours."""
         kind = "custom" if isinstance(call.get("custom"), dict) else "function"
         told = call.get(kind) or {}
         call_id, theirs = call.get("id") or None, call.get("index")
         index = self._index_of(call_id, theirs, begins=bool(told.get("name")))
         is_new = index == len(self._ids)
         if is_new:
-            self._ids.append(call_id or f"call_{index}")
+            self._ids.append(call_id or f"call_{self._seed}{index:x}")
         for key in (("id", call_id), ("index", theirs)):
             if key[1] is not None:
                 self._calls[key] = index
@@ -119,11 +117,17 @@ class ChatReader:
         return {"index": index, **about, kind: said}
 
     def _index_of(self, call_id: Any, theirs: Any, *, begins: bool) -> int:
-        if call_id is not None:
-            return self._calls.get(("id", call_id), len(self._ids))
-        if theirs is not None:
-            return self._calls.get(("index", theirs), len(self._ids))
-        return len(self._ids) if begins or not self._ids else len(self._ids) - 1
+        """Our index of the call that a part belongs to; that of a new one if it belongs to none.
+
+        Mistral and Gemini give no index, Cerebras gives several calls the same one and tells them apart by id, Alibaba
+        sends an empty id with all parts but the first, vLLM has sent another id with each part.
+        """
+        known = self._calls.get(("id", call_id))
+        if known is None and not (begins and call_id is not None):
+            known = self._calls.get(("index", theirs))
+        if known is None and theirs is None and self._ids and not begins:
+            known = len(self._ids) - 1
+        return len(self._ids) if known is None else known
 
 
 def _signed(call: Any) -> str:

@@ -34,8 +34,8 @@ class _Item:
         self.index = index
         self.custom = custom
         """Whether it is a function call that stands for the call of a custom tool."""
-        self.said = ""
-        """The arguments that were told in pieces."""
+        self.said = False
+        """Whether its arguments were told in pieces."""
         self.parts: dict[Any, dict[str, Any]] = {}
         """What belongs to its parts besides text: logprobs and annotations, by place."""
 
@@ -141,7 +141,7 @@ class Mending:
                 )
             yield from _input_done(event, item) if item.custom else [event]
         elif event["delta"]:
-            item.said += event["delta"]
+            item.said = True
             if not item.custom:  # the text in these arguments is told at once, when they are complete
                 yield event
 

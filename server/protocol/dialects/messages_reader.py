@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.protocol import jsontext
+from server.protocol.dialects.blocks import Block, Blocks
 from server.protocol.dialects.finish import Finish, Usage, finish_for, messages_usage
 from server.protocol.dialects.reading import Reading
 from server.protocol.reasons import Fields, reason_in
-
-Block = dict[str, Any]
 
 _DELTAS = frozenset({"text_delta", "thinking_delta", "signature_delta", "input_json_delta", "citations_delta"})
 _UNENDED: Block = {"stop_reason": None, "stop_sequence": None}
@@ -45,8 +44,8 @@ class MessagesReader:
         self._reason: str | None = None
         self._details: Block | None = None
         self._usage: Usage = {}
-        self._passed: set[Any] = set()
-        """The indexes of blocks that the library is told of."""
+        self._passed = Blocks()
+        """The blocks that the library is told of."""
         self._open: dict[Any, _Call] = {}
         """Calls whose input is still coming, by index."""
         self._calls: dict[Any, _Call] = {}
@@ -54,7 +53,10 @@ class MessagesReader:
 
     @property
     def finish(self) -> Finish | None:
-        return None if self._reason is None else finish_for(self._reason, self._details)
+        """How the message ended, once it is known. One that is over without a reason ended normally."""
+        if self._reason is not None:
+            return finish_for(self._reason, self._details)
+        return Finish("completed") if self.over else None
 
     @property
     def usage(self) -> Usage | None:
@@ -88,6 +90,7 @@ class MessagesReader:
         usage = {"input_tokens": 0, "output_tokens": 0}
         delta = {"stop_reason": "end_turn", "stop_sequence": None}
         return [
+            *self._passed.close(),
             Reading({"type": "message_delta", "delta": delta, "usage": usage}),
             Reading({"type": "message_stop"}),
         ]
@@ -119,13 +122,12 @@ class MessagesReader:
     def _block(self, index: Any, block: Block) -> list[Reading]:
         kind, name = str(block.get("type")), block.get("name")
         if kind in _KNOWN or (kind == "server_tool_use" and name == "web_search"):
-            self._passed.add(index)
             empty, deltas = _emptied(block)
-            start = Reading({"type": "content_block_start", "index": index, "content_block": empty})
-            return [start, *(_delta_of(index, delta) for delta in deltas)]
-        if kind == "web_search_tool_result" and isinstance(block.get("content"), list):
-            self._passed.add(index)
-            return [Reading({"type": "content_block_start", "index": index, "content_block": block})]
+            begun = self._passed.begin(index, empty)
+            return begun + [reading for delta in deltas for reading in self._passed.add(index, delta)]
+        if kind == "web_search_tool_result":
+            found = block.get("content")  # of a search that failed it is the error
+            return self._passed.begin(index, {**block, "content": found if isinstance(found, list) else []})
         if kind in ("server_tool_use", "mcp_tool_use"):
             self._open[index] = self._calls[block.get("id")] = _Call(block)
         elif (call := self._calls.pop(block.get("tool_use_id"), None)) is not None:
@@ -137,19 +139,12 @@ class MessagesReader:
         if (call := self._open.get(index)) is not None:
             call.pieces.append(str(delta.get("partial_json") or ""))
         elif index in self._passed and delta.get("type") in _DELTAS:
-            return [_delta_of(index, delta)]
+            return self._passed.add(index, delta)
         return []
 
     def _stop(self, index: Any) -> list[Reading]:
         self._open.pop(index, None)
-        if index not in self._passed:
-            return []
-        self._passed.discard(index)
-        return [Reading({"type": "content_block_stop", "index": index})]
-
-
-def _delta_of(index: Any, delta: Block) -> Reading:
-    return Reading({"type": "content_block_delta", "index": index, "delta": delta})
+        return self._passed.end(index)
 
 
 def _emptied(block: Block) -> tuple[Block, list[Block]]:
@@ -203,9 +198,6 @@ def _item(call: _Call, result: Block) -> Block | None:
     if kind == "web_fetch_tool_result":
         action = {"type": "open_page", "url": given.get("url")}
         return {"type": "web_search_call", "action": action, "status": "completed"}
-    if kind == "web_search_tool_result":
-        action = {"type": "search", "query": str(given.get("query") or "")}
-        return {"type": "web_search_call", "action": action, "status": "failed"}
     return None
 
 

@@ -23,7 +23,7 @@ class Reply:
     def __init__(
         self, dialect: Dialect, response_id: str, seed: str, created_at: int, custom_tools: frozenset[str]
     ) -> None:
-        self._reader = ChatReader() if dialect is Dialect.CHAT else MessagesReader()
+        self._reader = ChatReader(seed) if dialect is Dialect.CHAT else MessagesReader()
         self._stream = Stream(dialect)
         self._mending = Mending(response_id, seed, created_at, custom_tools)
         self._number = 0
@@ -72,7 +72,12 @@ class Reply:
         message = payload.get("message")
         named = payload.get("model") or (message.get("model") if isinstance(message, dict) else None)
         self._mending.name_model(named if isinstance(named, str) else "")
-        readings = self._reader.read(payload)
+        try:
+            readings = self._reader.read(payload)
+        except (AttributeError, TypeError) as error:
+            # It holds a text where an object belongs, or the like.
+            yield self._failed({"message": f"The provider sent an event of a wrong form ({error})."})
+            return
         for reading in readings:
             yield from self._translated(reading)
         if self._reader.failure is not None:
@@ -109,7 +114,9 @@ class Reply:
 
     def _failed(self, fields: dict[str, Any]) -> dict[str, Any]:
         self._ended = True
-        return self._numbered({"type": "error", "error": {"code": "server_error", **fields}})
+        # Where the provider tells a type, that decides whether another try may help.
+        unsaid = {} if fields.get("type") else {"code": "server_error"}
+        return self._numbered({"type": "error", "error": {**unsaid, **fields}})
 
     def _numbered(self, event: dict[str, Any]) -> dict[str, Any]:
         event["sequence_number"] = self._number

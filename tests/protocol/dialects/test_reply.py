@@ -176,7 +176,8 @@ def test_a_refusal_stays_a_refusal() -> None:
 def test_a_tool_call_in_pieces_is_one_whatever_names_its_pieces(ids: tuple[Any, Any], index: int | None) -> None:
     pieces = [{"name": "f", "arguments": '{"a"'}, {"arguments": ":1}"}]
     calls = [{"id": one, "index": index, "function": piece} for one, piece in zip(ids, pieces, strict=True)]
-    events = translated(Dialect.CHAT, [*(chunk({"tool_calls": [call]}) for call in calls), chunk({}, "tool_calls")])
+    told = [chunk({"tool_calls": [call]}) for call in calls]
+    events = translated(Dialect.CHAT, [*told, chunk({}, "tool_calls"), chat_usage(1, 2)])
     is_well_formed(events)
     [call] = events[-1]["response"]["output"]
     assert (call["name"], call["arguments"]) == ("f", '{"a":1}')
@@ -342,6 +343,116 @@ def test_an_error_in_the_stream_is_an_error_event_and_the_last(dialect: Dialect,
 def test_an_event_that_is_no_object_is_an_error(junk: bytes) -> None:
     [made] = new_reply(Dialect.CHAT).take([ServerEvent("", junk, junk)])
     assert made.name == "error"
+
+
+def test_pieces_of_a_call_belong_together_whatever_ids_they_bring() -> None:
+    # vLLM has sent a new id with each piece, others an id only with the second one.
+    pieces = [("id-1", "f", ""), ("id-2", None, '{"a"'), ("id-3", None, ":1}")]
+    calls = [
+        {"index": 0, "id": one, "type": "function", "function": {"name": name, "arguments": text}}
+        for one, name, text in pieces
+    ]
+    told = [chunk({"tool_calls": [call]}) for call in calls]
+    events = translated(Dialect.CHAT, [*told, chunk({}, "tool_calls"), chat_usage(1, 2)])
+    is_well_formed(events)
+    assert said_in_response(events[-1]["response"]).calls == [("f", '{"a":1}')]
+
+
+def test_calls_without_an_id_get_one_that_no_other_answer_has() -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
+    answer = [server_event(chunk({"tool_calls": [call]}, "tool_calls"))]
+    replies = [Reply(Dialect.CHAT, f"resp_{seed}", seed, 1, frozenset()) for seed in ("0a", "0b")]
+    ids = [orjson.loads([*reply.take(answer), *reply.end()][-1].data)["response"] for reply in replies]
+    assert len({response["output"][0]["call_id"] for response in ids}) == 2
+
+
+TEXT: Json = {"type": "text", "text": ""}
+CALLS: list[Json] = [{"type": "tool_use", "id": name, "name": name, "input": {}} for name in ("f", "g")]
+
+
+def _begins(index: Any, content: Json, **delta: Any) -> list[Json]:
+    return block(index, content, delta)[:-1]
+
+
+def _more(index: int, text: str) -> Json:
+    delta = {"type": "input_json_delta", "partial_json": text}
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+@pytest.mark.parametrize("indexes", [(0, 1, 2, 3), (0, 0, 0, 0), ("a", "b", "c", "d"), (None, None, None, None)])
+def test_blocks_that_nobody_ends_have_ended_with_the_message(indexes: tuple[Any, ...]) -> None:
+    events = translated(
+        Dialect.MESSAGES,
+        [
+            message_start(),
+            *_begins(indexes[0], TEXT, type="text_delta", text="one"),
+            *_begins(indexes[1], CALLS[0], type="input_json_delta", partial_json='{"a":1}'),
+            *_begins(indexes[2], CALLS[1], type="input_json_delta", partial_json='{"b":2}'),
+            *_begins(indexes[3], TEXT, type="text_delta", text="two"),
+            *message_end("end_turn"),
+        ],
+    )
+    is_well_formed(events)
+    assert said_in_response(events[-1]["response"])[:3] == ("onetwo", "", [("f", '{"a":1}'), ("g", '{"b":2}')])
+
+
+def test_blocks_that_come_at_once_are_told_one_after_the_other() -> None:
+    ends = [{"type": "content_block_stop", "index": index} for index in (1, 0)]
+    events = translated(
+        Dialect.MESSAGES,
+        [
+            message_start(),
+            *(event for index in (0, 1) for event in block(index, CALLS[index])[:1]),
+            *(_more(0, '{"a"'), _more(1, '{"b"'), _more(0, ":1}"), _more(1, ":2}")),
+            *ends,
+            *message_end("tool_use"),
+        ],
+    )
+    is_well_formed(events)
+    assert said_in_response(events[-1]["response"]).calls == [("f", '{"a":1}'), ("g", '{"b":2}')]
+
+
+def test_a_message_that_ends_without_a_reason_has_ended_normally() -> None:
+    said = block(0, TEXT, {"type": "text_delta", "text": "Hi"})
+    events = translated(Dialect.MESSAGES, [message_start(), *said, {"type": "message_stop"}])
+    is_well_formed(events)
+    assert events[-1]["type"] == "response.completed"
+
+
+def test_a_search_that_failed_is_a_finished_search() -> None:
+    error = {"type": "web_search_tool_result_error", "error_code": "max_uses_exceeded"}
+    events = translated(
+        Dialect.MESSAGES,
+        [
+            message_start(),
+            *block(0, {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": "x"}}),
+            *block(1, {"type": "web_search_tool_result", "tool_use_id": "s", "content": error}),
+            *block(2, TEXT, {"type": "text_delta", "text": "Nothing."}),
+            *message_end("end_turn"),
+        ],
+    )
+    is_well_formed(events)
+    assert [item["type"] for item in events[-1]["response"]["output"]] == ["web_search_call", "message"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "event"),
+    [
+        (Dialect.CHAT, {"choices": 5}),
+        (Dialect.CHAT, {"choices": [{"delta": "text"}]}),
+        (Dialect.CHAT, {"choices": [{"delta": {"tool_calls": [{"function": "f"}]}}]}),
+        (Dialect.MESSAGES, {"type": "content_block_start", "index": [], "content_block": TEXT}),
+    ],
+)
+def test_an_event_of_a_wrong_form_is_an_error_of_the_provider(dialect: Dialect, event: Json) -> None:
+    [*_, made] = translated(dialect, [event])
+    assert (made["type"], made["error"]["code"]) == ("error", "server_error")
+
+
+def test_the_type_of_an_error_is_not_hidden_by_a_code_of_ours() -> None:
+    error = {"type": "invalid_request_error", "message": "The image is broken."}
+    [made] = translated(Dialect.MESSAGES, [{"type": "error", "error": error}])
+    assert made["error"] == error
 
 
 def test_done_ends_a_stream_at_once_even_one_without_a_reason() -> None:
