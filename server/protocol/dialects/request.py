@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from server.errors import InvalidType, Untranslatable
+from server.errors import InvalidType, InvalidValue, Untranslatable
 from server.protocol.dialects import chat_request, hosted_tools, messages_request
+from server.protocol.dialects.forms import check_forms
 from server.protocol.dialects.items import Items
 from server.protocol.dialects.library import NotTranslated, converted_request
 from server.protocol.dialects.losses import Losses
@@ -47,15 +48,24 @@ def translated(body: dict[str, Any], manners: Manners) -> Translated:
     """A request as this provider takes it. Fields that no version of the Responses API has are passed on unchanged.
 
     Raises:
-        Untranslatable, InvalidType
+        Untranslatable, InvalidType, InvalidValue
 
     """
     given = {name: value for name, value in body.items() if value is not None and name not in manners.dropped}
+    check_forms(given)
+    try:
+        return _translated(given, manners)
+    except (AttributeError, KeyError, TypeError) as error:
+        text = f"A part of the request does not have the form that the Responses API demands ({error})."
+        raise InvalidValue(text) from error
+
+
+def _translated(given: dict[str, Any], manners: Manners) -> Translated:
     losses = Losses(manners)
     for name in _ESSENTIAL:
         if name in given:
             losses.lose(name, f"'{name}'")
-    tools, choice = allowed(_list(given, "tools"), given.get("tool_choice"))
+    tools, choice = allowed(given.get("tools", []), given.get("tool_choice"))
     items = Items(manners, losses)
     asked = {name: given[name] for name in _TRANSLATED if name in given}
     asked["input"] = _instructions(given) + items.prepared(_items(given))
@@ -85,20 +95,12 @@ def _items(given: dict[str, Any]) -> list[Any]:
     value = given.get("input", [])
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
-    for index, item in enumerate(_list(given, "input")):
-        if not isinstance(item, dict):
-            raise InvalidType(f"input[{index}]", "an object", item)
-    return value if isinstance(value, list) else []
+    if not isinstance(value, list):
+        raise InvalidType("input", "a string or an array", value)
+    return value
 
 
 def _instructions(given: dict[str, Any]) -> list[dict[str, Any]]:
     """The instructions as a message, because the library knows the field in one of two dialects only."""
     text = given.get("instructions")
     return [{"type": "message", "role": "system", "content": text}] if isinstance(text, str) and text else []
-
-
-def _list(given: dict[str, Any], name: str) -> list[Any]:
-    value = given.get(name, [])
-    if not isinstance(value, list):
-        raise InvalidType(name, "an array", value)
-    return value

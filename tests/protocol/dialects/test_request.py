@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.errors import Untranslatable
+from server.errors import BadRequest, Untranslatable
 from server.protocol.dialects.manners import Dialect, Manners
 from server.protocol.dialects.request import translated
 
@@ -388,3 +388,30 @@ def test_a_function_without_a_schema_gets_an_empty_one() -> None:
 
 def _signature_of(call: Json) -> Any:
     return call.get("extra_content", {}).get("google", {}).get("thought_signature")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tools": ["web_search"]}, "tools[0]"),
+        ({"tools": [{"name": "f"}]}, "tools[0].type"),
+        ({"tools": [FUNCTION, {"type": "function", "name": {}}]}, "tools[1].name"),
+        ({"tools": {}}, "tools"),
+        ({"include": "reasoning.encrypted_content"}, "include"),
+        ({"reasoning": "high"}, "reasoning"),
+        ({"text": "json"}, "text"),
+        ({"input": {"role": "user"}}, "input"),
+        ({"input": ["hi"]}, "input[0]"),
+        ({"input": [{"type": ["message"]}]}, "input[0].type"),
+        ({"input": [{"role": "user", "content": ["hi"]}]}, "input[0].content[0]"),
+        ({"input": [{"type": "function_call_output", "call_id": "a", "output": [None]}]}, "input[0].output[0]"),
+        ({"input": [{"type": "reasoning", "summary": 5}]}, None),
+        ({"tools": [{"type": "custom", "name": "g", "format": "text"}]}, None),
+        ({"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "tools": 5}}, None),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [None]}]}, None),
+    ],
+)
+def test_a_part_of_a_wrong_form_is_the_clients_mistake(body: Json, param: str | None) -> None:
+    with pytest.raises(BadRequest) as refused:
+        asked(replace(DEEPSEEK, drops=True), **body)
+    assert refused.value.param == param
