@@ -129,7 +129,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         affinity = Affinity(deployments, id_secrets)
         chain = Chain(store, deployments, ours.id_prefix)
         producer = Producer(store, upstream, deployments, affinity, chain, config.num_retries)
-        runner = Runner(store, producer, committer, ours.max_run_s)
+        runner = Runner(store, producer, committer, ours.max_run_s, sealer)
         worker = Worker(
             store,
             runner.run,
@@ -145,7 +145,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             deployments=deployments,
             affinity=affinity,
             chain=chain,
-            keyring=Keyring(config, config.master_key()),
+            keyring=Keyring(config, config.master_key(), store.id_secret),
             store=store,
             hub=hub,
             feed=Feed(store, hub),

@@ -30,6 +30,7 @@ def warnings_about(config: Config) -> Iterator[str]:
     yield from _surprises(config)
     yield from _without_background(config)
     yield from _nobodys_webhooks(config)
+    yield from _forwarded_keys(config)
     yield from _prices_of_nothing(config)
 
 
@@ -69,7 +70,8 @@ _FORMS = {
 
 def _keys(config: Config) -> str:
     names = sorted({key.name for key in config.pollux.keys})
-    return ", ".join([*(["master"] if config.master_key() else []), *names])
+    others = ["any other, of which providers decide"] if config.pollux.accept_any_key else []
+    return ", ".join([*(["master"] if config.master_key() else []), *names, *others])
 
 
 def _no_keys(config: Config) -> str:
@@ -100,6 +102,8 @@ def _deployment(deployment: Deployment) -> str:
 
 
 def _credential(deployment: Deployment) -> str:
+    if deployment.forwards_key:
+        return f"the client's key; for the master key {'its own' if has_key(deployment.headers) else 'none'}"
     if deployment.credential is not STATIC:
         return f"by {deployment.credential.told}"
     return "set" if has_key(deployment.headers) else "missing"
@@ -180,6 +184,30 @@ def _misses_the_list(config: Config, deployments: Deployments, name: str) -> boo
     if not isinstance(polling, list) or _decide(config, deployments, name).mode is not Mode.NATIVE:
         return False
     return any(deployment.listed_provider in polling for deployment in deployments.serving(name))
+
+
+def _forwarded_keys(config: Config) -> Iterator[str]:
+    """What is probably not intended where clients' own keys are sent to providers."""
+    deployments = Deployments(config).all
+    forwarding = [deployment for deployment in deployments if deployment.forwards_key]
+    for number, entry in enumerate(config.model_list):
+        if "forward_client_key" in entry.litellm_params.as_written:
+            where = f"model_list.{number}.litellm_params.forward_client_key"
+            yield f"{where} is taken for a field of requests: write it in model_info"
+        if entry.model_info.forward_client_key and not deployments[number].forwards_key:
+            yield f"{entry.model_name}: forward_client_key has no effect, its provider takes no keys"
+        if entry.model_info.forward_client_key and entry.model_info.upstream_background:
+            yield f"{entry.model_name}: upstream_background has no effect together with forward_client_key"
+    if config.pollux.accept_any_key and not forwarding:
+        yield "accept_any_key is of no use: no deployment has model_info.forward_client_key: true"
+    elif config.pollux.accept_any_key:
+        for name in dict.fromkeys(d.model_name for d in deployments if not d.forwards_key):
+            yield f"{name} has deployments without forward_client_key: they serve keys of the config only"
+    if forwarding and not config.pollux.id_secrets:
+        yield (
+            "keys of clients are kept encrypted while a cached response runs, but without pollux.id_secrets the secret "
+            "for that lies in the same store"
+        )
 
 
 def _without_secret(url: str) -> str:

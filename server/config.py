@@ -7,6 +7,7 @@ path. `os.environ/NAME` may stand for any string.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +41,8 @@ from server.sections import (
 from server.unused import keys_without_effect
 
 ENVIRON = "os.environ/"
+GUEST = re.compile(r"key-[0-9a-f]{16}")
+"""The owner's name of a key that is not in the config."""
 
 
 class _Ours(Section):
@@ -121,6 +124,11 @@ class Pollux(_Ours):
     composite_ids: Literal["published", "opaque"] = Field(
         "published",
         description="The form of new composite ids: LiteLLM's, or one that LiteLLM as a client leaves alone.",
+    )
+    accept_any_key: bool = Field(
+        False,
+        description="Serve keys that are not listed here, by deployments with forward_client_key: their providers "
+        "decide who may.",
     )
     accept_untagged_ids: bool = Field(False, description="Serve LiteLLM's old composite ids to every key.")
     allow_unauthenticated: bool = Field(False, description="Start without any key on an address beyond loopback.")
@@ -343,6 +351,8 @@ def _check(config: Config) -> None:
     owners = [key.name for key in config.pollux.keys]
     if "master" in owners:
         raise ConfigError("pollux.keys: the name master belongs to the master key")
+    if taken := [owner for owner in owners if GUEST.fullmatch(owner)]:
+        raise ConfigError(f"pollux.keys: names like {taken[0]} belong to keys that are not listed, see accept_any_key")
     ids: dict[str, str] = {}
     for entry in config.model_list:
         given = entry.model_info.id

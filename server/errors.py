@@ -3,6 +3,7 @@
 PolluxError
 ├── BadRequest 400                 MalformedHttp, InvalidJson, InvalidType, MissingParameter, PreviousNotFound …
 ├── Unauthorized 401
+├── Forbidden 403
 ├── NotFound 404                   ResponseNotFound, ModelNotFound
 ├── TooLarge 413, UnknownEncoding 415, ExpectationFailed 417, UpgradeRequired 426
 ├── RateLimited 429
@@ -130,6 +131,14 @@ class Unauthorized(PolluxError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+
+
+class Forbidden(PolluxError):
+    """The key is accepted because a provider decides about it, and here none would."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "key_not_configured"
 
 
 class NotFound(PolluxError):

@@ -5,12 +5,33 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from server.config import Config
+from server.config import GUEST, Config
 from server.errors import Unauthorized
 
 MASTER = "master"
+
+
+def is_guest(owner: str) -> bool:
+    """Whether the key of this owner is not in the config (`accept_any_key`). Only a provider can tell who it is."""
+    return GUEST.fullmatch(owner) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientKey:
+    """The key that a client has sent, for a provider that is to get it."""
+
+    value: str = field(repr=False)
+    owner: str
+
+    def hidden_in(self, text: str) -> str:
+        """The text, in which no more is left of the key than its owner needs to recognise it.
+
+        Its hash is hidden too: a LiteLLM proxy names a key that it refuses by both.
+        """
+        digest = hashlib.sha256(self.value.encode("utf-8", "surrogateescape")).hexdigest()
+        return text.replace(self.value, masked(self.value)).replace(digest, "…")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +52,10 @@ class Principal:
     def is_master(self) -> bool:
         return self.name == MASTER
 
+    @property
+    def is_guest(self) -> bool:
+        return is_guest(self.name)
+
     def may_use(self, model: str) -> bool:
         return self.models is None or model in self.models
 
@@ -39,10 +64,13 @@ class Principal:
 
 
 class Keyring:
-    """All configured keys. If there are none, every caller is the master."""
+    """All configured keys. If there are none, every caller is the master, unless any key is accepted."""
 
-    def __init__(self, config: Config, master_key: str | None) -> None:
+    def __init__(self, config: Config, master_key: str | None, secret: bytes = b"") -> None:
+        """`secret`: makes the names of guests, so it must always be the same."""
         self._principals: list[tuple[bytes, Principal]] = []
+        self._takes_guests = config.pollux.accept_any_key
+        self._secret = secret
         for key in config.pollux.keys:
             models = None if key.models is None else frozenset(key.models)
             principal = Principal(key.name, models, key.max_in_flight, key.requests_per_minute)
@@ -55,7 +83,7 @@ class Keyring:
 
     @property
     def empty(self) -> bool:
-        return not self._principals
+        return not self._principals and not self._takes_guests
 
     @property
     def owners(self) -> list[str]:
@@ -80,9 +108,17 @@ class Keyring:
         for known, principal in self._principals:
             if hmac.compare_digest(known, digest):
                 found = principal
+        if found is None and self._takes_guests and key.isascii() and key.isprintable():
+            # Others can't stand in a header, so no provider could be asked about them.
+            return Principal(f"key-{hmac.digest(self._secret, b'owner of a key' + digest, hashlib.sha256).hex()[:16]}")
         if found is None:
             raise Unauthorized(f"Incorrect API key provided: {masked(key)}.")
         return found
+
+    def client_key(self, headers: Mapping[str, str], principal: Principal) -> ClientKey | None:
+        """The key of this principal's request, if providers may get it: the master key opens all that is here."""
+        key = None if principal.is_master and not self.empty else _presented(headers)
+        return ClientKey(key, principal.name) if key else None
 
 
 def _presented(headers: Mapping[str, str]) -> str | None:

@@ -177,6 +177,9 @@ class ModelInfo(TokenCosts):
         False,
         description="Run cached jobs in the provider's own background: a crash of ours then loses and repeats nothing.",
     )
+    forward_client_key: bool = Field(
+        False, description="Send the key of the client to the provider, instead of the deployment's own."
+    )
     fill_missing: bool = Field(
         False, description="Complete proxied and native objects of a weak upstream with all standard keys."
     )

@@ -267,6 +267,7 @@ def _lease(answer: list[Any]) -> Lease:
         provider_id=texts[13],
         upstream_last=int(texts[14] or -1),
         request_id=texts[15],
+        client_key=texts[16],
         headers=answer[-2] or b"",
         request=answer[-1] or b"",
     )

@@ -51,6 +51,8 @@ class NewResponse:
     """The metadata that the client gave, JSON, for status events; or empty."""
     webhook: str = ""
     """An endpoint of this response alone: `<endpoint id> <sealed>`; or empty."""
+    client_key: str = ""
+    """The client's own key, sealed, or empty. The step that ends the response removes it."""
     headers: bytes = b""
     """Headers of the client that go to the provider, JSON, or empty."""
     request_id: str = ""
@@ -176,6 +178,8 @@ class Lease:
     request: bytes
     webhook: str = ""
     """An endpoint of this response alone: `<endpoint id> <sealed>`; or empty."""
+    client_key: str = ""
+    """The client's own key, sealed, or empty. The step that ends the response removes it."""
     headers: bytes = b""
     """Headers of the client that go to the provider, JSON, or empty."""
     request_id: str = ""

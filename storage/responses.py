@@ -94,6 +94,7 @@ class Responses:
                 *("request", new.request, "started", self._pack(new.started)),
                 *("pinned", new.pinned, "previous", new.previous),
                 *(("webhook", new.webhook) if new.webhook else ()),
+                *(("client_key", new.client_key) if new.client_key else ()),
                 *("request_id", new.request_id, *(("headers", new.headers) if new.headers else ())),
             ],
         )

@@ -13,7 +13,7 @@ from server.config import Config
 from server.feed import Feed
 from server.hub import Hub
 from server.jobs.worker import Worker
-from server.keyring import Keyring, Principal
+from server.keyring import ClientKey, Keyring, Principal
 from server.outbox.sending import Sender
 from server.responses.submit import Submitter
 from server.responses.tails import Tails
@@ -61,6 +61,11 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 def context_of(request: web.Request) -> Context:
     return request.app[CONTEXT]
+
+
+def client_key_of(request: web.Request) -> ClientKey | None:
+    """The client's own key, for providers that are to get it."""
+    return context_of(request).keyring.client_key(request.headers, principal_of(request))
 
 
 def principal_of(request: web.Request) -> Principal:

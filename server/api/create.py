@@ -6,12 +6,12 @@ from aiohttp import web
 
 from server.api.answers import response_answer, status_in
 from server.api.body import read_body
-from server.api.context import REQUEST_ID, Context, context_of, principal_of
+from server.api.context import REQUEST_ID, Context, client_key_of, context_of, principal_of
 from server.api.headers import client_headers, forwarded_headers
 from server.api.hold import State
 from server.api.keeper import Keeper
 from server.api.query import Wait, wait_of
-from server.api.references import find_foreign, may_use, new_rewriter
+from server.api.references import find_foreign, may_use, new_rewriter, open_to
 from server.api.relay import Target, relay
 from server.api.retrieve import answer_foreign, answer_record, state_of
 from server.api.route import Route, name_previous, route_of
@@ -41,7 +41,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
         raw = jsontext.dumps(create.body)  # the stored request must contain the model that was named in the URL
     if not context.deployments.serving(create.model) or not may_use(context, principal, create.model):
         raise ModelNotFound(create.model)
-    serving = context.deployments.usable(create.model)
+    serving = open_to(principal, create.model, context.deployments.usable(create.model))
     mode, _ = decide(
         create.model,
         background=create.background,
@@ -129,12 +129,21 @@ async def _submit(
         idempotency_key=key,
         max_in_flight=principal.max_in_flight,
         webhook=webhook,
+        client_key=_sealed_key(request, create.model),
         digest_of=raw,
         headers=client_headers(request),
         request_id=request[REQUEST_ID],
     )
     # What is stored for the provider holds no webhook any more.
     return await submitter.submit(create, jsontext.dumps(create.body) if webhook else raw, submission)
+
+
+def _sealed_key(request: web.Request, model: str) -> str:
+    """The client's own key as the store keeps it, if a deployment of the model needs it; else empty."""
+    context, key = context_of(request), client_key_of(request)
+    if key is None or not any(deployment.forwards_key for deployment in context.deployments.serving(model)):
+        return ""
+    return context.sealer.seal(key.value, key.owner)
 
 
 def _idempotency_key(request: web.Request) -> str | None:

@@ -9,7 +9,7 @@ from aiohttp import web
 from server.api.body import read_body
 from server.api.context import context_of, principal_of
 from server.api.headers import forwarded_headers
-from server.api.references import find_foreign, find_record, hint_for, may_use, new_rewriter
+from server.api.references import find_foreign, find_record, hint_for, may_use, new_rewriter, open_to
 from server.api.relay import Target, relay
 from server.api.route import Route, name_previous, route_of
 from server.errors import MissingParameter, ModelNotFound, OperationNotServed, PreviousNotFound
@@ -39,7 +39,7 @@ def _serving(request: web.Request, model: str) -> list[Deployment]:
     context = context_of(request)
     if not context.deployments.serving(model) or not may_use(context, principal_of(request), model):
         raise ModelNotFound(model)
-    return context.deployments.usable(model)
+    return open_to(principal_of(request), model, context.deployments.usable(model))
 
 
 async def _with_model(request: web.Request, asked: CreateRequest) -> tuple[CreateRequest, list[Deployment]]:

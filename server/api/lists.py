@@ -18,6 +18,7 @@ from server.api.query import choice, includes, limit
 from server.api.references import Foreign, find_record, may_use, named_response
 from server.api.relay import Target, relay
 from server.errors import InvalidValue, ModelNotFound, ResponseNotFound, shown
+from server.keyring import Principal
 from server.protocol import jsontext
 from server.protocol.lifecycle import Status
 from server.protocol.requests import input_items, stored_request
@@ -105,15 +106,21 @@ async def _view(context: Context, record: Record) -> View | None:
 
 async def list_models(request: web.Request) -> web.Response:
     context, principal = context_of(request), principal_of(request)
-    names = [name for name in context.deployments.model_names if may_use(context, principal, name)]
+    names = [name for name in context.deployments.model_names if _is_for(context, principal, name)]
     return json_answer(request, {"object": "list", "data": [_model(request, name) for name in names]})
 
 
 async def retrieve_model(request: web.Request) -> web.Response:
     context, name = context_of(request), request.match_info["id"]
-    if not context.deployments.serving(name) or not may_use(context, principal_of(request), name):
+    if not _is_for(context, principal_of(request), name):
         raise ModelNotFound(name)
     return json_answer(request, _model(request, name))
+
+
+def _is_for(context: Context, principal: Principal, name: str) -> bool:
+    serving = context.deployments.serving(name)
+    may_ask = not principal.is_guest or any(deployment.forwards_key for deployment in serving)
+    return bool(serving) and may_ask and may_use(context, principal, name)
 
 
 def _model(request: web.Request, name: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from server.protocol.ids import (
     has_polling_form,
     is_owned,
 )
-from server.upstream.deployments import Deployment
+from server.upstream.deployments import Deployment, not_for_guests
 from server.upstream.rewrite import Rewriter
 from storage import Record
 
@@ -139,7 +139,24 @@ def may_use(context: Context, principal: Principal, model: str) -> bool:
     )
 
 
+def open_to(principal: Principal, model: str, deployments: list[Deployment]) -> list[Deployment]:
+    """Those of a model's deployments that serve this principal: a guest must not be served with a key of ours.
+
+    Raises:
+        Forbidden: none does
+
+    """
+    if not principal.is_guest:
+        return deployments
+    forwarding = [deployment for deployment in deployments if deployment.forwards_key]
+    if deployments and not forwarding:
+        raise not_for_guests(model)
+    return forwarding
+
+
 def _may_reach(context: Context, principal: Principal, deployment: Deployment) -> bool:
+    if principal.is_guest and not deployment.forwards_key:
+        return False
     return principal.models is None or any(
         deployment in context.deployments.serving(model) for model in principal.models
     )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from server.api.answers import body_etag, response_answer
-from server.api.context import REQUEST_ID, context_of
+from server.api.context import REQUEST_ID, client_key_of, context_of
 from server.api.count import count_answer
 from server.api.forward import OPENING_PATIENCE_S, forward_stream
 from server.api.keeper import Keeper
@@ -88,7 +88,18 @@ async def _again(request: web.Request, tries: Tries, error: PolluxError) -> None
         raise
 
 
+def _with_key(request: web.Request, target: Target) -> Target:
+    """The target with the client's own key, which no answer may repeat."""
+    key = client_key_of(request)
+    if key is None:
+        return target
+    if target.deployment.forwards_key:
+        target.rewriter.secrets = target.rewriter.secrets.plus(key.value)
+    return target._replace(call=target.call._replace(key=key))
+
+
 async def _relayed(request: web.Request, target: Target, *, may_be_empty: bool) -> web.StreamResponse:
+    target = _with_key(request, target)
     try:
         async with context_of(request).upstream.open(target.deployment, target.call) as answer:
             may_stream = target.call.stream or answer.content_type == EVENT_STREAM
@@ -147,10 +158,11 @@ async def fetch(request: web.Request, target: Target) -> bytes:
         PolluxError
 
     """
-    rewriter = target.rewriter.again()
+    target = _with_key(request, target._replace(rewriter=target.rewriter.again()))
+    rewriter = target.rewriter
     try:
         async with context_of(request).upstream.open(target.deployment, target.call) as answer:
-            return await _body_of(request, answer, target._replace(rewriter=rewriter))
+            return await _body_of(request, answer, target)
     except PolluxError as error:
         raise rewriter.error(error) from error
     finally:

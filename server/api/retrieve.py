@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from server.api.answers import body_etag, status_in
-from server.api.context import context_of
+from server.api.context import context_of, principal_of
 from server.api.headers import client_headers
 from server.api.hold import State, answer_after
 from server.api.query import Wait, flag, includes, integer, wait_of
@@ -148,5 +148,5 @@ async def poll_foreign(
     """
     target = target_of(request, found)
     return await context_of(request).pollers.wait(
-        f"{found.id}?{target.call.query}", lambda: fetch(request, target), done, seconds
+        f"{principal_of(request).name} {found.id}?{target.call.query}", lambda: fetch(request, target), done, seconds
     )

@@ -13,7 +13,7 @@ from server.api.answers import json_answer
 from server.api.body import read_body
 from server.api.context import Context, context_of, principal_of
 from server.api.query import limit
-from server.errors import BadRequest, InvalidType, InvalidValue, MissingParameter, NotFound, shown
+from server.errors import BadRequest, Forbidden, InvalidType, InvalidValue, MissingParameter, NotFound, shown
 from server.outbox.addresses import NotAllowed, check_host
 from server.outbox.endpoints import STATUSES, Stored, new_secret, sealed_for_response
 from server.protocol import jsontext
@@ -29,7 +29,7 @@ LONGEST_NAME = 256
 
 
 async def create_endpoint(request: web.Request) -> web.Response:
-    context, owner = context_of(request), principal_of(request).name
+    context, owner = context_of(request), _known_owner(request)
     body = parse_object(await read_body(request))
     name, url, kinds = _name(body), await _url(context, body.get("url")), _event_types(body.get("event_types"))
     now_s, secret = int(time.time()), new_secret()
@@ -163,7 +163,7 @@ async def take_own_webhook(request: web.Request, body: dict[str, Any], *, cached
     given = body.pop("webhook", None)
     if given is None:
         return ""
-    context = context_of(request)
+    context, owner = context_of(request), _known_owner(request)
     if not context.config.pollux.webhook_per_request:
         raise BadRequest("Requests can't name webhooks here: pollux.webhook_per_request is off.", param="webhook")
     if not cached:
@@ -175,7 +175,20 @@ async def take_own_webhook(request: web.Request, body: dict[str, Any], *, cached
         wanted = "whsec_ and the base64 of 24 to 64 random bytes"
         raise InvalidValue(f"Invalid value for 'webhook.secret': expected {wanted}.", param="webhook.secret")
     url = await _url(context, given.get("url"), "webhook.url")
-    return sealed_for_response(context.sealer, principal_of(request).name, url, secret)
+    return sealed_for_response(context.sealer, owner, url, secret)
+
+
+def _known_owner(request: web.Request) -> str:
+    """The owner. Anybody can be a guest: for one whom no provider has accepted yet, nothing is sent anywhere.
+
+    Raises:
+        Forbidden
+
+    """
+    principal = principal_of(request)
+    if principal.is_guest:
+        raise Forbidden("This API key is not configured here, so it can't have webhooks. Use GET /v1/events instead.")
+    return principal.name
 
 
 # Reading and showing.

@@ -24,6 +24,7 @@ from server.errors import (
     UpstreamTimeout,
 )
 from server.jobs.journal import Journal, Lost, Unservable
+from server.keyring import ClientKey, is_guest
 from server.protocol import jsontext
 from server.protocol.intake import CUT_SHORT, Ending, Intake, ending_of, failure, parse_answer
 from server.protocol.lifecycle import LAST_OPENING, UNFINISHED, Status
@@ -55,6 +56,7 @@ class _Run:
     deployment: Deployment
     who: Identity
     marker: Marker
+    key: ClientKey | None = None
     history: History = field(default_factory=History)
     provider_id: str = ""
     upstream_last: int = -1
@@ -87,11 +89,12 @@ class Producer:
     chain: Chain
     num_retries: int
 
-    async def produce(self, lease: Lease, who: Identity, journal: Journal) -> Ending:
+    async def produce(self, lease: Lease, who: Identity, journal: Journal, key: ClientKey | None = None) -> Ending:
         """Get an answer from a provider, write its events to the journal, and return how it ended.
 
         Until output has begun, a failure that may pass is tried again on the next deployment, whether it came as an
         HTTP status, as an event or as a broken connection.
+        `key` is the client's own, for deployments that forward it.
 
         Raises:
             Unservable: nothing was done
@@ -102,7 +105,9 @@ class Producer:
             if deployment is None:
                 raise Unservable
             marker = self.affinity.marker(deployment, lease.owner)
-            resumed = _Run(deployment, who, marker, provider_id=lease.provider_id, upstream_last=lease.upstream_last)
+            resumed = _Run(
+                deployment, who, marker, key, provider_id=lease.provider_id, upstream_last=lease.upstream_last
+            )
             return await self._resume(resumed, journal)
         deployments = self._candidates(lease)
         if not deployments:
@@ -111,10 +116,16 @@ class Producer:
             history = await self._history(lease, who)
         except PolluxError as error:
             return _failure_of(error)
-        return await self._asked(lease, who, journal, deployments, history)
+        return await self._asked(lease, who, journal, deployments, history, key)
 
     async def _asked(
-        self, lease: Lease, who: Identity, journal: Journal, deployments: Sequence[Deployment], history: History
+        self,
+        lease: Lease,
+        who: Identity,
+        journal: Journal,
+        deployments: Sequence[Deployment],
+        history: History,
+        key: ClientKey | None,
     ) -> Ending:
         """Ask one deployment after the other until one answers."""
         wished = wishes_in(who.request).num_retries
@@ -125,7 +136,7 @@ class Producer:
             try:
                 # The wait for a place may last as long as the run may. Pauses between tries hold no place.
                 async with tries.place() as deployment:
-                    run = _Run(deployment, who, self.affinity.marker(deployment, lease.owner), history)
+                    run = _Run(deployment, who, self.affinity.marker(deployment, lease.owner), key, history)
                     ending = await self._attempt(run, lease, journal)
                     if ending.status is not Status.FAILED or _has_begun(journal, ending):
                         return replace(ending, about=run.about)
@@ -151,7 +162,8 @@ class Producer:
         if lease.pinned:
             pinned = self.deployments.get(lease.pinned)
             return [pinned] if pinned else []
-        return [deployment for deployment in self.deployments.serving(lease.model) if deployment.unusable is None]
+        usable = [deployment for deployment in self.deployments.serving(lease.model) if deployment.unusable is None]
+        return [deployment for deployment in usable if deployment.forwards_key] if is_guest(lease.owner) else usable
 
     async def _attempt(self, run: _Run, lease: Lease, journal: Journal) -> Ending:
         journal.ran_on = run.deployment.id
@@ -189,6 +201,7 @@ class Producer:
             headers=_client_headers(lease),
             stream=stream,
             wishes=wishes,
+            key=run.key,
             response_id=lease.id,
         )
         async with self.upstream.open(run.deployment, call) as answer:
@@ -203,7 +216,7 @@ class Producer:
         while True:
             last = run.upstream_last
             query = {"stream": "true"} | ({"starting_after": str(last)} if last >= 0 else {})
-            call = Call("GET", (run.provider_id,), urlencode(query), stream=True)
+            call = Call("GET", (run.provider_id,), urlencode(query), stream=True, key=run.key)
             log.info("run resumed", extra={"response_id": journal.lease.id, "upstream_last": last})
             try:
                 async with self.upstream.open(run.deployment, call) as answer:
@@ -229,7 +242,7 @@ class Producer:
         tries = Tries(self.upstream.health, [run.deployment], self.num_retries)
         while True:
             try:
-                async with self.upstream.open(run.deployment, Call("GET", (run.provider_id,))) as answer:
+                async with self.upstream.open(run.deployment, Call("GET", (run.provider_id,), key=run.key)) as answer:
                     raw = run.marker.mark(await answer.json())
             except PolluxError as error:
                 try:

@@ -13,6 +13,7 @@ from server.eventlog import fold_log
 from server.jobs.committer import Committer
 from server.jobs.journal import Journal, Lost, StoreGone, Unservable
 from server.jobs.produce import Producer
+from server.keyring import ClientKey, is_guest
 from server.protocol.events import splice_lifecycle
 from server.protocol.fold import dumps
 from server.protocol.inplace import SHORTEST_DISTINCT
@@ -22,6 +23,7 @@ from server.protocol.reasons import without_secrets
 from server.protocol.redaction import Secrets
 from server.protocol.requests import stored_request, without_input
 from server.protocol.snapshot import Identity, response_object
+from server.sealing import Sealer
 from server.usage import spent_on
 from storage import Lease, Outcome, Reading, Spent, Store, StoreError, StoreFull, StoreUnavailable, Verdict
 
@@ -34,6 +36,16 @@ _VERDICTS = {
 
 
 _UNREADABLE = failure("server_error", "The request, as it was stored, can't be read any more.")
+_KEY_LOST = failure(
+    "server_error",
+    "The API key that was kept encrypted for this response can't be read any more: id_secrets were changed. "
+    "Send the request again.",
+)
+
+
+def _needs_key(lease: Lease) -> bool:
+    """Whether only the client's own key may be used. With ours, a guest would be served by somebody else's account."""
+    return bool(lease.client_key) or is_guest(lease.owner)
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class Runner:
     producer: Producer
     committer: Committer
     max_run_s: float
+    sealer: Sealer
 
     async def run(self, lease: Lease, on_lost: Callable[[Outcome], None]) -> Status:
         """Work one job to its end, and return the status that it ended with.
@@ -56,22 +69,30 @@ class Runner:
         """
         journal = self.committer.open(lease, on_lost)
         request = stored_request(lease.request)
-        who = Identity(lease.id, lease.created_at, without_input(request), Secrets(request))
-        ending = _VERDICTS.get(lease.verdict, None if request else _UNREADABLE)
+        key = self._client_key(lease)
+        secrets = Secrets(request) if key is None else Secrets(request).plus(key.value)
+        who = Identity(lease.id, lease.created_at, without_input(request), secrets)
+        unreadable = _UNREADABLE if not request else _KEY_LOST if key is None and _needs_key(lease) else None
+        ending = _VERDICTS.get(lease.verdict, unreadable)
         del request  # frees its memory: both the request and the run may be long
         try:
             if ending is None:
-                ending = await self._produce(lease, who, journal)
+                ending = await self._produce(lease, who, journal, key)
             await self._finish(journal, who, ending)
         finally:
             journal.close()
         return ending.status
 
-    async def _produce(self, lease: Lease, who: Identity, journal: Journal) -> Ending:
+    def _client_key(self, lease: Lease) -> ClientKey | None:
+        """The client's own key, if it was kept and can still be read."""
+        value = self.sealer.unseal(lease.client_key, lease.owner) if lease.client_key else None
+        return None if value is None else ClientKey(value, lease.owner)
+
+    async def _produce(self, lease: Lease, who: Identity, journal: Journal, key: ClientKey | None) -> Ending:
         """Return how the provider's run ended. Other errors become a failure, so that the response ends."""
         try:
             async with asyncio.timeout(self.max_run_s):
-                return await self.producer.produce(lease, who, journal)
+                return await self.producer.produce(lease, who, journal, key)
         except TimeoutError:
             return failure("timeout", f"The run took longer than max_run_s ({self.max_run_s:g} s).")
         except StoreGone as gone:

@@ -57,10 +57,18 @@ class Secrets:
     """The secrets of one request, which are hidden in every answer about it."""
 
     def __init__(self, body: dict[str, Any]) -> None:
-        found = {secret for tools in _tools_in(body) for tool in tools for secret in _secrets_in(tool)}
+        self._keep({secret for tools in _tools_in(body) for tool in tools for secret in _secrets_in(tool)})
+
+    def _keep(self, found: set[str]) -> None:
         # The longest first, because one secret may be a part of another.
         self._texts = sorted((text for text in found if len(text) >= SHORTEST_SECRET), key=len, reverse=True)
         self._bytes = [jsontext.dumps(text)[1:-1] for text in self._texts]
+
+    def plus(self, secret: str) -> Secrets:
+        """These and another one."""
+        made = Secrets({})
+        made._keep({*self._texts, secret})
+        return made
 
     def __bool__(self) -> bool:
         return bool(self._texts)

@@ -60,6 +60,8 @@ class Submission:
     max_in_flight: int | None = None
     webhook: str = ""
     """An endpoint of this response alone, as the store keeps it."""
+    client_key: str = ""
+    """The client's own key, sealed for its owner, if its provider is to get that."""
     digest_of: bytes = b""
     """The body as it came, if `raw` is not that: by it a repeat is known."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -164,6 +166,7 @@ class Submitter:
             previous=previous.provider_id,
             request_id=submission.request_id,
             webhook=submission.webhook,
+            client_key=submission.client_key,
             metadata=stored_metadata(request.body.get("metadata")),
             headers=jsontext.dumps(submission.headers) if submission.headers else b"",
             idempotency_key=submission.idempotency_key or "",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from server.keyring import ClientKey
 from server.protocol.litellm_fields import NOTHING, Wishes
 
 INPUT_TOKENS, COMPACT = "input_tokens", "compact"
@@ -22,6 +23,8 @@ class Call(NamedTuple):
     headers: Mapping[str, str] | None = None
     stream: bool = False
     wishes: Wishes = NOTHING
+    key: ClientKey | None = None
+    """The client's own key, for deployments that forward it."""
     response_id: str = ""
     """The id that a new response gets where the provider gives none of its own."""
 

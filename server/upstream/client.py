@@ -14,11 +14,12 @@ from yarl import URL
 
 from server import __version__
 from server.errors import ModelNotServed, PolluxError, UpstreamTimeout, UpstreamUnavailable
+from server.keyring import is_guest
 from server.protocol.reasons import Remedy
 from server.upstream.answer import Answer
 from server.upstream.call import Call
 from server.upstream.credential import Outgoing
-from server.upstream.deployments import Deployment
+from server.upstream.deployments import Deployment, not_for_guests
 from server.upstream.grants import Grants
 from server.upstream.health import Health
 from server.upstream.refusals import is_passing, refusal_of, remedy_of, retry_after_of
@@ -62,6 +63,7 @@ class Upstream:
         The success or failure of a call that creates a response is recorded in the deployment's health.
 
         Raises:
+            Forbidden: the call is a guest's, and the deployment does not forward its key
             Untranslatable: the provider can't be told a part of the request
             UpstreamRefusal: the status is not 2xx
             UpstreamUnavailable, UpstreamTimeout: also while the body is read, inside the block
@@ -69,10 +71,13 @@ class Upstream:
         """
         if deployment.unusable is not None:
             raise ModelNotServed(deployment.model_name, deployment.unusable)
+        key = call.key if deployment.forwards_key else None
+        if call.key is not None and is_guest(call.key.owner) and key is None:
+            raise not_for_guests(deployment.model_name)
         begun = False
         speech = spoken(deployment, call)
         reply = speech.reply
-        granted = await self._granted(deployment, call, speech)
+        granted = {} if key else await self._granted(deployment, call, speech)
         try:
             async with (
                 self._first_byte(deployment, call) as first_byte,
@@ -83,9 +88,9 @@ class Upstream:
                     first_byte.reschedule(None)
                 answer = Answer(response, reply)
                 if not 200 <= answer.status < 300:
-                    if answer.status in _NOT_LET_IN:
+                    if answer.status in _NOT_LET_IN and key is None:
                         self.grants.refused(deployment.credential)
-                    raise self._noted(deployment, call, await refusal_of(deployment, answer))
+                    raise self._noted(deployment, call, await refusal_of(deployment, answer, key))
                 begun = True
                 if call.creates:
                     self.health.succeeded(deployment)
@@ -123,6 +128,8 @@ class Upstream:
 
     def noted(self, deployment: Deployment, error: PolluxError) -> PolluxError:
         """The same error, by which a call that makes a response failed, its deployment's health told of it."""
+        if deployment.forwards_key and error.status in _ACCOUNT_IS_OF_NO_USE:
+            return error  # one client's key, which tells nothing about that of the next
         # A conflict is between this request and another one; the deployment is well.
         if is_passing(error) and error.status != 409:
             self.health.failed(deployment, retry_after_s=retry_after_of(error), limited=error.status == 429)
@@ -167,7 +174,9 @@ def new_session() -> aiohttp.ClientSession:
 
 def _headers(deployment: Deployment, call: Call, length: int | None) -> dict[str, str]:
     accept = "text/event-stream" if call.stream else "application/json"
-    made = {"Accept": accept, **(call.headers or {}), **deployment.headers}
+    forwarded = call.key if deployment.forwards_key else None
+    own = deployment.headers if forwarded is None else deployment.headers_with(forwarded.value)
+    made = {"Accept": accept, **(call.headers or {}), **own}
     if length is not None:
         made["Content-Type"] = "application/json"
         made["Content-Length"] = str(length)

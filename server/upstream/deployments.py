@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from server.config import Config
-from server.errors import ModelNotServed
+from server.errors import Forbidden, ModelNotServed, shown
 from server.protocol.defaults import NO_DEFAULTS, as_json, defaults_in
 from server.protocol.dialects.manners import Dialect, Manners
 from server.protocol.tokens import Price
@@ -25,7 +25,7 @@ from server.upstream.limits import cooldown_s, cost, limit, stream_timeout_s, ti
 from server.upstream.place import RESPONSES, Operation, Reach
 from server.upstream.prices import price_of
 from server.upstream.providers import key_variables, known, resolve
-from server.upstream.reach import has_key, reach
+from server.upstream.reach import CREDENTIALS, has_key, key_in, reach
 from server.upstream.transport import Verify, proxy_for, tls_of, verify_by
 
 OTHER = "other"
@@ -48,6 +48,8 @@ class Deployment:
     """The query of each URL, without the question mark; holds Azure's `api-version`."""
     headers: Mapping[str, str] = field(repr=False)
     timeout_s: float
+    key_header: str = ""
+    """The header in which a client's own key is sent instead of these credentials; empty: it is not sent."""
     credential: Credential = STATIC
     """What is shown with each request, beside the headers."""
     operation: Operation = RESPONSES
@@ -90,6 +92,18 @@ class Deployment:
     extra_body: Mapping[str, Any] = field(default_factory=lambda: NO_DEFAULTS, repr=False)
     """Fields of a request as the provider names them. They overrule all others."""
 
+    @property
+    def forwards_key(self) -> bool:
+        """Whether the provider gets the client's own key, and decides by it."""
+        return self.key_header != ""
+
+    def headers_with(self, key: str) -> dict[str, str]:
+        """Its headers, with a client's key in the place of all that would let the request in."""
+        ours = CREDENTIALS | {self.key_header.lower()}
+        return {name: value for name, value in self.headers.items() if name.lower() not in ours} | key_in(
+            self.key_header, key
+        )
+
     def url(self, *path: str, query: str = "") -> str:
         """The URL of an operation below /responses. Every part is escaped, so it can't change the rest of the path."""
         tail = "".join("/" + quote(part, safe="") for part in path)
@@ -123,8 +137,16 @@ class Deployment:
 
     def same_account(self, other: Deployment) -> bool:
         """Whether a response made through one can be continued through the other."""
-        mine, theirs = ((d.base_url, d.query, d.headers, d.credential) for d in (self, other))
+        mine, theirs = ((d.base_url, d.query, d.headers, d.key_header, d.credential) for d in (self, other))
         return mine == theirs
+
+
+def not_for_guests(model: str) -> Forbidden:
+    """The error for a guest's request that only deployments with a key of their own could serve."""
+    return Forbidden(
+        f"This API key is not configured here, and the model '{shown(model)}' is served only to keys that are. (Others "
+        "go to deployments with model_info.forward_client_key alone.) Ask the operator for a key."
+    )
 
 
 class Deployments:
@@ -227,6 +249,7 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
         query=reached.query,
         operation=reached.operation,
         headers=reached.headers,
+        key_header=reached.key_header,
         credential=reached.credential,
         manners=_manners(entry, resolved, reached.manners, config.litellm_settings),
         timeout_s=timeout_s(params, config) or 600.0,
@@ -242,7 +265,12 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
         price=price_of(entry, config.pollux.prices),
         # A translated answer says nothing of most keys.
         fill_missing=entry.model_info.fill_missing or reached.manners.dialect is not Dialect.RESPONSES,
-        survivable=entry.model_info.upstream_background and reached.manners.dialect is Dialect.RESPONSES,
+        # A run in the provider's background may have to be cancelled after its end here, when the key is gone.
+        survivable=(
+            entry.model_info.upstream_background
+            and reached.manners.dialect is Dialect.RESPONSES
+            and not reached.key_header
+        ),
         verify=verify,
         unusable=_why_unusable(entry, resolved, reached),
         legacy_ids=frozenset({_litellm_id(entry)}),
@@ -293,7 +321,7 @@ def _why_unusable(entry: ModelEntry, provider: str | None, reached: Reach) -> st
             f"its provider '{provider}' {why}: set {about.needs_base} to an endpoint that serves the Responses API, "
             "such as a LiteLLM proxy, or one that serves Chat Completions and model_info.api to chat"
         )
-    let_in = has_key(reached.headers) or reached.credential is not STATIC
+    let_in = has_key(reached.headers) or reached.key_header or reached.credential is not STATIC
     if params.api_base is None and reached.base_url == about.base_url and about.needs_key and not let_in:
         names = " or ".join(key_variables(provider or ""))
         return f"it has no key: set litellm_params.api_key, or {names}"

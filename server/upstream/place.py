@@ -80,3 +80,5 @@ class Reach:
     """What is shown beside the headers."""
     flaw: str | None = None
     """Why it can't be reached, and what to write in the config."""
+    key_header: str = ""
+    """The header in which the provider wants a client's own key; empty if it is not to get that."""

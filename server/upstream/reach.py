@@ -37,12 +37,13 @@ def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str], v
     dialect = _dialect(entry, provider)
     manners = replace(known(provider).manners, dialect=dialect)
     headers = _headers(entry, provider, dialect, environ)
-    found = Access() if has_key(headers) else access(entry.litellm_params, provider, environ, verify)
+    key_header = _key_header(provider, dialect) if entry.model_info.forward_client_key else ""
+    found = Access() if has_key(headers) or key_header else access(entry.litellm_params, provider, environ, verify)
     if found.token is not None:
-        headers |= _credential(found.token, "Authorization")
+        headers |= key_in("Authorization", found.token)
     base = entry.litellm_params.api_base or base_of(provider, environ)
     if base is None:
-        return Reach(manners, None, headers=headers, credential=found.credential, flaw=found.flaw)
+        return Reach(manners, None, "", Operation(""), headers, found.credential, found.flaw, key_header)
     parts = urlsplit(base)
     path = _without_operation(parts.path.rstrip("/"))
     query, operation = parts.query, OPERATIONS[dialect]
@@ -55,7 +56,7 @@ def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str], v
     base = f"{parts.scheme}://{parts.netloc}{path}"
     counting = f"{operation}/count_tokens" if dialect is Dialect.MESSAGES else None
     made = Operation(operation, counting_path=counting)
-    return Reach(manners, base, query, made, headers, found.credential, found.flaw)
+    return Reach(manners, base, query, made, headers, found.credential, found.flaw, key_header)
 
 
 def _is_behind_a_gateway(entry: ModelEntry) -> bool:
@@ -138,11 +139,16 @@ def _headers(entry: ModelEntry, provider: str | None, dialect: Dialect, environ:
         headers.setdefault("anthropic-version", "2023-06-01")
     headers |= params.extra_headers
     if key:
-        headers |= _credential(key, about.key_header if dialect is not Dialect.MESSAGES else "x-api-key")
+        headers |= key_in(_key_header(provider, dialect), key)
     if params.organization:
         headers["OpenAI-Organization"] = params.organization
     return headers
 
 
-def _credential(key: str, header: str) -> dict[str, str]:
+def _key_header(provider: str | None, dialect: Dialect) -> str:
+    return known(provider).key_header if dialect is not Dialect.MESSAGES else "x-api-key"
+
+
+def key_in(header: str, key: str) -> dict[str, str]:
+    """The header with a key."""
     return {header: f"Bearer {key}" if header == "Authorization" else key}

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from server.errors import PolluxError, Untranslatable, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
+from server.keyring import ClientKey
 from server.protocol import jsontext
 from server.protocol.reasons import Fields, Remedy, pause_in, reason_in, reason_of, remedy_for, status_for
 from server.upstream.answer import Answer
@@ -24,12 +25,16 @@ LONGEST_RETRY_AFTER_S = 60.0
 """The longest pause that is granted. If an upstream asks for more, the next try still comes after this long."""
 
 
-async def refusal_of(deployment: Deployment, answer: Answer) -> PolluxError:
+async def refusal_of(deployment: Deployment, answer: Answer, key: ClientKey | None = None) -> PolluxError:
+    """The error for an answer that is not 2xx. `key`: the client's own, if the call was made with that."""
     raw = await answer.beginning(LONGEST_ERROR_BYTES)
     if 300 <= answer.status < 400:
         return UpstreamUnavailable("The provider answered with a redirect, which is not followed.")
     fields = reason_of(raw)
-    if answer.status in (401, 403):
+    if key is not None:
+        # It is the client's own key and account that the provider speaks of.
+        fields = {name: key.hidden_in(value) if isinstance(value, str) else value for name, value in fields.items()}
+    elif answer.status in (401, 403):
         # The provider's message may quote our credential or name our account, so the client does not get it. The log
         # does, without whatever looks like a key.
         told = {"deployment": deployment.id[:16], "status": answer.status, "error": fields.get("message")}

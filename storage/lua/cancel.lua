@@ -23,7 +23,7 @@ if TERMINAL[r[1]] then return r[1] == 'cancelled' and 'cancelled' or 'over' end
 local last = r[3] + 1
 local position = r[2] .. '-' .. last
 redis.call('XADD', log, position, 'f', head .. last .. tail)
-redis.call('HDEL', record, 'verdict', 'started')
+redis.call('HDEL', record, 'verdict', 'started', 'client_key')
 redis.call('ZREM', leases, id)
 redis.call('ZREM', queue, id)
 cancel_upstream(upstream_cancels, r[6], r[7], r[8])

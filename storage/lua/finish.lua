@@ -37,7 +37,7 @@ if type(added) == 'table' and added.err then
   redis.call('DEL', log)
   redis.call('XADD', log, position, 'f', frames)
 end
-redis.call('HDEL', record, 'base', 'verdict')
+redis.call('HDEL', record, 'base', 'verdict', 'client_key')
 redis.call('ZREM', leases, id)
 if abandon == '1' then cancel_upstream(upstream_cancels, r[7], r[8], r[9]) end
 local of = {id = id, record = record, status = r[1], owner = r[10], model = r[11], metadata = r[12], feed = feed,

@@ -24,7 +24,7 @@ for _, model in ipairs(passed_over) do passed_models[model] = true end
 local function job(id)
   local fields = redis.call('HMGET', record_prefix .. id, 'token', 'owner', 'verdict', 'epoch', 'attempt', 'last',
     'stream', 'created_at', 'model', 'pinned', 'previous', 'deployment', 'provider_id', 'upstream_last', 'request_id',
-    'headers', 'request')
+    'client_key', 'headers', 'request')
   return {now, 'job', aside, id, unpack(fields)}
 end
 
@@ -33,6 +33,7 @@ end
 local function set_aside(id, owner)
   aside[#aside + 1] = id
   redis.call('ZREM', leases, id)
+  redis.pcall('HDEL', record_prefix .. id, 'client_key')
   redis.pcall('PEXPIRE', record_prefix .. id, SET_ASIDE_MS)
   redis.pcall('PEXPIRE', log_prefix .. id, SET_ASIDE_MS)
   if owner then redis.pcall('ZREM', owned_prefix .. owner, id) end

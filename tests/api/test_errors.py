@@ -108,6 +108,14 @@ async def wrong_key(stage: Stage) -> AsyncIterator[Refusal]:
         yield await refusal(await http.get(f"responses/{POLLING_ID}"))
 
 
+async def key_not_configured(stage: Stage) -> AsyncIterator[Refusal]:
+    config = impatient(stage.simulator, accept_any_key=True)
+    async with running_replica(config, stage.store_url) as pollux, pollux.http(key="sk-not-one-of-yours-3f2a") as http:
+        for body in ALL_WAYS:
+            yield await post(http, body)
+        yield await refusal(await http.post("webhook_endpoints", json={}))
+
+
 async def not_http(stage: Stage) -> AsyncIterator[Refusal]:
     async with stage.alice() as http:
         yield await refusal(await http.get("models", headers={"X-Long": "x" * 9000}))
@@ -510,6 +518,9 @@ def failing(
 ROWS: dict[str, Row] = {
     "No key": invalid(401, "invalid_api_key", None, r"You didn't provide an API key\. Send it in .*", no_key),
     "Wrong key": invalid(401, "invalid_api_key", None, r"Incorrect API key provided: sk-…3f2a\.", wrong_key),
+    "Key that the config does not list, where no provider decides about it": invalid(
+        403, "key_not_configured", None, r"This API key is not configured here, .*\.", key_not_configured
+    ),
     "Not HTTP, or a header or path too long": invalid(
         400, "malformed_http", None, r"This is not a valid HTTP request .* 65536 bytes, a header 8190 bytes\.", not_http
     ),

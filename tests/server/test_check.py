@@ -310,3 +310,33 @@ def test_a_credential_that_is_no_key_is_told() -> None:
     text = told(model_list=[entry("m", "azure/gpt", api_base="https://h", **application)])
     assert "credential by Microsoft Entra ID, client c-1 of tenant t-1\n" in text
     assert "very-secret" not in text
+
+
+def test_what_is_odd_about_keys_of_clients_is_told() -> None:
+    def warned(accept: bool, *entries: dict[str, Any], **pollux: Any) -> str:
+        config = {"model_list": list(entries), "pollux": {"accept_any_key": accept, **pollux}}
+        return "\n".join(warnings_about(parse_config(config, environ={})))
+
+    shut = entry("shut", "openai/m", api_key="k")
+    forwards = entry("open", "litellm_proxy/m", api_base="http://h") | {"model_info": {"forward_client_key": True}}
+    kept = "keys of clients are kept encrypted while a cached response runs"
+    assert "accept_any_key is of no use" in warned(True, shut)
+    told = warned(True, shut, forwards)
+    assert "shut has deployments without forward_client_key: they serve keys of the config only" in told
+    assert "open has deployments" not in told
+    assert kept in told
+    assert warned(True, forwards, id_secrets=["s"]) == ""
+    assert kept not in warned(False, shut)
+    both = forwards | {"model_info": {"forward_client_key": True, "upstream_background": True}}
+    assert "open: upstream_background has no effect together with forward_client_key" in warned(False, both)
+    misplaced = entry("open", "litellm_proxy/m", api_base="http://h", forward_client_key=True)
+    assert "litellm_params.forward_client_key is taken for a field of requests: write it in model_info" in warned(
+        False, misplaced
+    )
+
+
+def test_whose_keys_are_served_and_sent_is_told() -> None:
+    forwards = entry("open", "litellm_proxy/m", api_base="http://h") | {"model_info": {"forward_client_key": True}}
+    told = describe(parse_config({"model_list": [forwards], "pollux": {"accept_any_key": True}}, environ={}))
+    assert "keys: any other, of which providers decide" in told
+    assert "credential the client's key; for the master key none" in told

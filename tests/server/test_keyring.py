@@ -11,7 +11,8 @@ from multidict import CIMultiDict
 
 from server.config import parse_config
 from server.errors import Unauthorized
-from server.keyring import Keyring, Principal, masked
+from server.keyring import ClientKey, Keyring, Principal, is_guest, masked
+from server.sections import ConfigError
 from tests.support.generated import moderate
 
 ALICE, ALICE_NEW, BOB, MASTER = "sk-alice-0001", "sk-alice-0002", "sk-bob-0001-x", "sk-master-0001"
@@ -139,3 +140,52 @@ def test_keys_are_kept_only_as_hashes() -> None:
     ring = keyring(master=MASTER)
     kept = repr(vars(ring))
     assert not any(key in kept for key in (ALICE, ALICE_NEW, BOB, MASTER))
+
+
+def guests(secret: bytes = b"stored") -> Keyring:
+    settings = {"pollux": {"keys": KEYS, "accept_any_key": True}}
+    return Keyring(parse_config(settings, environ={}), MASTER, secret)
+
+
+def test_a_guest_is_named_after_its_key_and_the_secret_of_the_store() -> None:
+    first, again, other = (caller({"api-key": key}, guests()) for key in ("sk-one", "sk-one", "sk-two"))
+    assert first == again
+    assert is_guest(first.name)
+    assert first.is_guest
+    assert len({first.name, other.name, caller({"api-key": "sk-one"}, guests(b"another")).name}) == 3
+    assert "sk-one" not in first.name
+    assert first.models is None
+
+
+def test_guests_change_nothing_for_the_keys_of_the_config() -> None:
+    assert caller({"api-key": BOB}, guests()).name == "bob"
+    assert caller({"api-key": MASTER}, guests()).is_master
+    assert not any(caller({"api-key": key}, guests()).is_guest for key in (ALICE, BOB, MASTER))
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer "}, {"api-key": "ключ"}, {"api-key": "a\x00b"}])
+def test_a_guest_needs_a_key_that_a_provider_can_be_told(headers: dict[str, str]) -> None:
+    with pytest.raises(Unauthorized):
+        caller(headers, guests())
+
+
+def test_who_takes_guests_serves_nobody_without_a_key() -> None:
+    ring = Keyring(parse_config({"pollux": {"accept_any_key": True}}, environ={}), None, b"stored")
+    assert not ring.empty
+    with pytest.raises(Unauthorized):
+        caller({}, ring)
+
+
+def test_the_master_key_is_not_for_providers() -> None:
+    ring = guests()
+    for key, owner in ((ALICE, "alice"), ("sk-one", caller({"api-key": "sk-one"}, ring).name)):
+        sent = ring.client_key(CIMultiDict({"api-key": key}), caller({"api-key": key}, ring))
+        assert sent == ClientKey(key, owner)
+        assert key not in repr(sent)
+    assert ring.client_key(CIMultiDict({"api-key": MASTER}), caller({"api-key": MASTER}, ring)) is None
+
+
+def test_no_configured_key_can_have_a_guests_name() -> None:
+    with pytest.raises(ConfigError, match="accept_any_key"):
+        keyring([{"name": "key-0123456789abcdef", "key": "k"}])
+    keyring([{"name": "key-1", "key": "k"}])

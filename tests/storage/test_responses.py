@@ -571,3 +571,28 @@ async def test_opening_events_are_packed_as_all_others_are(store: Store, admin: 
     assert reading is not None
     assert reading.batches[-1].frames == long
     assert taken.last == 2
+
+
+@pytest.mark.parametrize("end", ["finish", "cancel", "delete", "set aside"])
+async def test_a_clients_key_is_gone_with_the_step_that_ends_its_response(
+    end: str, store: Store, admin: redis.Redis
+) -> None:
+    response_id = await create(store, client_key="sealed-key")
+    assert "sealed-key" in str(contents(admin))
+    taken = await lease(store)
+    assert taken.client_key == "sealed-key"
+    assert await store.jobs.release(taken) is Outcome.OK
+    taken = await lease(store)
+    assert taken.client_key == "sealed-key", "whoever goes on has it too"
+    match end:
+        case "finish":
+            assert (await finish(store, taken, 3)).outcome is Outcome.OK
+        case "cancel":
+            assert await cancel(store, response_id) is CancelOutcome.CANCELLED
+        case "delete":
+            assert await store.responses.delete(await record_of(store, response_id), uuid4().hex)
+        case _:
+            expire_lease(admin, store, response_id)
+            admin.hset(shard_of_id(store, response_id).record(response_id), "epoch", "broken")
+            assert await try_lease(store) is None
+    assert "sealed-key" not in str(contents(admin))
