@@ -85,7 +85,8 @@ def spoken(deployment: Deployment, call: Call) -> Speech:
         return Speech(url, jsontext.dumps(deployment.operation.worded({**filled, **deployment.extra_body})))
     told = translated(with_defaults(request, deployment.defaults), deployment.manners)
     seed = item_seed(call.response_id)
-    reply = Reply(deployment.manners.dialect, call.response_id, seed, int(time.time()), told.custom_tools)
+    dialect, created_at = deployment.manners.dialect, int(time.time())
+    reply = Reply(dialect, call.response_id, seed, created_at, told.custom_tools, told.namespaced)
     worded = deployment.operation.worded({**told.body, **deployment.extra_body})
     return Speech(url, jsontext.dumps(worded), _headers(deployment, told.betas), reply)
 

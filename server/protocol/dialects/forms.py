@@ -39,7 +39,7 @@ def _check_typed(where: str, part: Any) -> None:
     _check(f"{where}.type", part.get("type"), str, needed=True)
 
 
-_NAMES = {dict: "an object", list: "an array", str: "a string"}
+_NAMES: dict[type, str] = {dict: "an object", list: "an array", str: "a string"}
 
 
 def _check(where: str, value: Any, wanted: type, *, needed: bool = False) -> None:

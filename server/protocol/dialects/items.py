@@ -51,13 +51,14 @@ class Items:
         elif kind == "reasoning":
             yield from self._reasoning(item, place)
         elif kind == "function_call":
-            space = {"namespace": item["namespace"]} if item.get("namespace") else {}
-            yield self._call(item.get("call_id"), item.get("name"), _text(item.get("arguments"))) | space
+            yield self._call(item.get("call_id"), item.get("name"), _text(item.get("arguments"))) | _space(item)
         elif kind == "custom_tool_call" and not self._takes_custom:
-            yield self._call(item.get("call_id"), item.get("name"), as_arguments(item.get("input")))
+            yield self._call(item.get("call_id"), item.get("name"), as_arguments(item.get("input"))) | _space(item)
         elif kind == "custom_tool_call":
             call_id = fitting(item.get("call_id"), self._manners)
-            yield {"type": kind, "call_id": call_id, "name": item.get("name"), "input": item.get("input")}
+            yield {"type": kind, "call_id": call_id, "name": item.get("name"), "input": item.get("input")} | _space(
+                item
+            )
         elif kind == "custom_tool_call_output" and self._takes_custom:
             call_id = fitting(item.get("call_id"), self._manners)
             yield {"type": kind, "call_id": call_id, "output": _text(item.get("output"))}
@@ -157,6 +158,10 @@ class Items:
 
     def _outcome(self, call_id: Any, output: Any) -> Item:
         return {"type": "function_call_output", "call_id": fitting(call_id, self._manners), "output": output}
+
+
+def _space(call: Item) -> Item:
+    return {"namespace": call["namespace"]} if call.get("namespace") else {}
 
 
 def _output_text(text: str) -> Item:

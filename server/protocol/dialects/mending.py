@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from server.protocol.dialects.finish import Finish, Usage
-from server.protocol.dialects.tools import from_arguments
+from server.protocol.dialects.tools import from_arguments, full_name
 
 Event = dict[str, Any]
 
@@ -43,7 +43,14 @@ class _Item:
 class Mending:
     """The events of one answer."""
 
-    def __init__(self, response_id: str, seed: str, created_at: int, custom_tools: frozenset[str]) -> None:
+    def __init__(
+        self,
+        response_id: str,
+        seed: str,
+        created_at: int,
+        custom_tools: frozenset[str],
+        namespaced: frozenset[str] = frozenset(),
+    ) -> None:
         self._response: Event = {
             "id": response_id,
             "object": "response",
@@ -55,6 +62,7 @@ class Mending:
         }
         self._seed = seed
         self._custom_tools = custom_tools
+        self._namespaced = namespaced
         self._items: dict[Any, _Item] = {}
         self._done: dict[int, Event] = {}
 
@@ -116,15 +124,24 @@ class Mending:
         return {"type": f"response.{finish.status}", "response": response}
 
     def _new(self, item: Event, index: int) -> _Item:
-        custom = item["type"] == "function_call" and item.get("name") in self._custom_tools
+        custom = (
+            item["type"] == "function_call" and full_name(item.get("namespace"), item["name"]) in self._custom_tools
+        )
         prefix = "ctc" if custom else _PREFIXES.get(item["type"], "item")
         return _Item(f"{prefix}_{self._seed}{index:04x}", index, custom=custom)
 
+    def _named(self, item: Event) -> Event:
+        """The item with the name that its tool has: the library takes every name that looks so for a namespace's."""
+        name = full_name(item.get("namespace"), item.get("name") or "")
+        if "namespace" not in item or name in self._namespaced:
+            return item
+        return {**_without(item, "namespace"), "name": name}
+
     def _added(self, event: Event) -> Iterator[Event]:
-        item = event["item"]
+        item = self._named(event["item"])
         kept = self._items[item.get("id")] = self._new(item, len(self._items))
         begun = item.get("arguments") or item.get("input") or ""
-        shown = {**item, "id": kept.id, **{name: "" for name in ("arguments", "input") if name in item}}
+        shown: Event = {**item, "id": kept.id, **{key: "" for key in ("arguments", "input") if key in item}}
         yield {**event, "output_index": kept.index, "item": _as_custom(shown) if kept.custom else shown}
         if begun:
             name = "custom_tool_call_input" if "input" in item else "function_call_arguments"
@@ -169,7 +186,7 @@ class Mending:
         yield event
 
     def _finished(self, event: Event) -> Iterator[Event]:
-        item = event["item"]
+        item = self._named(event["item"])
         kept = self._items.get(item.get("id"))
         if kept is None:
             return

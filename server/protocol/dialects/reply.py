@@ -21,11 +21,17 @@ class Reply:
     """The translation of one answer. Call `take` with its events in order, then `end`; or `whole` with its body."""
 
     def __init__(
-        self, dialect: Dialect, response_id: str, seed: str, created_at: int, custom_tools: frozenset[str]
+        self,
+        dialect: Dialect,
+        response_id: str,
+        seed: str,
+        created_at: int,
+        custom_tools: frozenset[str],
+        namespaced: frozenset[str] = frozenset(),
     ) -> None:
         self._reader = ChatReader(seed) if dialect is Dialect.CHAT else MessagesReader()
         self._stream = Stream(dialect)
-        self._mending = Mending(response_id, seed, created_at, custom_tools)
+        self._mending = Mending(response_id, seed, created_at, custom_tools, namespaced)
         self._number = 0
         self._ended = False
 

@@ -12,7 +12,7 @@ from server.protocol.dialects.items import Items
 from server.protocol.dialects.library import NotTranslated, converted_request
 from server.protocol.dialects.losses import Losses
 from server.protocol.dialects.manners import Dialect, Manners
-from server.protocol.dialects.tools import allowed, prepared_choice, prepared_tools, stood_in_for
+from server.protocol.dialects.tools import allowed, namespaced, prepared_choice, prepared_tools, stood_in_for
 
 _TRANSLATED = ("model", "stream", "max_output_tokens", "temperature", "top_p", "reasoning", "text")
 _WITHOUT_EFFECT = frozenset(
@@ -40,6 +40,8 @@ class Translated:
     body: dict[str, Any]
     custom_tools: frozenset[str]
     """Custom tools for which functions stand in."""
+    namespaced: frozenset[str] = frozenset()
+    """Tools in namespaces, by the names that the provider knows."""
     betas: tuple[str, ...] = ()
     """Trials of Anthropic's that it takes part in."""
 
@@ -85,10 +87,10 @@ def _translated(given: dict[str, Any], manners: Manners) -> Translated:
     answer |= {name: value for name, value in given.items() if name not in _READ_HERE | _WITHOUT_EFFECT}
     if manners.dialect is Dialect.CHAT:
         chat_request.finish(answer, given, manners, losses, items)
-        return Translated(answer, stood_in_for(tools, manners))
+        return Translated(answer, stood_in_for(tools, manners), namespaced(tools))
     messages_request.finish(answer, given, manners, losses)
     betas = hosted_tools.add(answer, tools, losses)
-    return Translated(answer, stood_in_for(tools, manners), betas)
+    return Translated(answer, stood_in_for(tools, manners), namespaced(tools), betas)
 
 
 def _items(given: dict[str, Any]) -> list[Any]:

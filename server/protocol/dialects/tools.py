@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from server.protocol import jsontext
@@ -23,12 +23,11 @@ def prepared_tools(given: Iterable[Any], manners: Manners, losses: Losses) -> li
     made = []
     for index, tool in enumerate(given):
         kind = tool.get("type") if isinstance(tool, dict) else None
-        if kind == "function":
-            made.append(_function(tool))
-        elif kind == "custom":
-            made.append(tool if takes_custom(manners) else _stand_in(tool))
+        if kind in ("function", "custom"):
+            made.append(_called(tool, manners))
         elif kind == "namespace":
-            made.append({**tool, "tools": [_function(inner) for inner in tool.get("tools") or ()]})
+            inner = tool.get("tools") or ()
+            made.append({**tool, "tools": [_called(one, manners) for one in inner]})
         elif not (kind in HOSTED and manners.dialect is Dialect.MESSAGES):
             losses.lose(f"tools[{index}]", f"a tool of type '{kind}'")
     return made
@@ -43,7 +42,27 @@ def stood_in_for(given: Iterable[Any], manners: Manners) -> frozenset[str]:
     """The names of the custom tools for which functions stand in: calls of these are to be told as custom calls."""
     if takes_custom(manners):
         return frozenset()
-    return frozenset(tool["name"] for tool in given if tool.get("type") == "custom" and tool.get("name"))
+    return frozenset(name for name, tool in _with_names(given) if tool.get("type") == "custom")
+
+
+def namespaced(given: Iterable[Any]) -> frozenset[str]:
+    """The names, as providers know them, of the tools in namespaces. Another name may look like one of these."""
+    spaces = [tool for tool in given if tool.get("type") == "namespace"]
+    return frozenset(name for name, _ in _with_names(spaces))
+
+
+def full_name(space: str | None, name: str) -> str:
+    """The name by which the provider knows a tool. The library joins those of a namespace and of a tool so."""
+    return f"{space}--{name}" if space else name
+
+
+def _with_names(given: Iterable[Any], space: str | None = None) -> Iterator[tuple[str, Tool]]:
+    """All tools, also those in namespaces, with the names by which the provider knows them."""
+    for tool in given:
+        if tool.get("type") == "namespace":
+            yield from _with_names(tool.get("tools") or (), tool.get("name"))
+        elif tool.get("name"):
+            yield full_name(space, tool["name"]), tool
 
 
 def as_arguments(text: Any) -> str:
@@ -59,6 +78,13 @@ def from_arguments(arguments: str) -> str:
         return arguments
     text = value.get(CUSTOM_ARGUMENT) if isinstance(value, dict) else None
     return text if isinstance(text, str) else arguments
+
+
+def _called(tool: Tool, manners: Manners) -> Tool:
+    """A function, or a custom tool as it is or as the function that stands for it."""
+    if tool.get("type") != "custom":
+        return _function(tool)
+    return tool if takes_custom(manners) else _stand_in(tool)
 
 
 def _function(tool: Tool) -> Tool:

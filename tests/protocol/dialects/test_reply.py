@@ -366,6 +366,32 @@ def test_calls_without_an_id_get_one_that_no_other_answer_has() -> None:
     assert len({response["output"][0]["call_id"] for response in ids}) == 2
 
 
+def _calls_of(dialect: Dialect, name: str, arguments: str) -> list[Json]:
+    """An answer that calls one tool."""
+    if dialect is Dialect.CHAT:
+        call = {"index": 0, "id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
+        return [chunk({"tool_calls": [call]}, "tool_calls")]
+    delta = {"type": "input_json_delta", "partial_json": arguments}
+    content = {"type": "tool_use", "id": "c", "name": name, "input": {}}
+    return [message_start(), *block(0, content, delta), *message_end("tool_use")]
+
+
+@pytest.mark.parametrize("dialect", [Dialect.CHAT, Dialect.MESSAGES])
+def test_only_tools_of_a_namespace_are_told_with_one(dialect: Dialect) -> None:
+    def called(name: str) -> Json:
+        reply = Reply(dialect, "resp_1", "0a", 1, frozenset({"crm--note"}), frozenset({"crm--find", "crm--note"}))
+        told = [server_event(event) for event in _calls_of(dialect, name, '{"input":"x"}')]
+        events = [orjson.loads(event.data) for event in [*reply.take(told), *reply.end()]]
+        is_well_formed(events)
+        item: Json = events[-1]["response"]["output"][0]
+        return item
+
+    assert [called("crm--find")[key] for key in ("type", "namespace", "name")] == ["function_call", "crm", "find"]
+    assert [called("crm--note")[key] for key in ("namespace", "name", "input")] == ["crm", "note", "x"]
+    plain = called("mcp--files--read")
+    assert (plain["name"], "namespace" in plain) == ("mcp--files--read", False)
+
+
 TEXT: Json = {"type": "text", "text": ""}
 CALLS: list[Json] = [{"type": "tool_use", "id": name, "name": name, "input": {}} for name in ("f", "g")]
 

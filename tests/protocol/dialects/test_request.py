@@ -415,3 +415,15 @@ def test_a_part_of_a_wrong_form_is_the_clients_mistake(body: Json, param: str | 
     with pytest.raises(BadRequest) as refused:
         asked(replace(DEEPSEEK, drops=True), **body)
     assert refused.value.param == param
+
+
+def test_a_custom_tool_in_a_namespace_becomes_a_function_too() -> None:
+    space = {"type": "namespace", "name": "crm", "description": "d", "tools": [{"type": "custom", "name": "note"}]}
+    call = {"type": "custom_tool_call", "namespace": "crm", "name": "note", "call_id": "a", "input": "x"}
+    output = {"type": "custom_tool_call_output", "call_id": "a", "output": "y"}
+    for manners in (MISTRAL, CLAUDE):
+        told = translated({"model": "m", "input": [call, output], "tools": [space, FUNCTION]}, manners)
+        assert (told.custom_tools, told.namespaced) == (frozenset({"crm--note"}),) * 2
+        tool = told.body["tools"][0]
+        assert tool.get("function", tool)["name"] == "crm--note"
+        assert str(told.body["messages"]).count("'crm--note'") == 1
