@@ -28,6 +28,7 @@ from server.files import OpenFiles, raise_limit
 from server.hub import Hub
 from server.jobs.committer import Committer
 from server.jobs.produce import Producer
+from server.jobs.receive import Receiver
 from server.jobs.run import Runner
 from server.jobs.worker import Worker
 from server.keyring import Keyring
@@ -48,6 +49,7 @@ from server.upstream.client import Timeouts, Upstream, new_session
 from server.upstream.deployments import Deployments
 from server.upstream.health import Health
 from server.upstream.poll import Pollers
+from server.upstream.ways import Ways
 from server.usage import Meter
 from storage import Durability, Ledger, Retention, Store, open_store
 
@@ -128,7 +130,10 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         sender, tester = [await stack.enter_async_context(Sender(private=ours.webhook_allow_private)) for _ in range(2)]
         affinity = Affinity(deployments, id_secrets)
         chain = Chain(store, deployments, ours.id_prefix)
-        producer = Producer(store, upstream, deployments, affinity, chain, config.num_retries)
+        keyring = Keyring(config, config.master_key(), store.id_secret)
+        ways = Ways(config, deployments, keyring)
+        receiver = Receiver(store, upstream, config.num_retries)
+        producer = Producer(upstream, ways, deployments, affinity, chain, receiver, config.num_retries)
         runner = Runner(store, producer, committer, ours.max_run_s, sealer)
         worker = Worker(
             store,
@@ -145,7 +150,8 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             deployments=deployments,
             affinity=affinity,
             chain=chain,
-            keyring=Keyring(config, config.master_key(), store.id_secret),
+            keyring=keyring,
+            ways=ways,
             store=store,
             hub=hub,
             feed=Feed(store, hub),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from server.check_fallbacks import fallbacks_of, surprising_fallbacks, ways_of
 from server.config import Config
 from server.keyring import MASTER, Keyring
 from server.outbox.endpoints import Configured
@@ -31,6 +32,7 @@ def warnings_about(config: Config) -> Iterator[str]:
     yield from _without_background(config)
     yield from _nobodys_webhooks(config)
     yield from _forwarded_keys(config)
+    yield from surprising_fallbacks(config)
     yield from _prices_of_nothing(config)
 
 
@@ -80,6 +82,7 @@ def _no_keys(config: Config) -> str:
 
 def _models(config: Config) -> Iterator[str]:
     deployments = Deployments(config)
+    ways = ways_of(config)
     if not deployments.all:
         yield "models: none; add some to model_list"
     for name in deployments.model_names:
@@ -90,6 +93,7 @@ def _models(config: Config) -> Iterator[str]:
         yield f"  background: {decision.mode}, because {decision.why}"
         for deployment in deployments.serving(name):
             yield f"  deployment {deployment.id[:16]}: {_deployment(deployment)}"
+        yield from fallbacks_of(ways, name)
 
 
 def _deployment(deployment: Deployment) -> str:

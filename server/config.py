@@ -24,6 +24,8 @@ from pydantic import (
 
 from server.credentials import with_credential
 from server.includes import Merged, read_merged
+from server.protocol.fallback_lists import table_in, targets_in
+from server.protocol.fallbacks import DEEPEST, EVERY, Fallbacks
 from server.protocol.routing import BackgroundMode
 from server.protocol.webhook_secrets import is_secret
 from server.sections import (
@@ -226,6 +228,25 @@ class Config(Foreign):
             if given is not None:
                 return given
         return 2
+
+    @cached_property
+    def fallbacks(self) -> Fallbacks:
+        """What holds for requests that say nothing themselves. Of two lists the first that is not empty counts."""
+        router, general = self.router_settings, self.litellm_settings
+        listed = {
+            name: getattr(router, name) or getattr(general, name)
+            for name in ("fallbacks", "default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+        }
+        table = table_in(listed["fallbacks"])
+        if default := listed["default_fallbacks"]:
+            table = {**table, EVERY: targets_in(default)}
+        deepest = next((given for given in (router.max_fallbacks, general.max_fallbacks) if given is not None), DEEPEST)
+        return Fallbacks(
+            table,
+            table_in(listed["context_window_fallbacks"]) or None,
+            table_in(listed["content_policy_fallbacks"]) or None,
+            deepest=deepest,
+        )
 
     @property
     def allowed_fails(self) -> int:

@@ -155,8 +155,8 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
     param = "model"
 
-    def __init__(self, model: str) -> None:
-        super().__init__(f"The model '{shown(model)}' does not exist or you do not have access to it.")
+    def __init__(self, model: str, *, param: str | None = None) -> None:
+        super().__init__(f"The model '{shown(model)}' does not exist or you do not have access to it.", param=param)
 
 
 class ModelNotServed(BadRequest):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from server.config import GUEST, Config
 from server.errors import Unauthorized
@@ -89,6 +89,19 @@ class Keyring:
     def owners(self) -> list[str]:
         """The names of all principals."""
         return list(dict.fromkeys(principal.name for _, principal in self._principals))
+
+    def known_as(self, name: str) -> Principal | None:
+        """The principal of this name. Of several keys with it, one is enough to use a model."""
+        if self.empty:
+            return Principal(MASTER)
+        if is_guest(name):
+            return Principal(name) if self._takes_guests else None
+        known = [principal for _, principal in self._principals if principal.name == name]
+        if not known:
+            return None
+        models = [principal.models for principal in known]
+        allowed = None if None in models else frozenset().union(*(some for some in models if some is not None))
+        return replace(known[0], models=allowed)
 
     def authenticate(self, headers: Mapping[str, str]) -> Principal:
         """The principal of a request, by `Authorization: Bearer`, else `api-key`, `x-litellm-api-key`, `x-api-key`.

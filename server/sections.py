@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import orjson
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
 from server.protocol.defaults import as_json, defaults_in
+from server.protocol.fallback_lists import table_in, targets_in
 
 
 class ConfigError(Exception):
@@ -249,6 +251,15 @@ class CacheParams(Foreign):
     sentinel_password: SecretStr | None = None
 
 
+def _checked(given: list[Any], read: Callable[[Any], object]) -> list[Any]:
+    read(given)
+    return given
+
+
+Targets = Annotated[list[Any], AfterValidator(partial(_checked, read=targets_in))]
+Lists = Annotated[list[Any], AfterValidator(partial(_checked, read=table_in))]
+
+
 class LiteLLMSettings(Foreign):
     cache: bool | None = None
     cache_params: CacheParams = CacheParams()
@@ -256,6 +267,11 @@ class LiteLLMSettings(Foreign):
     num_retries: int | None = Field(None, ge=0, description="Retries before the first output.")
     request_timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
     allowed_fails: int | None = Field(None, ge=0, description="As in router_settings, which overrules it.")
+    fallbacks: Lists = Field([], description="As in router_settings, which overrules it.")
+    default_fallbacks: Targets = Field([], description="As in router_settings, which overrules it.")
+    context_window_fallbacks: Lists = Field([], description="As in router_settings, which overrules it.")
+    content_policy_fallbacks: Lists = Field([], description="As in router_settings, which overrules it.")
+    max_fallbacks: int | None = Field(None, ge=0, description="As in router_settings, which overrules it.")
     drop_params: bool = Field(
         False, description="Leave out what a provider can't be told, instead of refusing the request."
     )
@@ -280,6 +296,17 @@ class RouterSettings(Foreign):
         5, ge=0, description="Seconds in which a cooling deployment is not asked while another one is healthy."
     )
     disable_cooldowns: bool = Field(False, description="Ask a deployment that fails like any other.")
+    fallbacks: Lists = Field(
+        [], description="With which models a request goes on after one has failed: [{model: [next, another]}]."
+    )
+    default_fallbacks: Targets = Field([], description="The list of all models that have none in fallbacks.")
+    context_window_fallbacks: Lists = Field(
+        [], description="The lists for requests that are too long for their model; without any, fallbacks count."
+    )
+    content_policy_fallbacks: Lists = Field(
+        [], description="The lists for requests that a provider's rules forbid; without any, fallbacks count."
+    )
+    max_fallbacks: int | None = Field(None, ge=0, description="How many fallbacks may follow each other.")
     routing_strategy: str | None = Field(
         None, description="How a deployment is chosen: simple-shuffle, least-busy, or another one of LiteLLM's."
     )
@@ -288,6 +315,9 @@ class RouterSettings(Foreign):
 
 class GeneralSettings(Foreign):
     master_key: SecretStr | None = Field(None, description="The key that sees all; else LITELLM_MASTER_KEY.")
+    enforce_fallback_model_access: bool = Field(
+        True, description="Whether a request falls back only to models that its key may use."
+    )
 
 
 def redis_url(params: CacheParams, environ: Mapping[str, str]) -> str:

@@ -37,7 +37,7 @@ FLOORS = (
     ("server.eventlog", "server.feed", "server.chain"),
     ("server.responses", "server.jobs"),
     ("server.outbox",),
-    ("server.check",),
+    ("server.check", "server.check_fallbacks"),
     ("server.api",),
     ("server.app", "server.simulator", "server.supervise"),
     ("server.cli",),

@@ -23,6 +23,7 @@ from server.upstream.affinity import Affinity
 from server.upstream.client import Upstream
 from server.upstream.deployments import Deployments
 from server.upstream.poll import Pollers
+from server.upstream.ways import Ways
 from server.usage import Meter
 from storage import Store
 
@@ -31,6 +32,7 @@ from storage import Store
 class Context:
     config: Config
     deployments: Deployments
+    ways: Ways
     affinity: Affinity
     chain: Chain
     keyring: Keyring

@@ -72,4 +72,4 @@ def _told(request: web.Request, response_id: str, status: str) -> dict[str, str]
 
 async def _forward(request: web.Request, found: Foreign, method: str, *path: str) -> web.StreamResponse:
     call = Call(method, (found.provider_id, *path), headers=forwarded_headers(request))
-    return await relay(request, [found.deployment], lambda _: Target(found.deployment, call, found.rewriter))
+    return await relay(request, Target(found.deployment, call, found.rewriter))

@@ -13,6 +13,7 @@ ANY = "*"
 METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 EXPOSED = (
     "ETag, Preference-Applied, Retry-After, X-Request-Id, openai-poll-after-ms, openai-processing-ms, retry-after-ms, "
+    "x-litellm-attempted-fallbacks, x-litellm-model-group, x-litellm-model-id, "
     "x-upstream-request-id, x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
     "x-ratelimit-remaining-tokens, x-ratelimit-reset-requests, x-ratelimit-reset-tokens"
 )

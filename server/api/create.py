@@ -11,14 +11,23 @@ from server.api.headers import client_headers, forwarded_headers
 from server.api.hold import State
 from server.api.keeper import Keeper
 from server.api.query import Wait, wait_of
-from server.api.references import find_foreign, may_use, new_rewriter, open_to
-from server.api.relay import Target, relay
+from server.api.references import find_foreign, new_rewriter
+from server.api.relay import Target, new_rounds, relay_new
 from server.api.retrieve import answer_foreign, answer_record, state_of
 from server.api.route import Route, name_previous, route_of
 from server.api.stream import stream_record
 from server.api.webhooks import take_own_webhook
-from server.errors import InvalidValue, ModelNotFound, PreviousNotFinished, PreviousNotFound, Unavailable, shown
+from server.errors import (
+    InvalidValue,
+    ModelNotFound,
+    ModelNotServed,
+    PreviousNotFinished,
+    PreviousNotFound,
+    Unavailable,
+    shown,
+)
 from server.protocol import jsontext
+from server.protocol.fallbacks import Fallbacks, Walk
 from server.protocol.lifecycle import LAST_OPENING, UNFINISHED
 from server.protocol.redaction import Secrets
 from server.protocol.requests import CreateRequest, check_cached, forwarded_request, parse_create
@@ -39,17 +48,16 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     create = parse_create(raw, model)
     if model is not None:
         raw = jsontext.dumps(create.body)  # the stored request must contain the model that was named in the URL
-    if not context.deployments.serving(create.model) or not may_use(context, principal, create.model):
+    if not context.deployments.serving(create.model) or not context.ways.may_use(principal, create.model):
         raise ModelNotFound(create.model)
-    serving = open_to(principal, create.model, context.deployments.usable(create.model))
+    walk = context.ways.walk(create.model, create.body, principal)
     mode, _ = decide(
         create.model,
         background=create.background,
         settings=context.config.background_mode,
         providers_of=context.deployments.providers_of,
     )
-    if mode is Mode.NATIVE:
-        serving = _with_background(create.model, serving)
+    serving = _serving(context, mode, walk, principal.name)
     if context.draining and mode is not Mode.PROXIED:
         raise Unavailable("This instance is shutting down. Try again: another one will take it.")
     webhook = await take_own_webhook(request, create.body, cached=mode is Mode.CACHED)
@@ -57,19 +65,40 @@ async def create_response(request: web.Request) -> web.StreamResponse:
         check_cached(create.body)
     await check_rate(context.store, principal)
     if mode is Mode.CACHED:
-        return await _create_cached(request, create, raw, serving, webhook)
-    return await _forward(request, context, create, mode, await route_of(request, create, serving), raw)
+        return await _create_cached(request, create, raw, serving, walk, webhook)
+    route = await route_of(request, create, serving, walk)
+    return await _forward(request, create, mode, route, walk, raw)
 
 
-def _with_background(model: str, serving: list[Deployment]) -> list[Deployment]:
-    """The deployments whose provider may have a background of its own.
+def _serving(context: Context, mode: Mode, walk: Walk, owner: str) -> list[Deployment]:
+    """The deployments that the request goes to first; none if it falls back at once.
 
     Raises:
-        InvalidValue: none has
+        ModelNotServed, Forbidden, InvalidValue
 
     """
-    able = [deployment for deployment in serving if deployment.keeps_responses]
-    if serving and not able:
+    try:
+        return _able(context, mode, walk.model, owner)
+    except ModelNotServed:
+        if not walk.ahead():
+            raise
+    return []
+
+
+def _able(context: Context, mode: Mode, model: str, owner: str) -> list[Deployment]:
+    """The deployments of a model that can be used in this mode.
+
+    Raises:
+        ModelNotFound, ModelNotServed: there are none
+        Forbidden: none of them serves this owner
+        InvalidValue: none of their providers has a background of its own
+
+    """
+    usable = context.ways.usable(model, owner)
+    if mode is not Mode.NATIVE:
+        return usable
+    able = [deployment for deployment in usable if deployment.keeps_responses]
+    if not able:
         raise InvalidValue(
             f"The provider of the model '{shown(model)}' has no background mode of its own. To have it run here, set "
             'litellm_settings.responses.background_mode.polling_via_cache to "all" or to a list with its provider.',
@@ -79,11 +108,11 @@ def _with_background(model: str, serving: list[Deployment]) -> list[Deployment]:
 
 
 async def _create_cached(
-    request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment], webhook: str
+    request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment], walk: Walk, webhook: str
 ) -> web.StreamResponse:
     wait = wait_of(request)
     async with context_of(request).admission.turn():
-        submitted = await _submit(request, create, raw, serving, webhook)
+        submitted = await _submit(request, create, raw, serving, walk, webhook)
     if create.stream:
         return await stream_record(request, submitted.id, after=-1)
     if submitted.view is not None and not wait.seconds:
@@ -112,12 +141,14 @@ def _emptied(body: bytes) -> bytes:
 
 
 async def _submit(
-    request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment], webhook: str
+    request: web.Request, create: CreateRequest, raw: bytes, serving: list[Deployment], walk: Walk, webhook: str
 ) -> Submitted:
     submitter, principal = context_of(request).submitter, principal_of(request)
     key = _idempotency_key(request)
     try:
-        route = await route_of(request, create, serving)
+        route = await route_of(request, create, serving, walk)
+        if not walk.ahead():
+            route.able(route.deployments, create.body)
     except (PreviousNotFound, PreviousNotFinished):
         # In a repeated request, the previous response may have been deleted since the idempotency key was first used.
         if replayed := await submitter.replayed(raw, principal.name, key):
@@ -129,7 +160,7 @@ async def _submit(
         idempotency_key=key,
         max_in_flight=principal.max_in_flight,
         webhook=webhook,
-        client_key=_sealed_key(request, create.model),
+        client_key=_sealed_key(request, [create.model, *walk.reachable()]),
         digest_of=raw,
         headers=client_headers(request),
         request_id=request[REQUEST_ID],
@@ -138,10 +169,10 @@ async def _submit(
     return await submitter.submit(create, jsontext.dumps(create.body) if webhook else raw, submission)
 
 
-def _sealed_key(request: web.Request, model: str) -> str:
-    """The client's own key as the store keeps it, if a deployment of the model needs it; else empty."""
+def _sealed_key(request: web.Request, models: list[str]) -> str:
+    """The client's own key as the store keeps it, if a deployment of these models needs it; else empty."""
     context, key = context_of(request), client_key_of(request)
-    if key is None or not any(deployment.forwards_key for deployment in context.deployments.serving(model)):
+    if key is None or not any(one.forwards_key for model in models for one in context.ways.serving(model)):
         return ""
     return context.sealer.seal(key.value, key.owner)
 
@@ -159,10 +190,16 @@ def _idempotency_key(request: web.Request) -> str | None:
 
 
 async def _forward(
-    request: web.Request, context: Context, create: CreateRequest, mode: Mode, route: Route, raw: bytes
+    request: web.Request, create: CreateRequest, mode: Mode, route: Route, walk: Walk, raw: bytes
 ) -> web.StreamResponse:
-    model = context.deployments.canonical(create.model)
+    context, owner = context_of(request), principal_of(request).name
     previous = route.previous.provider_id or None
+    if previous is not None:
+        walk = Walk(Fallbacks(), create.model)  # only that provider has the response before
+
+    def deployments_of(model: str) -> list[Deployment]:
+        found = route.deployments if model == create.model else ()
+        return route.able(found or _able(context, mode, model, owner), create.body)
 
     secrets = Secrets(create.body)
 
@@ -170,14 +207,14 @@ async def _forward(
         rewriter = new_rewriter(context, principal_of(request), deployment)
         name_previous(rewriter, create, route)
         rewriter.fill_from, rewriter.secrets = create.body, secrets
-        owner = principal_of(request).name
         sent = route.history.put_into(create.body, deployment)
         if create.marked or route.history:
             sent = context.affinity.unmarked(sent, deployment, owner)
+        name = context.ways.name_at(deployment, rounds.model)
         keeper = None if deployment.keeps_responses else Keeper(context, owner, create, raw, rewriter)
         call = Call(
             "POST",
-            make_request=lambda: forwarded_request(sent, deployment.model_for(model), previous),
+            make_request=lambda: forwarded_request(sent, deployment.model_for(name), previous),
             headers=forwarded_headers(request),
             stream=create.stream,
             wishes=create.wishes,
@@ -186,8 +223,8 @@ async def _forward(
         return Target(deployment, call, rewriter, keeper if create.store else None)
 
     wait = wait_of(request)
-    retries, wished = context.config.num_retries, create.wishes.num_retries
-    answer = await relay(request, route.deployments, target_for, retries=retries, wished=wished)
+    rounds = new_rounds(request, create, walk, deployments_of)
+    answer = await relay_new(request, rounds, target_for)
     if mode is Mode.NATIVE and wait.seconds and isinstance(answer, web.Response):
         return await _wait_native(request, answer, Wait(wait.seconds), create, route)
     return answer

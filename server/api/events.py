@@ -15,7 +15,7 @@ from server.api.context import context_of, principal_of
 from server.api.headers import client_headers
 from server.api.outflow import StreamAborted
 from server.api.query import several
-from server.api.references import Foreign, may_use, resolve
+from server.api.references import Foreign, resolve
 from server.api.relay import Target, fetch
 from server.api.sse import HEARTBEAT_S, SseStream
 from server.errors import InvalidValue, ResponseNotFound, Unavailable, UpstreamUnavailable, shown
@@ -77,7 +77,7 @@ async def _interest(request: web.Request, since: Mapping[Shard, Place] | None) -
         owner=None if principal.is_master else principal.name,
         shards=shards if principal.is_master else [shards.of(principal.name)],
         is_wanted=is_wanted,
-        may_be_told=lambda model: principal.models is None or may_use(context, principal, model),
+        may_be_told=lambda model: principal.models is None or context.ways.may_use(principal, model),
         ids=[one for one in named if not isinstance(one, Foreign)],
         natives={one.id: partial(_statuses, request, one) for one in named if isinstance(one, Foreign)},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import aiohttp
 from aiohttp import web
@@ -42,24 +42,26 @@ async def forward_stream(
     answer: Answer,
     rewriter: Rewriter,
     *,
+    headers: Mapping[str, str],
     creates: bool,
     may_be_empty: bool,
+    may_go_on: Callable[[PolluxError], bool],
     keeper: Keeper | None = None,
 ) -> web.StreamResponse:
     """Pass all events on. End cleanly if the last one was a terminal event or an error; otherwise abort the connection.
 
-    `creates`: the call creates a response. `may_be_empty`: a stream without any event is a normal answer. `keeper`
-    stores the response before the client learns its end.
+    `creates`: the call creates a response. `may_be_empty`: a stream without any event is a normal answer. `may_go_on`:
+    whether another model comes after an error. `keeper` stores the response before the client learns its end.
 
     Raises:
-        UpstreamRefusal: the first event is a failure that another try may fix. Nothing was passed on.
+        UpstreamRefusal: the first event is a failure that another try, or model, may fix. Nothing was passed on.
         aiohttp.ClientError, OSError: the connection broke before the first event
 
     """
     source = _Source(answer, rewriter)
-    stream = SseStream(request, answer.passed_on)
+    stream = SseStream(request, headers)
     opening = await source.opening() if creates else []
-    if (refusal := _failure_in(opening)) and remedy_of(refusal) is not Remedy.NOTHING:
+    if (refusal := _failure_in(opening)) and (remedy_of(refusal) is not Remedy.NOTHING or may_go_on(refusal)):
         raise context_of(request).upstream.noted(rewriter.deployment, refusal)
     try:
         await stream.start()

@@ -9,10 +9,11 @@ from aiohttp import web
 from server.api.body import read_body
 from server.api.context import context_of, principal_of
 from server.api.headers import forwarded_headers
-from server.api.references import find_foreign, find_record, hint_for, may_use, new_rewriter, open_to
-from server.api.relay import Target, relay
+from server.api.references import find_foreign, find_record, hint_for, new_rewriter
+from server.api.relay import Target, new_rounds, relay_new
 from server.api.route import Route, name_previous, route_of
 from server.errors import MissingParameter, ModelNotFound, OperationNotServed, PreviousNotFound
+from server.protocol.fallbacks import Fallbacks, Walk
 from server.protocol.redaction import Secrets
 from server.protocol.requests import CreateRequest, forwarded_request, parse_create
 from server.upstream.call import COMPACT, INPUT_TOKENS, Call
@@ -37,9 +38,9 @@ async def compact_input(request: web.Request) -> web.StreamResponse:
 
 def _serving(request: web.Request, model: str) -> list[Deployment]:
     context = context_of(request)
-    if not context.deployments.serving(model) or not may_use(context, principal_of(request), model):
+    if not context.deployments.serving(model) or not context.ways.may_use(principal_of(request), model):
         raise ModelNotFound(model)
-    return open_to(principal_of(request), model, context.deployments.usable(model))
+    return context.ways.usable(model, principal_of(request).name)
 
 
 async def _with_model(request: web.Request, asked: CreateRequest) -> tuple[CreateRequest, list[Deployment]]:
@@ -69,15 +70,15 @@ async def _ask(
     able = [deployment for deployment in serving if deployment.offers(operation)]
     if not able:
         raise OperationNotServed(asked.model, serving[0].provider, _WHAT[operation])
-    route = await route_of(request, asked, able)
-    wished = asked.wishes.num_retries
-    retries = context_of(request).config.num_retries if wished is None else wished
+    walk = Walk(Fallbacks(), asked.model)  # another model counts otherwise, and can't read what this one has compacted
+    route = await route_of(request, asked, able, walk)
     secrets = Secrets(asked.body)
 
     def target_for(deployment: Deployment) -> Target:
         return _target(request, operation, asked, route, deployment, secrets)
 
-    return await relay(request, route.deployments, target_for, retries=retries)
+    rounds = new_rounds(request, asked, walk, lambda _: route.able(route.deployments, asked.body))
+    return await relay_new(request, rounds, target_for)
 
 
 def _target(

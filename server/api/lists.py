@@ -15,7 +15,7 @@ from server.api.context import Context, context_of, principal_of
 from server.api.headers import client_headers
 from server.api.many import retrieve_many
 from server.api.query import choice, includes, limit
-from server.api.references import Foreign, find_record, may_use, named_response
+from server.api.references import Foreign, find_record, named_response
 from server.api.relay import Target, relay
 from server.errors import InvalidValue, ModelNotFound, ResponseNotFound, shown
 from server.keyring import Principal
@@ -59,7 +59,7 @@ async def _foreign_items(request: web.Request, found: Foreign, most: int, order:
     if "after" in request.query:
         query.append(("after", request.query["after"]))
     call = Call("GET", (found.provider_id, "input_items"), urlencode(query), headers=client_headers(request))
-    return await relay(request, [found.deployment], lambda _: Target(found.deployment, call, found.rewriter))
+    return await relay(request, Target(found.deployment, call, found.rewriter))
 
 
 def _page(items: list[dict[str, Any]], *, more: bool) -> dict[str, Any]:
@@ -83,7 +83,7 @@ async def list_responses(request: web.Request) -> web.StreamResponse:
         raise InvalidValue(f"There is no response with id '{shown(after)}' in this list.", param="after")
     wanted: list[Record] = []
     async for record in context.store.responses.owned(principal.name, after):
-        if (status is None or record.status == status) and may_use(context, principal, record.model):
+        if (status is None or record.status == status) and context.ways.may_use(principal, record.model):
             wanted.append(record)
         if len(wanted) > most:
             break
@@ -120,7 +120,7 @@ async def retrieve_model(request: web.Request) -> web.Response:
 def _is_for(context: Context, principal: Principal, name: str) -> bool:
     serving = context.deployments.serving(name)
     may_ask = not principal.is_guest or any(deployment.forwards_key for deployment in serving)
-    return bool(serving) and may_ask and may_use(context, principal, name)
+    return bool(serving) and may_ask and context.ways.may_use(principal, name)
 
 
 def _model(request: web.Request, name: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ async def forward_operation(request: web.Request) -> web.StreamResponse:
         make_request=None if body is None else lambda: body,
         headers=forwarded_headers(request),
     )
-    return await relay(request, [there.deployment], lambda _: Target(there.deployment, call, there.rewriter))
+    return await relay(request, Target(there.deployment, call, there.rewriter))
 
 
 def _query(request: web.Request) -> str:

@@ -18,7 +18,7 @@ from server.protocol.ids import (
     has_polling_form,
     is_owned,
 )
-from server.upstream.deployments import Deployment, not_for_guests
+from server.upstream.deployments import Deployment
 from server.upstream.rewrite import Rewriter
 from storage import Record
 
@@ -102,7 +102,7 @@ def stored_id(context: Context, principal: Principal, response_id: str) -> str |
 
 
 def may_see(context: Context, principal: Principal, record: Record) -> bool:
-    return principal.may_see(record.owner) and may_use(context, principal, record.model)
+    return principal.may_see(record.owner) and context.ways.may_use(principal, record.model)
 
 
 def find_foreign(context: Context, principal: Principal, response_id: str) -> Foreign | None:
@@ -110,7 +110,7 @@ def find_foreign(context: Context, principal: Principal, response_id: str) -> Fo
     if composite is None or not _owns(context, principal, composite):
         return None
     deployment = context.deployments.get(composite.model_id)
-    if deployment is None or not (deployment.keeps_responses and _may_reach(context, principal, deployment)):
+    if deployment is None or not (deployment.keeps_responses and context.ways.may_reach(principal, deployment)):
         return None
     known = encode_composite(composite)
     rewriter = new_rewriter(context, principal, deployment)
@@ -130,33 +130,3 @@ def _owns(context: Context, principal: Principal, composite: CompositeId) -> boo
     if composite.tag is None:
         return context.config.pollux.accept_untagged_ids
     return is_owned(composite, principal.name, context.id_secrets)
-
-
-def may_use(context: Context, principal: Principal, model: str) -> bool:
-    """Whether the principal may use the model, by its own name or by the `model_name` behind an alias or a wildcard."""
-    return principal.may_use(model) or any(
-        principal.may_use(deployment.model_name) for deployment in context.deployments.serving(model)
-    )
-
-
-def open_to(principal: Principal, model: str, deployments: list[Deployment]) -> list[Deployment]:
-    """Those of a model's deployments that serve this principal: a guest must not be served with a key of ours.
-
-    Raises:
-        Forbidden: none does
-
-    """
-    if not principal.is_guest:
-        return deployments
-    forwarding = [deployment for deployment in deployments if deployment.forwards_key]
-    if deployments and not forwarding:
-        raise not_for_guests(model)
-    return forwarding
-
-
-def _may_reach(context: Context, principal: Principal, deployment: Deployment) -> bool:
-    if principal.is_guest and not deployment.forwards_key:
-        return False
-    return principal.models is None or any(
-        deployment in context.deployments.serving(model) for model in principal.models
-    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from aiohttp import web
@@ -15,13 +14,15 @@ from server.api.count import count_answer
 from server.api.forward import OPENING_PATIENCE_S, forward_stream
 from server.api.keeper import Keeper
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable, shown
+from server.protocol.fallbacks import Walk
 from server.protocol.reasons import without_secrets
+from server.protocol.requests import CreateRequest
 from server.upstream.answer import EVENT_STREAM, Answer
 from server.upstream.call import Call
 from server.upstream.deployments import Deployment
 from server.upstream.refusals import facts_of, refusal_in
 from server.upstream.rewrite import Rewriter
-from server.upstream.tries import Tries
+from server.upstream.rounds import Rounds
 
 log = logging.getLogger("pollux.api")
 
@@ -39,52 +40,20 @@ class Target(NamedTuple):
     """Keeps the response that is made, where its provider does not."""
 
 
-async def relay(
-    request: web.Request,
-    deployments: list[Deployment],
-    target_for: Callable[[Deployment], Target],
-    *,
-    retries: int = 0,
-    wished: int | None = None,
-    resumed: bool = False,
-) -> web.StreamResponse:
-    """Call one deployment after the other until one answers, and pass its answer on, JSON or stream.
+async def relay(request: web.Request, target: Target, *, resumed: bool = False) -> web.StreamResponse:
+    """Make a call about an existing response, and pass its answer on, JSON or stream.
 
-    A call is repeated only if it was refused or certainly did not reach the provider; never after a timeout, since the
-    provider may be at work on it. `resumed`: a stream without any event is a normal answer.
+    It takes no place under `max_parallel_requests`: otherwise a cancel would wait for the very run that it ends.
+    `resumed`: a stream without any event is a normal answer.
 
     Raises:
         PolluxError
 
     """
-    tries = Tries(context_of(request).upstream.health, deployments, retries, wished=wished, patience_s=PLACE_PATIENCE_S)
-    # A call about an existing response has one deployment and takes no place under `max_parallel_requests`: otherwise
-    # a cancel would wait for the very run that it ends.
-    one = deployments[0] if "id" in request.match_info else None
-    while True:
-        try:
-            async with nullcontext(one) if one else tries.place() as deployment:
-                return await _relayed(request, target_for(deployment), may_be_empty=resumed)
-        except PolluxError as error:
-            await _again(request, tries, error)
-
-
-async def _again(request: web.Request, tries: Tries, error: PolluxError) -> None:
-    """Wait until the next try. If none is left, log the failure in one line and raise it."""
     try:
-        await tries.again(error, _worthwhile)
-    except PolluxError as final:
-        # A 404 for an unknown response is the client's mistake, and not logged.
-        unknown = final.status == 404 and "id" in request.match_info
-        if isinstance(final, UpstreamRefusal | UpstreamUnavailable | UpstreamTimeout) and not unknown:
-            fields = {
-                "request_id": request[REQUEST_ID],
-                "deployment": (tries.last or "")[:16] or None,
-                "code": final.code,
-                "reason": shown(without_secrets(final.message)),
-                **facts_of(final),
-            }
-            log.warning("request failed at the provider", extra=fields)
+        return await _relayed(request, target, may_be_empty=resumed)
+    except PolluxError as error:
+        _log_failure(request, error, target.deployment.id)
         raise
 
 
@@ -98,24 +67,84 @@ def _with_key(request: web.Request, target: Target) -> Target:
     return target._replace(call=target.call._replace(key=key))
 
 
-async def _relayed(request: web.Request, target: Target, *, may_be_empty: bool) -> web.StreamResponse:
+def new_rounds(
+    request: web.Request, create: CreateRequest, walk: Walk, deployments_of: Callable[[str], Sequence[Deployment]]
+) -> Rounds:
+    """The rounds of a request that holds a client up."""
+    context = context_of(request)
+    return Rounds(
+        context.upstream.health,
+        walk,
+        deployments_of,
+        context.config.num_retries,
+        wished=create.wishes.num_retries,
+        patience_s=PLACE_PATIENCE_S,
+        about={"request_id": request[REQUEST_ID]},
+    )
+
+
+async def relay_new(
+    request: web.Request, rounds: Rounds, target_for: Callable[[Deployment], Target]
+) -> web.StreamResponse:
+    """Call one deployment after the other until one answers, and pass its answer on, JSON or stream.
+
+    A call is repeated only if it was refused or certainly did not reach the provider; never after a timeout, since the
+    provider may be at work on it. Another model is asked after a timeout too.
+
+    Raises:
+        PolluxError
+
+    """
+    while True:
+        try:
+            async with rounds.place() as deployment:
+                return await _relayed(request, target_for(deployment), rounds)
+        except PolluxError as error:
+            try:
+                await rounds.again(error, _worthwhile)
+            except PolluxError as final:
+                _log_failure(request, final, rounds.blamed)
+                raise
+
+
+def _log_failure(request: web.Request, error: PolluxError, deployment: str | None) -> None:
+    """Log one line for a request that failed at the provider."""
+    # A 404 for an unknown response is the client's mistake, and not logged.
+    unknown = error.status == 404 and "id" in request.match_info
+    if isinstance(error, UpstreamRefusal | UpstreamUnavailable | UpstreamTimeout) and not unknown:
+        fields = {
+            "request_id": request[REQUEST_ID],
+            "deployment": (deployment or "")[:16] or None,
+            "code": error.code,
+            "reason": shown(without_secrets(error.message)),
+            **facts_of(error),
+        }
+        log.warning("request failed at the provider", extra=fields)
+
+
+async def _relayed(
+    request: web.Request, target: Target, rounds: Rounds | None = None, *, may_be_empty: bool = False
+) -> web.StreamResponse:
     target = _with_key(request, target)
     try:
         async with context_of(request).upstream.open(target.deployment, target.call) as answer:
+            headers = {**answer.passed_on, **(_told(rounds, target) if rounds is not None else {})}
             may_stream = target.call.stream or answer.content_type == EVENT_STREAM
             if may_stream and await answer.is_stream(OPENING_PATIENCE_S):
                 return await forward_stream(
                     request,
                     answer,
                     target.rewriter,
+                    headers=headers,
                     creates=target.call.creates,
                     may_be_empty=may_be_empty,
+                    may_go_on=rounds.may_go_on if rounds is not None else _never,
                     keeper=target.keeper,
                 )
             body = await _body_of(request, answer, target)
             if target.keeper is not None:
                 await target.keeper.keep(body)
-            return _answer(request, answer, body, target.rewriter)
+            return _answer(request, answer, body, target.rewriter, headers)
     except PolluxError as error:
         raise target.rewriter.error(error) from error
     finally:
@@ -136,6 +165,10 @@ async def _body_of(request: web.Request, answer: Answer, target: Target) -> byte
     return target.rewriter.json(raw)
 
 
+def _never(_error: PolluxError) -> bool:
+    return False
+
+
 def _worthwhile(error: PolluxError) -> bool:
     if isinstance(error, UpstreamRefusal) and error.status in (408, 409):
         return False  # the upstream may still be processing the call
@@ -144,11 +177,21 @@ def _worthwhile(error: PolluxError) -> bool:
     return not isinstance(error, UpstreamTimeout)
 
 
-def _answer(request: web.Request, answer: Answer, body: bytes, rewriter: Rewriter) -> web.Response:
-    passed = answer.passed_on
+def _told(rounds: Rounds, target: Target) -> dict[str, str]:
+    """LiteLLM's headers that tell which model has answered."""
+    return {
+        "x-litellm-model-id": target.deployment.id,
+        "x-litellm-model-group": "".join(c if c.isascii() else "?" for c in shown(rounds.model)),
+        "x-litellm-attempted-fallbacks": str(rounds.fallbacks),
+    }
+
+
+def _answer(
+    request: web.Request, answer: Answer, body: bytes, rewriter: Rewriter, headers: Mapping[str, str]
+) -> web.Response:
     if not rewriter.is_json:
-        return web.Response(status=answer.status, body=body, content_type=answer.content_type, headers=passed)
-    return response_answer(request, body, etag=body_etag(body), status=rewriter.status, headers=passed)
+        return web.Response(status=answer.status, body=body, content_type=answer.content_type, headers=headers)
+    return response_answer(request, body, etag=body_etag(body), status=rewriter.status, headers=headers)
 
 
 async def fetch(request: web.Request, target: Target) -> bytes:

@@ -121,9 +121,7 @@ def target_of(request: web.Request, found: Foreign, *, stream: bool = False) -> 
 async def _stream_foreign(request: web.Request, found: Foreign) -> web.StreamResponse:
     after = integer(request, "starting_after")
     flag(request, "include_obfuscation", default=True)
-    return await relay(
-        request, [found.deployment], lambda _: target_of(request, found, stream=True), resumed=after is not None
-    )
+    return await relay(request, target_of(request, found, stream=True), resumed=after is not None)
 
 
 async def _wait_foreign(request: web.Request, found: Foreign, wait: Wait, body: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from aiohttp import web
 
@@ -10,6 +11,7 @@ from server.api.context import context_of, principal_of
 from server.api.references import find_foreign, find_record, hint_for, stored_id
 from server.chain import History
 from server.errors import PreviousNotFinished, PreviousNotFound
+from server.protocol.fallbacks import Walk
 from server.protocol.ids import decode_composite
 from server.protocol.requests import CreateRequest, stored_request
 from server.responses.submit import Previous
@@ -31,23 +33,32 @@ class Route:
     history: History = field(default_factory=History)
     """What the provider must be told instead, because it keeps nothing."""
 
+    def able(self, deployments: list[Deployment], body: dict[str, Any]) -> list[Deployment]:
+        """Those of these deployments that can be told the whole request.
 
-async def route_of(request: web.Request, create: CreateRequest, serving: list[Deployment]) -> Route:
+        Raises:
+            Untranslatable: none of them can
+
+        """
+        return able_to_tell(deployments, lambda deployment: self.history.put_into(body, deployment))
+
+
+async def route_of(request: web.Request, create: CreateRequest, serving: list[Deployment], walk: Walk) -> Route:
     """The deployments that a request may go to: those of its model, or the one with the response that it continues.
+
+    That one may be of a model that the request can fall back to, because the one before has fallen back to it.
 
     Raises:
         PreviousNotFound, PreviousNotFinished
-        Untranslatable: none of them can be told all of it
 
     """
     given = create.previous_response_id
-    route = await _continued(request, create, serving, given) if given else None
+    route = await _continued(request, create, serving, walk, given) if given else None
     if route is None:
         owner = principal_of(request).name
         history = await context_of(request).chain.before(create.body, owner, follow=bool(given))
         route = replace(_by_content(request, create, serving), history=history)
-    told = able_to_tell(route.deployments, lambda deployment: route.history.put_into(create.body, deployment))
-    return replace(route, deployments=told)
+    return route
 
 
 def name_previous(rewriter: Rewriter, create: CreateRequest, route: Route) -> None:
@@ -58,7 +69,7 @@ def name_previous(rewriter: Rewriter, create: CreateRequest, route: Route) -> No
 
 
 async def _continued(
-    request: web.Request, create: CreateRequest, serving: list[Deployment], given: str
+    request: web.Request, create: CreateRequest, serving: list[Deployment], walk: Walk, given: str
 ) -> Route | None:
     """The route to the provider that has the previous response; None if that one must be told instead."""
     context, principal = context_of(request), principal_of(request)
@@ -71,7 +82,8 @@ async def _continued(
         return Route(able[:1], Previous(able[0].id, record.provider_id)) if able else None
     if foreign := find_foreign(context, principal, given):
         previous = Previous(foreign.deployment.id, foreign.provider_id)
-        able = _of_its_account(request, serving, previous)
+        fallbacks = [one for name in walk.reachable() for one in context.ways.serving(name)]
+        able = _of_its_account(request, serving, previous) or _of_its_account(request, fallbacks, previous)
         if not able:
             raise PreviousNotFound(given, f"belongs to a deployment that does not serve the model '{create.model}'")
         return Route(able[:1], Previous(able[0].id, foreign.provider_id))

@@ -13,6 +13,7 @@ import orjson
 from server.errors import PolluxError, Untranslatable, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
 from server.keyring import ClientKey
 from server.protocol import jsontext
+from server.protocol.causes import Cause, cause_in
 from server.protocol.reasons import Fields, Remedy, pause_in, reason_in, reason_of, remedy_for, status_for
 from server.upstream.answer import Answer
 from server.upstream.deployments import Deployment
@@ -79,6 +80,13 @@ def remedy_of(error: PolluxError) -> Remedy:
     if isinstance(error, Untranslatable):
         return Remedy.ELSEWHERE
     return Remedy.AGAIN if isinstance(error, UpstreamUnavailable | UpstreamTimeout) else Remedy.NOTHING
+
+
+def cause_of(error: PolluxError) -> Cause:
+    """The cause by which fallbacks are chosen."""
+    if not isinstance(error, UpstreamRefusal):
+        return Cause.OTHER
+    return cause_in({"code": error.code, "type": error.given_type, "message": error.message})
 
 
 def facts_of(error: PolluxError) -> dict[str, Any]:

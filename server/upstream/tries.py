@@ -16,7 +16,8 @@ from server.upstream.refusals import remedy_of, retry_after_of
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 8.0
 
 
-def _always(_error: PolluxError) -> bool:
+def always(_error: PolluxError) -> bool:
+    """Every error may pass."""
     return True
 
 
@@ -58,7 +59,7 @@ class Tries:
         """
         return self._health.place(self._deployments, patience_s=self._patience_s, tried=self._tried)
 
-    async def again(self, error: PolluxError, repeatable: Callable[[PolluxError], bool] = _always) -> None:
+    async def again(self, error: PolluxError, repeatable: Callable[[PolluxError], bool] = always) -> None:
         """Wait until the next try. Raise the error if no try is left, none can help, or it is not `repeatable`."""
         remedy = remedy_of(error)
         self._heed_the_first()

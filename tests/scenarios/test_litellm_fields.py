@@ -16,7 +16,7 @@ from tests.support.upstreams import running_script
 OURS_TO_KNOW = {
     "num_retries": 0,
     "timeout": 30,
-    "fallbacks": ["other"],
+    "fallbacks": [CACHED],
     "tags": ["a"],
     "litellm_metadata": {"team": "x"},
     "litellm_call_id": "1",

@@ -340,3 +340,68 @@ def test_whose_keys_are_served_and_sent_is_told() -> None:
     told = describe(parse_config({"model_list": [forwards], "pollux": {"accept_any_key": True}}, environ={}))
     assert "keys: any other, of which providers decide" in told
     assert "credential the client's key; for the master key none" in told
+
+
+MODELS = [entry(name, f"openai/{name}", api_key="k") for name in ("a", "b", "c")]
+
+
+def test_what_follows_on_each_model_is_told() -> None:
+    lists = {"fallbacks": [{"a": ["b", "c"]}], "context_window_fallbacks": [{"a": ["c"]}], "default_fallbacks": ["c"]}
+    text = told(model_list=MODELS, router_settings=lists)
+    blocks = {block.split("\n")[0]: block for block in text.replace("\n  ", "\0").split("\n") if "\0" in block}
+    lines = {name.split("\0")[0]: block.split("\0")[3:] for name, block in blocks.items()}
+    assert lines == {
+        "a": ["fallbacks: b, c", "context_window_fallbacks: c"],
+        "b": ["fallbacks: c", "context_window_fallbacks: none"],
+        "c": [],
+    }
+    assert "warning" not in text
+
+
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ({"fallbacks": [{"a": ["x"]}]}, "fallbacks of a lists x, which no deployment serves"),
+        ({"default_fallbacks": ["x"]}, "fallbacks of * lists x, which no deployment serves"),
+        ({"fallbacks": [{"x": ["a"]}]}, "fallbacks has a list for x, which no deployment serves"),
+        (
+            {"content_policy_fallbacks": [{"*": ["a"]}]},
+            "content_policy_fallbacks has a list for *, which no deployment",
+        ),
+        ({"fallbacks": [{"a": ["a"]}]}, "fallbacks lead in a circle: a -> a; no request asks a model twice"),
+        (
+            {"context_window_fallbacks": [{"a": ["b"]}, {"b": ["c"]}, {"c": ["b"]}]},
+            "context_window_fallbacks lead in a circle: b -> c -> b; no request asks a model twice",
+        ),
+        (
+            {"fallbacks": [{"a": [{"model": "b", "temperature": 0}]}]},
+            "fallbacks change fields of the request, which has",
+        ),
+    ],
+)
+def test_fallbacks_that_lead_nowhere_are_warned_of(lists: dict[str, Any], expected: str) -> None:
+    for section in ("router_settings", "litellm_settings"):
+        [warning] = all_warnings(model_list=MODELS, **{section: lists})
+        assert warning.startswith(f"warning: {expected}")
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"fallbacks": [{"a": ["b"]}, {"openai/b": ["c"]}], "default_fallbacks": ["b", "c"], "max_fallbacks": 2},
+        {"fallbacks": [{"a": ["b", "c"]}, {"b": ["c"]}], "content_policy_fallbacks": [{"c": ["a"]}]},
+    ],
+)
+def test_other_fallbacks_are_not(lists: dict[str, Any]) -> None:
+    assert all_warnings(model_list=MODELS, router_settings=lists) == []
+
+
+def test_fallbacks_where_a_key_may_not_go_are_warned_of() -> None:
+    sections: dict[str, Any] = {
+        "model_list": MODELS,
+        "router_settings": {"fallbacks": [{"a": ["b"]}, {"b": ["c"]}]},
+        "pollux": {"keys": [{"name": "alice", "key": "k1", "models": ["a", "b"]}, {"name": "bob", "key": "k2"}]},
+    }
+    [warning] = all_warnings(**sections)
+    assert warning.startswith("warning: requests with the key of alice never fall back to c: add that to its models")
+    assert all_warnings(**sections, general_settings={"enforce_fallback_model_access": False}) == []

@@ -615,3 +615,27 @@ def test_white_space_around_secrets_and_addresses_is_no_part_of_them() -> None:
     assert config_of().master_key({"LITELLM_MASTER_KEY": " sk-2\n"}) == "sk-2"
     assert config_of().master_key({"LITELLM_MASTER_KEY": " \n"}) is None
     assert config_of().store_url({"POLLUX_STORE": "redis://h\n"}) == "redis://h"
+
+
+# Fallbacks.
+
+
+@pytest.mark.parametrize("section", ["router_settings", "litellm_settings"])
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ({"fallbacks": ["b"]}, "exactly one key, such as"),
+        ({"fallbacks": [{"a": ["b"], "c": ["d"]}]}, "exactly one key, such as"),
+        ({"fallbacks": [{"a": "b"}]}, r"a: expected a list of models, such as \[b\]"),
+        ({"fallbacks": [{"a": [1]}]}, "a: each model must be a name"),
+        ({"context_window_fallbacks": ["b"]}, "exactly one key, such as"),
+        ({"content_policy_fallbacks": [{"a": "b"}]}, "a: expected a list of models"),
+        ({"default_fallbacks": [{"a": ["b"]}]}, "each model must be a name"),
+        ({"default_fallbacks": "b"}, "valid list"),
+        ({"max_fallbacks": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_fallbacks_of_a_wrong_form_are_a_mistake(lists: dict[str, Any], said: str, section: str) -> None:
+    complaint = refusal(**{section: lists})
+    assert complaint.startswith(f"{section}.{next(iter(lists))}: ")
+    assert re.search(said, complaint)

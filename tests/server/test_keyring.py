@@ -68,6 +68,19 @@ def test_several_keys_may_stand_for_one_owner() -> None:
     assert one.may_see(other.name)
 
 
+def test_an_owner_may_use_what_any_of_his_keys_may() -> None:
+    ring = keyring([*KEYS, {"name": "bob", "key": "sk-bob-2", "models": ["b"]}], MASTER)
+    alice, bob, master = (ring.known_as(name) for name in ("alice", "bob", "master"))
+    assert alice is not None
+    assert alice.models is None
+    assert bob is not None
+    assert bob.models == frozenset({"b"})
+    assert master is not None
+    assert master.is_master
+    assert ring.known_as("carol") is None
+    assert keyring([]).known_as("anybody") == Principal("master")
+
+
 def test_the_models_of_a_key_are_its_own() -> None:
     one, other, bob = (caller({"api-key": key}) for key in (ALICE, ALICE_NEW, BOB))
     assert one.may_use("gpt-5.2")
