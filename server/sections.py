@@ -104,6 +104,31 @@ class LiteLLMParams(TokenCosts):
         validation_alias=AliasChoices("vertex_credentials", "vertex_ai_credentials"),
         description="The JSON of an account of Google's, or the path of a file with it; else VERTEXAI_CREDENTIALS.",
     )
+    aws_region_name: str | None = Field(
+        None, description="Amazon's region; else AWS_REGION_NAME, AWS_REGION or AWS_DEFAULT_REGION, else us-west-2."
+    )
+    aws_access_key_id: SecretStr | None = Field(
+        None, description="Amazon's key, where there is no api_key; else AWS_ACCESS_KEY_ID."
+    )
+    aws_secret_access_key: SecretStr | None = Field(
+        None, description="What belongs to it and signs requests; else AWS_SECRET_ACCESS_KEY."
+    )
+    aws_session_token: SecretStr | None = Field(
+        None, description="What belongs to it if it is temporary; else AWS_SESSION_TOKEN."
+    )
+    aws_profile_name: str | None = Field(
+        None, description="A profile of ~/.aws that has keys, or tells how to get them; else AWS_PROFILE_NAME."
+    )
+    aws_role_name: str | None = Field(None, description="The role to assume, its ARN; else AWS_ROLE_NAME.")
+    aws_session_name: str | None = Field(None, description="The name of its sessions; else AWS_SESSION_NAME.")
+    aws_external_id: str | None = Field(None, description="The external id that it demands; else AWS_EXTERNAL_ID.")
+    aws_sts_endpoint: str | None = Field(None, description="Where it is assumed; else AWS_STS_ENDPOINT.")
+    aws_bedrock_runtime_endpoint: str | None = Field(
+        None, description="The address of bedrock-runtime; else AWS_BEDROCK_RUNTIME_ENDPOINT."
+    )
+    model_id: str | None = Field(
+        None, description="What Bedrock calls the model, where `model` says only of which family it is: an ARN."
+    )
     organization: str | None = Field(None, description="Sent as OpenAI-Organization.")
     timeout: float | None = Field(None, gt=0, description="Seconds for an answer that is not streamed.")
     stream_timeout: float | None = Field(

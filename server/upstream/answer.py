@@ -15,7 +15,9 @@ import aiohttp
 from server.errors import UpstreamUnavailable
 from server.protocol.dialects.counting import Count
 from server.protocol.dialects.reply import Reply
-from server.protocol.sse import ServerEvent, SseParser
+from server.protocol.sse import ServerEvent
+from server.upstream.frames import frames_of
+from server.upstream.place import Framing
 
 LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
 """A longer answer is refused. One with many generated images has some ten megabytes."""
@@ -23,7 +25,7 @@ LONGEST_ANSWER_BYTES = 256 * 1024 * 1024
 _PASSED_ON = re.compile(
     r"openai-(processing-ms|version|poll-after-ms)|x-ratelimit-[\w-]{1,64}|retry-after(-ms)?", re.IGNORECASE
 )
-_REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id")
+_REQUEST_IDS = ("x-request-id", "apim-request-id", "request-id", "x-amzn-requestid")
 """The headers with the provider's id of a request: OpenAI's, Azure's, Anthropic's."""
 EVENT_STREAM = "text/event-stream"
 _LONGEST_FIELD = len(b"event:")
@@ -35,11 +37,14 @@ _BLANK = b" \t\r\n\xef\xbb\xbf"
 class Answer:
     """An answer that has begun, valid inside the block of `Upstream.open`. Reading may raise what aiohttp raises."""
 
-    def __init__(self, response: aiohttp.ClientResponse, reply: Reply | Count | None = None) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, reply: Reply | Count | None = None, framing: Framing = Framing.SSE
+    ) -> None:
         self._response = response
         self._reply = reply
         """The translation of what it says; None if it is in the words of the Responses API."""
-        self._parser = SseParser()
+        self._framing = framing
+        self._frames = frames_of(framing)
         self._opening = b""
         """Bytes that `is_stream` has read and `_piece` has not returned yet."""
 
@@ -74,6 +79,8 @@ class Answer:
 
         Waits for these bytes, but no longer than `patience_s` if the content type says that they are events.
         """
+        if self._framing is not Framing.SSE:
+            return self.content_type == self._framing  # no text may be taken for binary messages
         labelled = self.content_type == EVENT_STREAM
         try:
             async with asyncio.timeout(patience_s if labelled else None):
@@ -97,8 +104,8 @@ class Answer:
         """
         piece = await self._piece()
         if self._reply is None:
-            return self._parser.feed(piece) if piece else None
-        return self._reply.take(self._parser.feed(piece)) if piece else self._reply.end() or None
+            return self._frames.feed(piece) if piece else None
+        return self._reply.take(self._frames.feed(piece)) if piece else self._reply.end() or None
 
     async def _piece(self) -> bytes:
         """The next bytes of the body, as they arrive; empty at its end."""

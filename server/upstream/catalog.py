@@ -65,6 +65,7 @@ _COHERE = Provider(
     manners=Manners(Dialect.CHAT, stream_usage=False),
 )
 
+_BEDROCK = Provider(key_variables=("AWS_BEARER_TOKEN_BEDROCK",), needs_key=False)
 _VERTEX = Provider(needs_base="litellm_params.api_base, or VERTEXAI_API_BASE,")
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -104,7 +105,8 @@ PROVIDERS: Mapping[str, Provider] = {
         ends="/v1beta/openai",
         manners=Manners(Dialect.CHAT, signed_calls=True),
     ),
-    # How these are reached is in `vertex`.
+    # How these are reached is in `bedrock` and `vertex`.
+    "bedrock": _BEDROCK,
     "vertex_ai": _VERTEX,
     "vertex_ai_beta": _VERTEX,
     # Its Responses API is a trial and keeps nothing (https://console.groq.com/docs/responses-api).
@@ -349,7 +351,6 @@ PROVIDERS: Mapping[str, Provider] = {
 }
 
 OWN_APIS: Mapping[str, str] = {
-    "bedrock": "Amazon's own API",
     "sagemaker": "Amazon's own API",
     "watsonx": "IBM's own API",
     "replicate": "Replicate's own API",

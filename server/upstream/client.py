@@ -86,7 +86,7 @@ class Upstream:
                 del speech  # its body may be large
                 if first_byte is not None:
                     first_byte.reschedule(None)
-                answer = Answer(response, reply)
+                answer = Answer(response, reply, deployment.operation.framing)
                 if not 200 <= answer.status < 300:
                     if answer.status in _NOT_LET_IN and key is None:
                         self.grants.refused(deployment.credential)
@@ -173,7 +173,7 @@ def new_session() -> aiohttp.ClientSession:
 
 
 def _headers(deployment: Deployment, call: Call, length: int | None) -> dict[str, str]:
-    accept = "text/event-stream" if call.stream else "application/json"
+    accept = deployment.operation.framing.value if call.stream else "application/json"
     forwarded = call.key if deployment.forwards_key else None
     own = deployment.headers if forwarded is None else deployment.headers_with(forwarded.value)
     made = {"Accept": accept, **(call.headers or {}), **own}

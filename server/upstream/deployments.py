@@ -239,6 +239,7 @@ def _deployment(entry: ModelEntry, config: Config, environ: Mapping[str, str]) -
     stated = params.ssl_verify if params.ssl_verify is not None else config.litellm_settings.ssl_verify
     verify = verify_by(stated, environ)
     reached = reach(entry, resolved, environ, verify)
+    upstream_model = reached.model or upstream_model
     made = Deployment(
         id=entry.model_info.id or _deployment_id(entry.model_name, provider, upstream_model, reached.base_url),
         model_name=entry.model_name,

@@ -14,7 +14,6 @@ import aiohttp
 from server.protocol import jsontext
 from server.sections import setting
 from server.upstream.credential import Credential, Grant
-from server.upstream.optional import lacks
 
 _LARGEST_FILE_BYTES = 1024 * 1024
 KINDS = ("service_account", "authorized_user", "external_account", "impersonated_service_account")
@@ -54,8 +53,6 @@ def google_account(stated: str | Mapping[str, Any] | None, environ: Mapping[str,
         UnusableAccount
 
     """
-    if lacks("google.auth", "requests"):
-        raise UnusableAccount("it needs google-auth: pip install 'pollux-responses[vertex]'")
     source = stated or setting(environ, "GOOGLE_APPLICATION_CREDENTIALS")
     project = setting(environ, "GOOGLE_CLOUD_PROJECT") or setting(environ, "GCLOUD_PROJECT")
     if source is None:

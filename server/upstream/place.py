@@ -74,7 +74,7 @@ class Reach:
     """What precedes the operation; None: nobody knows."""
     query: str = ""
     """The query of each URL, without the question mark."""
-    operation: Operation = Operation("")
+    operation: Operation = RESPONSES
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     credential: Credential = STATIC
     """What is shown beside the headers."""
@@ -82,3 +82,5 @@ class Reach:
     """Why it can't be reached, and what to write in the config."""
     key_header: str = ""
     """The header in which the provider wants a client's own key; empty if it is not to get that."""
+    model: str | None = None
+    """What the provider calls the model, if that is not what the config says behind the prefix."""

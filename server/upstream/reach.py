@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 from server.protocol.dialects.manners import Dialect
 from server.sections import ModelEntry, setting
 from server.upstream.access import Access, access
+from server.upstream.bedrock import bedrock
 from server.upstream.place import Operation, Reach
 from server.upstream.providers import base_of, key_of, known
 from server.upstream.transport import Verify
@@ -24,16 +25,20 @@ CREDENTIALS = frozenset({"authorization", "api-key", "x-api-key"})
 """The headers by which keys are sent, in lower case."""
 _AZURE_V1_VERSIONS = ("preview", "latest", "v1")
 """With these, Azure serves the APIs under /openai/v1."""
-_VERTEX = ("vertex_ai", "vertex_ai_beta")
+_PLATFORMS = {"bedrock": bedrock, "vertex_ai": vertex, "vertex_ai_beta": vertex}
+"""Those that serve the models of several makers by several APIs."""
 _FOUNDRY = ".services.ai.azure.com"
 _CLAUDE = re.compile(r"claude", re.IGNORECASE)
 
 
 def reach(entry: ModelEntry, provider: str | None, environ: Mapping[str, str], verify: Verify) -> Reach:
     """How this deployment of this provider is reached; without a base URL if nobody knows where."""
-    if provider in _VERTEX and not _is_behind_a_gateway(entry):
+    platform = _PLATFORMS.get(provider or "")
+    if platform is not None and not _is_behind_a_gateway(entry):
         headers = _headers(entry, provider, Dialect.CHAT, environ)
-        return vertex(entry, headers, environ, let_in=has_key(headers))
+        forwards = entry.model_info.forward_client_key
+        reached = platform(entry, headers, environ, let_in=has_key(headers) or forwards)
+        return replace(reached, key_header="Authorization" if forwards else "")
     dialect = _dialect(entry, provider)
     manners = replace(known(provider).manners, dialect=dialect)
     headers = _headers(entry, provider, dialect, environ)

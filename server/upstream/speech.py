@@ -88,7 +88,10 @@ def spoken(deployment: Deployment, call: Call) -> Speech:
     dialect, created_at = deployment.manners.dialect, int(time.time())
     reply = Reply(dialect, call.response_id, seed, created_at, told.custom_tools, told.namespaced)
     worded = deployment.operation.worded({**told.body, **deployment.extra_body})
-    return Speech(url, jsontext.dumps(worded), _headers(deployment, told.betas), reply)
+    headers = _headers(deployment, told.betas)
+    if deployment.operation.betas_in_body and (betas := _betas_in({**deployment.headers, **headers})):
+        worded = {"anthropic_beta": betas, **worded}
+    return Speech(url, jsontext.dumps(worded), headers, reply)
 
 
 def _of_input(deployment: Deployment, call: Call, request: dict[str, Any]) -> Speech:
@@ -101,6 +104,12 @@ def _of_input(deployment: Deployment, call: Call, request: dict[str, Any]) -> Sp
     told = translated(filled, deployment.manners)
     body = jsontext.dumps({**deployment.operation.adds, **counted(told.body)})
     return Speech(deployment.counting_url, body, _headers(deployment, told.betas), Count())
+
+
+def _betas_in(headers: Mapping[str, str]) -> list[str]:
+    """The trials of Anthropic's that a header names."""
+    values = [value for name, value in headers.items() if name.lower() == _BETA]
+    return [beta.strip() for value in values for beta in value.split(",") if beta.strip()]
 
 
 def _headers(deployment: Deployment, betas: Sequence[str]) -> dict[str, str]:

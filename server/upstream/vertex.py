@@ -19,6 +19,7 @@ from server.sections import ModelEntry, setting
 from server.upstream.catalog import PROVIDERS
 from server.upstream.credential import STATIC
 from server.upstream.google import UnusableAccount, google_account
+from server.upstream.optional import lacks
 from server.upstream.place import Operation, Reach
 
 _CLAUDE = re.compile(r"claude", re.IGNORECASE)
@@ -37,6 +38,7 @@ _NO_PROJECT = (
     "its project at Vertex AI is unknown: set litellm_params.vertex_project, or VERTEXAI_PROJECT. (With a key of "
     "Google AI Studio, write the model as gemini/…)"
 )
+_NO_LIBRARY = "it needs google-auth: pip install 'pollux-responses[vertex]'"
 _MESSAGES = Manners(Dialect.MESSAGES)
 _ANTHROPIC_VERSION = MappingProxyType({"anthropic_version": "vertex-2023-10-16"})
 
@@ -65,7 +67,8 @@ def vertex(entry: ModelEntry, headers: Mapping[str, str], environ: Mapping[str, 
         return replace(reached, flaw=_NO_PROJECT)
     else:
         place = f"{_VERSION.sub('', path)}/v1/projects/{quote(project, safe='')}/locations/{location}"
-    return replace(reached, base_url=f"{_root(base, location)}{place}", credential=credential)
+    flaw = None if let_in or not lacks("google.auth", "requests") else _NO_LIBRARY
+    return replace(reached, base_url=f"{_root(base, location)}{place}", credential=credential, flaw=flaw)
 
 
 def _root(base: str | None, location: str) -> str:

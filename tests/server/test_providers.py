@@ -66,7 +66,7 @@ def test_a_model_without_a_prefix_is_resolved_by_its_host_or_its_family(
         {"model": "gemini-2.5-pro"},
         {"model": "llama-4"},
         {"model": "homemade/x"},
-        {"model": "x", "custom_llm_provider": "bedrock"},
+        {"model": "x", "custom_llm_provider": "sagemaker"},
     ],
 )
 def test_what_no_endpoint_serves_can_not_be_used_and_gets_no_key(params: dict[str, Any]) -> None:

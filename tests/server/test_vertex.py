@@ -115,9 +115,12 @@ def test_an_account_that_can_not_be_read_is_told(stated: str) -> None:
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.upstream.google.lacks", lambda *_: True)
+    monkeypatch.setattr("server.upstream.vertex.lacks", lambda *_: True)
     assert "pip install 'pollux-responses[vertex]'" in str(deployment("vertex_ai/gemini-x").unusable)
     assert deployment("vertex_ai/gemini-x", api_key="k").unusable is None, "a key needs no library"
+    lacking = deployment("vertex_ai/gemini-x")
+    monkeypatch.undo()
+    assert lacking.id == deployment("vertex_ai/gemini-x").id, "it is the same deployment where the library is"
 
 
 def test_a_key_is_shown_as_it_is() -> None:
