@@ -54,10 +54,11 @@ fmt: install
 # The locks fit every Python and platform that pyproject.toml names, and name no host. The image gets what is tested,
 # without the tools.
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-  --no-emit-index-url --no-emit-find-links pyproject.toml
+  --no-emit-index-url --no-emit-find-links
 lock: $(UV)
-	$(LOCK) --extra dev --output-file requirements.lock
-	$(LOCK) --constraint requirements.lock --output-file deploy/requirements.lock
+	$(LOCK) pyproject.toml --extra dev --output-file requirements.lock
+	$(LOCK) pyproject.toml --constraint requirements.lock --output-file deploy/requirements.lock
+	$(LOCK) .ci/helm.in --output-file .ci/helm.lock
 
 # Whether each package of the locks has a wheel for every Python and platform that we name. Installs nothing.
 check-locks: $(UV)
@@ -76,4 +77,4 @@ $(UV):
 	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 
 clean:
-	rm -rf $(VENV) .venv-uv .venv-litellm .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-uv .venv-litellm .venv-helm .mypy_cache .ruff_cache .hypothesis
