@@ -56,6 +56,30 @@ MUTANTS = {
         " for c in self._batch] or self._take()",
         "tests/server/test_usage.py counted_once",
     ),
+    "keep a client's key beyond the end of its run": Mutant(
+        "storage/lua/finish.lua",
+        "'base', 'verdict', 'client_key')",
+        "'base', 'verdict')",
+        "tests/storage/test_responses.py clients_key",
+    ),
+    "read a response for a guest with a key of ours": Mutant(
+        "server/api/references.py",
+        "    if principal.is_guest and not deployment.forwards_key:",
+        "    if False:",
+        "tests/scenarios/test_client_keys.py key_of_ours",
+    ),
+    "send the master key to a provider": Mutant(
+        "server/keyring.py",
+        "key = None if principal.is_master and not self.empty else _presented(headers)",
+        "key = _presented(headers)",
+        "tests/server/test_keyring.py not_for_providers",
+    ),
+    "run a guest's job without its key": Mutant(
+        "server/jobs/run.py",
+        "return bool(lease.client_key) or is_guest(lease.owner)",
+        "return bool(lease.client_key)",
+        "tests/scenarios/test_client_keys.py key_is_gone",
+    ),
     "reclaim without a guard": Mutant(
         "storage/lua/lease.lua",
         "if #ran_out > 0 and now > reclaim_until then return {now, 'stale', aside} end",

@@ -15,7 +15,10 @@ import pytest
 import redis
 from aiohttp import web
 
+from server.errors import Forbidden
+from server.keyring import ClientKey
 from server.protocol.ids import CompositeId, encode_composite
+from server.upstream.call import Call
 from tests.support.keys import contents
 from tests.support.refusals import refusal
 from tests.support.replica import (
@@ -98,7 +101,10 @@ async def test_the_provider_gets_the_clients_key_and_no_other(
     model: str, header: str, simulator: str, store_url: str
 ) -> None:
     async with AsyncExitStack() as stack:
-        pollux = await stack.enter_async_context(running_replica(config(simulator, model=model), store_url))
+        settings = config(simulator, model=model)
+        for entry in settings["model_list"]:
+            entry["litellm_params"]["extra_headers"] = {"X-Api-Key": OURS, "authorization": OURS, "API-key": OURS}
+        pollux = await stack.enter_async_context(running_replica(settings, store_url))
         http = await stack.enter_async_context(pollux.http(ONE))
         made = [await make(http), await make(http, background=True)]
         assert [one["status"] for one in made] == ["completed"] * 2
@@ -182,6 +188,11 @@ async def test_guests_are_not_served_with_a_key_of_ours(simulator: str, store_ur
         untagged = encode_composite(CompositeId("openai", shut.id, "resp_0123456789"))
         for method in ("GET", "DELETE"):
             assert (await http.request(method, f"responses/{untagged}")).status == 404
+        # Wherever a call comes from: the last door is shut too.
+        call = Call("GET", ("resp_0123456789",), key=ClientKey(ONE, "key-0123456789abcdef"))
+        with pytest.raises(Forbidden):
+            async with pollux.context.upstream.open(shut, call):
+                pass
         assert await keys_seen(simulator) == []
 
 
