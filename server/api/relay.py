@@ -15,6 +15,7 @@ from server.api.forward import OPENING_PATIENCE_S, forward_stream
 from server.api.keeper import Keeper
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable, shown
 from server.protocol.fallbacks import Walk
+from server.protocol.intake import ending_of
 from server.protocol.reasons import without_secrets
 from server.protocol.requests import CreateRequest
 from server.upstream.answer import EVENT_STREAM, Answer
@@ -156,12 +157,15 @@ async def _body_of(request: web.Request, answer: Answer, target: Target) -> byte
 
     Raises:
         UpstreamRefusal: the body contains an error, even if the status is 200
+        UpstreamUnavailable: it can't be translated into a response
 
     """
     raw = await answer.json()
     if refusal := refusal_in(raw):
         upstream = context_of(request).upstream
         raise upstream.noted(target.deployment, refusal) if target.call.creates else refusal
+    if target.call.creates and not target.deployment.keeps_responses and (ending := ending_of(raw)).upstream is None:
+        raise UpstreamUnavailable(str(ending.error_fields.get("message")), begun=True)
     return target.rewriter.json(raw)
 
 
