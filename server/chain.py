@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from server.errors import PreviousNotFinished, PreviousNotFound
+from server.errors import InvalidValue, PreviousNotFinished, PreviousNotFound
 from server.keyring import MASTER
 from server.protocol import jsontext
-from server.protocol.ids import seed_in
+from server.protocol.ids import normal_id, seed_in
 from server.protocol.requests import stored_request
 from server.upstream.deployments import Deployment, Deployments
 from storage import Reading, Store
@@ -38,13 +38,20 @@ class Turn:
     input: list[Any]
     output: list[Any]
 
+    def _can_read(self, reasoning: Item, deployment: Deployment) -> bool:
+        """Whether this deployment can read the reasoning: its account made it, and the item says it.
+
+        A provider of Responses looks up what an item of its own does not say, and refuses one that it has not kept.
+        """
+        is_theirs = self.deployment is not None and self.deployment.same_account(deployment)
+        return is_theirs and (bool(reasoning.get("encrypted_content")) or not deployment.keeps_responses)
+
     def told_to(self, deployment: Deployment) -> Iterator[Any]:
         """Its items as they can be told to this deployment."""
         yield from self.input
-        is_theirs = self.deployment is not None and self.deployment.same_account(deployment)
         for item in self.output:
-            if not isinstance(item, dict) or (item.get("type") == "reasoning" and not is_theirs):
-                continue  # only the account that made it can read it
+            if not isinstance(item, dict) or (item.get("type") == "reasoning" and not self._can_read(item, deployment)):
+                continue
             if item.get("type") in _OF_ONE_PROVIDER:
                 yield {name: value for name, value in item.items() if name not in ("id", "status")}
             else:
@@ -89,12 +96,13 @@ class Chain:
         """What precedes a request of this owner. `follow`: its `previous_response_id` is not left to the provider.
 
         Raises:
-            PreviousNotFound, PreviousNotFinished
+            PreviousNotFound, PreviousNotFinished, InvalidValue
             StoreError
 
         """
         turns = await self._turns(body.get("previous_response_id"), owner) if follow else []
-        named = {str(item["id"]) for item in _items(body) if _is_reference(item)}
+        asked = [*(item for turn in turns for item in turn.input), *_items(body)]
+        named = {str(item["id"]) for item in asked if _is_reference(item)}
         referred = await self._referred(named, turns, owner) if named else {}
         return History(turns, referred)
 
@@ -103,7 +111,7 @@ class Chain:
         turns: list[Turn] = []
         size, newest = 0, response_id
         while isinstance(response_id, str) and response_id:
-            reading = await self._store.responses.read(response_id)
+            reading = await self._store.responses.read(normal_id(response_id))
             if reading is None or owner not in (MASTER, reading.record.owner):
                 why = "not found" if response_id == newest else f"can't be continued: '{response_id}' before it is gone"
                 raise PreviousNotFound(newest, why)
@@ -125,22 +133,32 @@ class Chain:
         return Turn(deployment, _items(request), output if isinstance(output, list) else [])
 
     async def _referred(self, named: set[str], turns: list[Turn], owner: str) -> dict[str, Item]:
-        """The items with these ids. Those that nobody here knows are left to the provider."""
-        known = [item for turn in turns for item in turn.output if isinstance(item, dict)]
-        for item_id in named - {str(item.get("id")) for item in known}:
-            for response_id in await self._holders(item_id, owner):
+        """The items with these ids. Those that nobody here knows are left to the provider.
+
+        Raises:
+            InvalidValue: they are in too many responses
+            StoreError
+
+        """
+        found = {item["id"]: item for turn in turns for item in turn.output if _has_id(item)}
+        seeds = {seed for item_id in named - found.keys() if (seed := seed_in(item_id)) is not None}
+        if len(seeds) > MOST_TURNS:
+            raise InvalidValue(f"The input refers to items of more than {MOST_TURNS} responses.", param="input")
+        for seed in seeds:
+            for response_id in await self._holders(seed, owner):
                 reading = await self._store.responses.read(response_id)
                 if reading is not None and reading.snapshot and owner in (MASTER, reading.record.owner):
-                    known += self._turn(reading, {}).output
-        return {item["id"]: item for item in known if item.get("id") in named}
+                    found |= {item["id"]: item for item in self._turn(reading, {}).output if _has_id(item)}
+        return {item_id: found[item_id] for item_id in named & found.keys()}
 
-    async def _holders(self, item_id: str, owner: str) -> list[str]:
-        """The ids of the responses that may hold this item: its own id tells, if it was made here."""
-        digits = seed_in(item_id)
-        if digits is None:
-            return []
-        kept = await self._store.responses.kept_with(owner, digits)
-        return [f"{self._id_prefix}{UUID(digits)}", *([kept] if kept else [])]
+    async def _holders(self, seed: str, owner: str) -> list[str]:
+        """The ids of the responses that may hold the items with this in their ids, if they were made here."""
+        kept = await self._store.responses.kept_with(owner, seed)
+        return [f"{self._id_prefix}{UUID(seed)}", *([kept] if kept else [])]
+
+
+def _has_id(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("id"), str)
 
 
 def _items(body: dict[str, Any]) -> list[Any]:

@@ -108,7 +108,7 @@ async def _left_to_provider(request: web.Request, record: Record, given: str) ->
     if deployment is None or not (deployment.keeps_responses and record.provider_id):
         return None
     asked = stored_request(await context_of(request).store.responses.read_request(record.id) or b"")
-    return None if asked.get("store") is False else Previous(deployment.id, record.provider_id)
+    return None if not deployment.asks_to_keep(asked) else Previous(deployment.id, record.provider_id)
 
 
 def _of_its_account(request: web.Request, serving: list[Deployment], previous: Previous) -> list[Deployment]:

@@ -65,7 +65,7 @@ class Run:
     @property
     def survivable(self) -> bool:
         """Whether the provider runs the job in its own background; that needs a response that it may store."""
-        return self.deployment.survivable and self.who.request.get("store") is not False
+        return self.deployment.survivable and self.deployment.asks_to_keep(self.who.request)
 
     @property
     def resumable(self) -> bool:

@@ -100,6 +100,12 @@ def decode_composite(text: str) -> CompositeId | None:
     return CompositeId(match["provider"], match["model_id"], match["response_id"], tag if mark else None, opaque)
 
 
+def normal_id(text: str) -> str:
+    """The id as it was given out: a client may have left out the padding of a composite one."""
+    composite = decode_composite(text)
+    return text if composite is None else encode_composite(composite)
+
+
 def _read(encoded: str) -> tuple[bytes, bool]:
     """The decoded text without the byte that marks the opaque form, and whether it had it; empty if not decodable."""
     for opaque, altchars in ((False, b"+/"), (True, b"-_")):

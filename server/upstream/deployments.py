@@ -129,6 +129,11 @@ class Deployment:
         """Whether responses made here can be read, continued and cancelled there; else only what we keep is known."""
         return self.manners.dialect is Dialect.RESPONSES
 
+    def asks_to_keep(self, request: Mapping[str, Any]) -> bool:
+        """Whether the provider is asked to keep the response that it makes for this request."""
+        own, default = request.get("store"), self.defaults.get("store")
+        return self.extra_body.get("store", default if own is None else own) is not False
+
     def model_for(self, requested: str) -> str:
         """The upstream's name of the requested model; a `*` in it is replaced by the text that the wildcard matched."""
         if "*" not in self.model_name or "*" not in self.upstream_model:

@@ -1,16 +1,18 @@
-"""What providers of other dialects answer against all rules is told as their failure, never as ours."""
+"""Habits of providers and clients that no rule foresees: odd answers, and chains over references and empty memories."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import openai
 import pytest
 from aiohttp import web
 
 from tests.scenarios.test_dialects import config
 from tests.support.replica import running_replica
-from tests.support.upstreams import running_script
+from tests.support.upstreams import Upstream, running_script
 
 Json = dict[str, Any]
 
@@ -34,3 +36,80 @@ async def test_an_answer_that_is_no_completion_is_the_providers_failure(
         error = (await refused.json())["error"]
         assert (refused.status, error["code"]) == (502, "upstream_unavailable")
         assert "neither a stream nor a finished response" in error["message"]
+
+
+OUTPUT: list[Json] = [
+    {"type": "reasoning", "id": "rs_1", "summary": []},
+    {"type": "message", "id": "msg_1", "role": "assistant", "content": [{"type": "output_text", "text": "R"}]},
+]
+
+
+async def of_two_dialects(request: web.Request) -> web.Response:
+    """A provider of Responses, which finds no previous one, and one of Chat Completions. Both answer in one piece."""
+    body = await request.json()
+    if request.path.endswith("/chat/completions"):
+        choice = {"index": 0, "message": {"role": "assistant", "content": "C"}, "finish_reason": "stop"}
+        return web.json_response({"object": "chat.completion", "choices": [choice]})
+    if body.get("previous_response_id"):
+        error = {"message": "not found", "code": "previous_response_not_found"}
+        return web.json_response({"error": error}, status=400)
+    response = {"id": "resp_1", "object": "response", "status": "completed", "output": OUTPUT}
+    return web.json_response(response)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with running_script(of_two_dialects) as running:
+        yield running
+
+
+@pytest.fixture
+async def sdk(upstream: Upstream, store_url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    settings = config(upstream.base_url, ("chat", "groq/m"), ("responses", "openai/m"), ("forgetful", "openai/z"))
+    settings["model_list"][-1]["litellm_params"]["store"] = False
+    async with running_replica(settings, store_url) as pollux, pollux.client() as client:
+        yield client
+
+
+async def made(sdk: openai.AsyncOpenAI, model: str, given: Any, previous: str | None = None, **options: Any) -> Any:
+    """The response to a background request, once it has ended."""
+    response = await sdk.responses.create(
+        model=model,
+        input=given,
+        previous_response_id=previous,
+        background=True,
+        extra_headers={"Prefer": "wait=20"},
+        **options,
+    )
+    assert response.status == "completed", response.error
+    return response
+
+
+async def test_a_chain_goes_on_over_a_reference_to_an_item(sdk: openai.AsyncOpenAI, upstream: Upstream) -> None:
+    first = await sdk.responses.create(model="chat", input="one")
+    given: Any = [{"type": "item_reference", "id": first.output[0].id}, {"role": "user", "content": "two"}]
+    second = await sdk.responses.create(model="chat", input=given)
+    await made(sdk, "chat", "three", second.id)
+    said = [message["content"] for message in upstream.requests[-1].json["messages"]]
+    assert said == ["C", "two", "C", "three"]
+
+
+async def test_a_chain_finds_a_response_by_its_id_without_padding(sdk: openai.AsyncOpenAI, upstream: Upstream) -> None:
+    previous, text = None, 0
+    while previous is None or not previous.id.endswith("="):
+        text += 1
+        previous = await sdk.responses.create(model="chat", input="x" * text)
+    await sdk.responses.create(model="chat", input="two", previous_response_id=previous.id.rstrip("="))
+    assert [message["content"] for message in upstream.requests[-1].json["messages"]][1:] == ["C", "two"]
+
+
+@pytest.mark.parametrize(("model", "options"), [("forgetful", {}), ("responses", {"store": False})])
+async def test_a_provider_that_was_told_to_keep_nothing_is_told_the_turns_before(
+    model: str, options: Json, sdk: openai.AsyncOpenAI, upstream: Upstream
+) -> None:
+    first = await made(sdk, model, "one", **options)
+    await made(sdk, model, "two", first.id, **options)
+    sent = upstream.requests[-1].json
+    assert sent.get("previous_response_id") is None
+    # It would look up reasoning that does not say itself what it holds, and has not kept it.
+    assert [item.get("type", item.get("role")) for item in sent["input"]] == ["user", "message", "user"]
