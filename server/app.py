@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import signal
 import socket
@@ -15,9 +14,11 @@ from typing import Any
 
 from aiohttp import web
 
+from server.api.answered import Answers
 from server.api.connection import UNBOUNDED, HttpRunner
 from server.api.context import CONTEXT, Context
 from server.api.cors import Cors
+from server.api.metrics import keep_measuring
 from server.api.middleware import guard, stamp
 from server.api.routes import add_routes, add_worker_routes
 from server.api.starting import starting_app
@@ -27,11 +28,13 @@ from server.feed import Feed
 from server.files import OpenFiles, raise_limit
 from server.hub import Hub
 from server.jobs.committer import Committer
+from server.jobs.counts import JobCounts
 from server.jobs.produce import Producer
 from server.jobs.receive import Receiver
 from server.jobs.run import Runner
 from server.jobs.worker import Worker
-from server.keyring import Keyring
+from server.keyring import Keyring, check_exposure
+from server.metrics import Counting, Files
 from server.outbox.endpoints import Configured
 from server.outbox.sending import Sender
 from server.outbox.upstream_cancels import UpstreamCancels
@@ -40,14 +43,14 @@ from server.responses.submit import Submitter
 from server.responses.tails import Tails
 from server.responses.view import Views
 from server.sealing import Sealer
-from server.sections import ConfigError
 from server.sockets import bound
 from server.supervise import Link, say_that_nothing_is_reloaded
 from server.upstream.affinity import Affinity
 from server.upstream.choice import strategy_named
-from server.upstream.client import Timeouts, Upstream, new_session
+from server.upstream.client import Timeouts, new_session
 from server.upstream.deployments import Deployments
 from server.upstream.health import Health
+from server.upstream.measured import MeasuredUpstream
 from server.upstream.poll import Pollers
 from server.upstream.ways import Ways
 from server.usage import Meter
@@ -84,6 +87,7 @@ def create_app(context: Context, role: Role = Role.ALL) -> web.Application:
     app = web.Application(middlewares=[guard], client_max_size=context.config.pollux.max_body_bytes)
     app[CONTEXT] = context
     app.on_response_prepare.append(stamp)
+    app.on_response_prepare.append(Answers(context.metrics).count)
     Cors(context.config.pollux.cors_origins).allow(app)
     (add_worker_routes if role is Role.WORKER else add_routes)(app)
     return app
@@ -104,13 +108,19 @@ def opened(config: Config) -> AbstractAsyncContextManager[Store]:
 
 
 @asynccontextmanager
-async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> AsyncIterator[Context]:
+async def assembled(
+    config: Config, store: Store, role: Role = Role.ALL, files: Files | None = None
+) -> AsyncIterator[Context]:
     """Start everything that runs in one process, and end it in the reverse order.
 
     If a service breaks, `Context.broken` is set, so that the process ends instead of going on without that service.
     """
     ours = config.pollux
     deployments = Deployments(config)
+    metrics = Counting(
+        model_of=deployments.label, deployments={made.id: made.model_name for made in deployments.all}, files=files
+    )
+    store.observe(metrics)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(new_session())
         router = config.router_settings
@@ -119,11 +129,12 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             cooldown_s=None if router.disable_cooldowns else router.cooldown_time,
             least_pause_s=router.retry_after,
             strategy=strategy_named(router.routing_strategy),
+            metrics=metrics,
         )
         timeouts = Timeouts(ours.connect_timeout_s, ours.first_byte_timeout_s, ours.stream_timeout_s)
-        upstream = Upstream(session, health, timeouts)
+        upstream = MeasuredUpstream(session, health, timeouts, metrics)
         stack.push_async_callback(upstream.grants.close)
-        committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s)
+        committer = Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s, metrics=metrics)
         id_secrets = _id_secrets(config, store)
         sealer = Sealer(id_secrets)
         # Two, so that clients who test endpoints can't take the connections that webhooks need.
@@ -134,7 +145,7 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
         ways = Ways(config, deployments, keyring)
         receiver = Receiver(store, upstream, config.num_retries)
         producer = Producer(upstream, ways, deployments, affinity, chain, receiver, config.num_retries)
-        runner = Runner(store, producer, committer, ours.max_run_s, sealer)
+        runner = Runner(store, producer, committer, ours.max_run_s, sealer, metrics)
         worker = Worker(
             store,
             runner.run,
@@ -142,9 +153,10 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             lease_s=ours.lease_s,
             max_attempts=ours.max_attempts,
             max_age_s=ours.max_age_s,
+            metrics=metrics,
         )
         hub = Hub(store, wake=worker.wake, revoked=worker.revoked)
-        submitter = Submitter(store, ours.id_prefix, config.ttl_s, ours.max_run_s, ours.max_queued)
+        submitter = Submitter(store, ours.id_prefix, config.ttl_s, ours.max_run_s, ours.max_queued, metrics)
         context = Context(
             config=config,
             deployments=deployments,
@@ -163,7 +175,9 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             pollers=Pollers(),
             sealer=sealer,
             sender=tester,
-            meter=Meter(store),
+            meter=Meter(store, metrics),
+            metrics=metrics,
+            job_counts=JobCounts(store),
             id_secrets=id_secrets,
         )
         for name, service in (
@@ -173,12 +187,13 @@ async def assembled(config: Config, store: Store, role: Role = Role.ALL) -> Asyn
             ("renewals", worker.renew()),
             ("doubts", submitter.settle_doubts()),
             ("meter", context.meter.run()),
+            ("metrics", keep_measuring(context)),
         ):
             await stack.enter_async_context(_running(name, service, context.broken))
         if role is not Role.API:
             cancels = UpstreamCancels(store, upstream, deployments)
             await stack.enter_async_context(_running("upstream cancels", cancels.run(), context.broken))
-            webhooks = Webhooks(store, hub, sender, Configured.in_config(config), sealer)
+            webhooks = Webhooks(store, hub, sender, Configured.in_config(config), sealer, metrics)
             await stack.enter_async_context(_running("webhooks", webhooks.run(), context.broken))
         async with _running("worker", worker.run(), context.broken, wait=True):
             try:
@@ -223,28 +238,6 @@ async def _running(
 def _id_secrets(config: Config, store: Store) -> list[bytes]:
     # The stored secret stays in the list, so that ids which it signed stay valid once other secrets are configured.
     return [*(secret.get_secret_value().encode() for secret in config.pollux.id_secrets), store.id_secret]
-
-
-def check_exposure(config: Config, host: str) -> None:
-    """Refuse to serve other machines while no key is configured.
-
-    Raises:
-        ConfigError
-
-    """
-    open_to_all = Keyring(config, config.master_key()).empty
-    if open_to_all and not config.pollux.allow_unauthenticated and not _is_loopback(host):
-        raise ConfigError(
-            f"no key is configured, so Pollux serves loopback only, not {host}: set general_settings.master_key "
-            "or pollux.keys, or pollux.allow_unauthenticated: true"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, link: Link | None = None) -> None:

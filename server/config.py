@@ -182,6 +182,9 @@ class Pollux(_Ours):
     openai_poll_after_ms: int = Field(
         1000, ge=0, description="What unfinished answers suggest in openai-poll-after-ms."
     )
+    metrics_key: SecretStr | None = Field(
+        None, min_length=1, description="A key for GET /metrics and nothing else; the master key works there too."
+    )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
 
 

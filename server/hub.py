@@ -46,6 +46,8 @@ class Hub:
         self._positions: dict[str, Cursor | None] = {}
         """For each watched response, the newest place that a notification or a sweep told."""
         self._resting: dict[Topic, asyncio.TimerHandle] = {}
+        self.waiters = 0
+        """How many observe until a deadline."""
         self.draining = False
         self.closed = False
 
@@ -99,7 +101,7 @@ class Hub:
         """
         loop = asyncio.get_running_loop()
         away_since: float | None = None
-        async with self.watch(topics) as changed:
+        async with self.watch(topics, waits=deadline is not None) as changed:
             while True:
                 changed.clear()
                 over = self.closed or (deadline is not None and (self.draining or loop.time() >= deadline))
@@ -120,8 +122,12 @@ class Hub:
                         await changed.wait()
 
     @asynccontextmanager
-    async def watch(self, topics: Collection[Topic]) -> AsyncIterator[asyncio.Event]:
-        """An event that is set whenever one of the topics is heard of. It must be cleared before each look."""
+    async def watch(self, topics: Collection[Topic], *, waits: bool = False) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever one of the topics is heard of. It must be cleared before each look.
+
+        `waits`: it counts as a waiter.
+        """
+        self.waiters += waits
         changed = asyncio.Event()
         topics = dict.fromkeys(topics)
         for topic in topics:
@@ -130,6 +136,7 @@ class Hub:
             await self._listener.subscribe(topics)
             yield changed
         finally:
+            self.waiters -= waits
             if left := [topic for topic in topics if self._leave(topic, changed)]:
                 await self._listener.unsubscribe(left)
 

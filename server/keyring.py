@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from server.config import GUEST, Config
 from server.errors import Unauthorized
+from server.sections import ConfigError
 
 MASTER = "master"
 
@@ -77,6 +79,8 @@ class Keyring:
             self._add(key.key.get_secret_value(), principal)
         if master_key:
             self._add(master_key, Principal(MASTER))
+        given = config.pollux.metrics_key
+        self._metrics_key = _digest(given.get_secret_value()) if given else None
 
     def _add(self, key: str, principal: Principal) -> None:
         self._principals.append((_digest(key), principal))
@@ -121,7 +125,8 @@ class Keyring:
         for known, principal in self._principals:
             if hmac.compare_digest(known, digest):
                 found = principal
-        if found is None and self._takes_guests and key.isascii() and key.isprintable():
+        may_be_guest = self._takes_guests and digest != self._metrics_key and key.isascii() and key.isprintable()
+        if found is None and may_be_guest:
             # Others can't stand in a header, so no provider could be asked about them.
             return Principal(f"key-{hmac.digest(self._secret, b'owner of a key' + digest, hashlib.sha256).hex()[:16]}")
         if found is None:
@@ -132,6 +137,22 @@ class Keyring:
         """The key of this principal's request, if providers may get it: the master key opens all that is here."""
         key = None if principal.is_master and not self.empty else _presented(headers)
         return ClientKey(key, principal.name) if key else None
+
+    def authenticate_scraper(self, headers: Mapping[str, str]) -> None:
+        """Let pass whoever has the `metrics_key` or the master key.
+
+        Raises:
+            Unauthorized
+
+        """
+        key = _presented(headers)
+        if self._metrics_key is not None:
+            if key and hmac.compare_digest(self._metrics_key, _digest(key)):
+                return
+            if self.empty:
+                raise Unauthorized("The metrics need pollux.metrics_key, in the header Authorization: Bearer THE_KEY.")
+        if not self.authenticate(headers).is_master:
+            raise Unauthorized("The metrics need the master key, or pollux.metrics_key.")
 
 
 def _presented(headers: Mapping[str, str]) -> str | None:
@@ -153,3 +174,26 @@ def masked(key: str) -> str:
     """The first three and the last four characters of a key, by which its owner can recognise it."""
     shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in key)
     return f"{shown[:3]}…{shown[-4:]}" if len(shown) >= 12 else "…"
+
+
+def check_exposure(config: Config, host: str) -> None:
+    """Refuse to serve other machines while no key is configured.
+
+    Raises:
+        ConfigError
+
+    """
+    open_to_all = Keyring(config, config.master_key()).empty
+    if open_to_all and not config.pollux.allow_unauthenticated and not is_loopback(host):
+        raise ConfigError(
+            f"no key is configured, so Pollux serves loopback only, not {host}: set general_settings.master_key "
+            "or pollux.keys, or pollux.allow_unauthenticated: true"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -15,6 +15,7 @@ from contextlib import suppress
 from datetime import date, timedelta
 from typing import Any
 
+from server.metrics import SILENT, Metrics
 from server.protocol.tokens import Tokens, tokens_in
 from server.upstream.deployments import Deployment
 from storage import Counted, Spent, Store, StoreError, StoreFull, StoreUnavailable, by_shard, today
@@ -82,8 +83,9 @@ class _Sum:
 class Meter:
     """Counts what passes through one process. Counting neither waits nor fails; `run` stores it, and may lose it."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, metrics: Metrics = SILENT) -> None:
         self._store = store
+        self._metrics = metrics
         self._sums: dict[tuple[str, str, int], _Sum] = {}
         """By owner, deployment and day: there are only so many of them."""
         self._natives: dict[str, Counted] = {}
@@ -99,6 +101,8 @@ class Meter:
         if found is None:
             found = self._sums[key] = _Sum(deployment)
         found.add(tokens)
+        if tokens is not None:
+            self._metrics.tokens_spent(deployment.model_name, tokens)
         self._any.set()
 
     def count_native(
@@ -116,6 +120,8 @@ class Meter:
         self._known[token] = None
         if len(self._known) > MOST_KNOWN:
             self._known.popitem(last=False)
+        if tokens is not None:
+            self._metrics.tokens_spent(deployment.model_name, tokens)
         self._natives[token] = Counted(owner, today(), _spent(deployment, 1, tokens), token, ONCE_S)
         self._any.set()
 

@@ -10,6 +10,7 @@ from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
 from storage.feed import Feed
 from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
+from storage.observer import Observer
 from storage.open import Store, open_store
 from storage.owed import Attempt, Delivery, EndpointHealth, Past, Pausing, Tried
 from storage.patience import Patience
@@ -20,6 +21,7 @@ from storage.records import (
     Append,
     Batch,
     CancelOutcome,
+    Counts,
     Created,
     CreateOutcome,
     Cursor,
@@ -51,6 +53,7 @@ __all__ = [
     "Batch",
     "CancelOutcome",
     "Counted",
+    "Counts",
     "CreateOutcome",
     "Created",
     "Cursor",
@@ -70,6 +73,7 @@ __all__ = [
     "Ledger",
     "Listener",
     "NewResponse",
+    "Observer",
     "Outcome",
     "Owed",
     "Past",

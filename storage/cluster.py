@@ -20,6 +20,7 @@ from redis.asyncio.cluster import ClusterNode, PipelineCommand
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import MovedError, RedisClusterException, RedisError
 
+from storage.observer import NOBODY, Observer
 from storage.patience import Patience
 
 log = logging.getLogger("pollux.store")
@@ -53,6 +54,9 @@ class Cluster(RedisCluster):
             **options,
         )
         self.commands_parser: Any = _FirstKey()
+        self.observer: Observer = NOBODY
+        self.in_use = 0
+        """How many commands are with the servers now."""
         self._places: dict[str, asyncio.Semaphore] = {}
         self._patience = Patience(SILENT_S)
         self._looking: asyncio.Task[None] | None = None
@@ -95,6 +99,7 @@ class Cluster(RedisCluster):
         """
         failure: Exception | None = None
         async with self._place(key):
+            self.in_use += 1
             try:
                 async with self._patience.limit():
                     for _ in range(MOST_CLOSED):
@@ -105,6 +110,8 @@ class Cluster(RedisCluster):
             except TimeoutError:
                 self._suspect(key)
                 raise
+            finally:
+                self.in_use -= 1
         self._suspect(key)
         raise RedisConnectionError(f"connections to this node are closed again and again: {failure}") from failure
 

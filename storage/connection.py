@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from time import perf_counter
 from types import TracebackType
 from typing import Any, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -41,6 +42,7 @@ from redis.exceptions import (
 
 from storage.cluster import Cluster, Command
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
+from storage.observer import COMMAND, NOBODY, Observer
 from storage.patience import Patience, Turns
 
 POOL_SIZE = 32
@@ -78,6 +80,11 @@ class Single(Redis):
     turns: Turns
     """As many turns as the pool has connections."""
     patience: Patience
+    observer: Observer = NOBODY
+
+    @property
+    def in_use(self) -> int:
+        return self.turns.taken
 
 
 Client = Single | Cluster
@@ -96,10 +103,12 @@ class answered:  # noqa: N801 - used as a function; as a generator it costs a st
         StoreUnavailable, StoreFull, StoreMisfit, StoreError
     """
 
-    __slots__ = ("_client", "_timeout")
+    __slots__ = ("_began", "_client", "_command", "_observer", "_timeout")
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, command: str = COMMAND) -> None:
         self._client = None if isinstance(client, Cluster) else client
+        self._observer = client.observer
+        self._command = command
         self._timeout = asyncio.timeout(None)
 
     async def __aenter__(self) -> None:
@@ -108,6 +117,7 @@ class answered:  # noqa: N801 - used as a function; as a generator it costs a st
                 await self._client.turns.take()
             await self._timeout.__aenter__()
             self._client.patience.watch(self._timeout)
+        self._began = perf_counter()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -119,8 +129,10 @@ class answered:  # noqa: N801 - used as a function; as a generator it costs a st
             except TimeoutError as silence:
                 error = silence
             self._client.turns.give_back(silent=isinstance(error, TimeoutError))
-        if isinstance(error, RedisError | RedisClusterException | OSError):
-            raise _meaning(error) from error
+        meaning = _meaning(error) if isinstance(error, RedisError | RedisClusterException | OSError) else None
+        self._observer.answered(self._command, perf_counter() - self._began, meaning)
+        if meaning is not None:
+            raise meaning from error
 
 
 def _meaning(error: BaseException) -> StoreError:
@@ -162,6 +174,14 @@ class Connections:
     @property
     def db(self) -> int:
         return int(self._pool_of_listening.connection_kwargs.get("db") or 0) if self._pool_of_listening else 0
+
+    def observe(self, observer: Observer) -> None:
+        self.commands.observer = self.renewals.observer = observer
+
+    @property
+    def in_use(self) -> int:
+        """How many commands, renewals aside, are with the server now."""
+        return self.commands.in_use
 
     def new_listening_connection(self) -> Connection:
         """Make a connection outside every pool, in a cluster to any node; the caller disconnects it."""

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from storage.connection import Connections, answered
 from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, Shards, by_shard
-from storage.records import Append, Finish, Lease, Leased, Outcome, Step, UpstreamCancel, Verdict
-from storage.scripts import APPEND, CLAIM_CANCELS, FINISH, LEASE, RELEASE, RENEW, Word
+from storage.records import Append, Counts, Finish, Lease, Leased, Outcome, Step, UpstreamCancel, Verdict
+from storage.scripts import APPEND, CLAIM_CANCELS, COUNT_JOBS, FINISH, LEASE, RELEASE, RENEW, Word
 from storage.spent import encode_spent
 from storage.terms import Terms
 
@@ -78,8 +78,23 @@ class Jobs:
             aside += some
             if word != b"again":
                 break
-        taken = _lease(job) if word == b"job" else None
-        return Leased(at_ms, taken, word == b"stale", tuple(name.decode("utf-8", "replace") for name in aside))
+        set_aside = tuple(name.decode("utf-8", "replace") for name in aside)
+        if word != b"job":
+            return Leased(at_ms, None, word == b"stale", set_aside)
+        waited_ms, reclaimed, *fields = job
+        waited_s = None if waited_ms == b"" else waited_ms / 1000
+        return Leased(at_ms, _lease(fields), set_aside=set_aside, waited_s=waited_s, reclaimed=bool(reclaimed))
+
+    async def count(self) -> Counts:
+        """How many jobs there are, of all shards."""
+        counts = await asyncio.gather(*map(self._count, self.shards))
+        return Counts(*map(sum, zip(*counts, strict=True)))
+
+    async def _count(self, shard: Shard) -> list[int]:
+        counts: list[int] = await COUNT_JOBS.run(
+            self._client, rotation=shard.rotation, leases=shard.leases, queue_prefix=shard.queue("")
+        )
+        return counts
 
     async def renew(self, leases: Sequence[Lease], lease_s: float) -> list[Outcome | StoreError]:
         """Renew leases, with one round trip for each shard. The outcomes come in the order of the leases.

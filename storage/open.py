@@ -23,6 +23,7 @@ from storage.feed import Feed
 from storage.jobs import Jobs
 from storage.keys import SETTINGS
 from storage.notify import Ear, Listener
+from storage.observer import Observer
 from storage.owed import Hooks, no_hooks
 from storage.rates import Rates
 from storage.records import Durability
@@ -63,6 +64,15 @@ class Store:
 
     def new_listener(self, ear: Ear) -> Listener:
         return Listener(self.connections, self.shards, ear)
+
+    def observe(self, observer: Observer) -> None:
+        """Have this observer told of each exchange with the server from now on."""
+        self.connections.observe(observer)
+
+    @property
+    def exchanges(self) -> int:
+        """How many exchanges with the server are under way: so many connections are in use."""
+        return self.connections.in_use
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless the server answers; of a cluster, the node that keeps the settings."""

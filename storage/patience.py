@@ -63,8 +63,12 @@ class Turns:
     """At most `count` callers have a turn at once; the others wait in order, as long as the server answers."""
 
     def __init__(self, count: int) -> None:
-        self._free = count
+        self._count = self._free = count
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def taken(self) -> int:
+        return self._count - self._free
 
     async def take(self) -> None:
         """Wait for a turn.

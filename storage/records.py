@@ -197,6 +197,18 @@ class Leased:
     """A lease has run out, but the server ran the call later than `reclaim_until_ms` and took nothing: ask again."""
     set_aside: tuple[str, ...] = ()
     """Responses whose records can't be read, or whose end could not be written: no worker leases them again."""
+    waited_s: float | None = None
+    """How long the job was queued; None if it had been leased before."""
+    reclaimed: bool = False
+    """Another worker's lease on the job had run out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many jobs there are."""
+
+    queued: int
+    leased: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,7 +110,7 @@ class Script:
             StoreError
         """
         called = self._called(given)
-        async with answered(client):
+        async with answered(client, self.name):
             try:
                 return await ask(client, "EVALSHA", self.sha, *called)
             except NoScriptError:
@@ -128,7 +128,7 @@ class Script:
             return await self.run(client, **given)
         called = self._called(given)
         # On one connection, because WAIT and WAITAOF count only the writes of the connection that they come on.
-        async with answered(client):
+        async with answered(client, self.name):
             answer, reached = await exchange(client, [("EVALSHA", self.sha, *called), _WAITS[durability]])
             if isinstance(answer, NoScriptError):
                 answer, reached = await exchange(client, [("EVAL", self.text, *called), _WAITS[durability]])
@@ -158,6 +158,7 @@ READ = Script("read")
 FIND = Script("find")
 KEEP = Script("keep")
 CLAIM_CANCELS = Script("claim_cancels")
+COUNT_JOBS = Script("count_jobs")
 READ_FEED = Script("read_feed")
 CLAIM_DELIVERIES = Script("claim_deliveries")
 SETTLE_DELIVERY = Script("settle_delivery")

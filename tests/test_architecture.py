@@ -16,7 +16,15 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = (
     ("storage.statuses", "storage.spent"),
-    ("storage.owed", "storage.records", "storage.errors", "storage.keys", "storage.packing", "storage.patience"),
+    (
+        "storage.owed",
+        "storage.records",
+        "storage.errors",
+        "storage.keys",
+        "storage.packing",
+        "storage.patience",
+        "storage.observer",
+    ),
     ("storage.cluster", "storage.topics"),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
     ("storage.terms",),
@@ -31,7 +39,7 @@ FLOORS = (
     ("server.errors", "server.protocol"),
     ("server.sections",),
     ("server.credentials", "server.includes", "server.unused"),
-    ("server.config", "server.logs", "server.sockets", "server.files"),
+    ("server.config", "server.metrics", "server.logs", "server.sockets", "server.files"),
     ("server.sealing",),
     ("server.upstream", "server.hub", "server.keyring", "server.admission", "server.rates", "server.usage"),
     ("server.eventlog", "server.feed", "server.chain"),

@@ -25,6 +25,7 @@ from server.app import HANDLERS_END_WITHIN_S, LONGEST_LINE_BYTES
 from server.check import describe
 from server.cli import _parser, main
 from server.config import Config, load_config, parse_config
+from server.metrics import FAMILIES
 from server.unused import keys_without_effect
 
 ROOT = Path(__file__).parents[1]
@@ -163,6 +164,16 @@ def test_the_example_speaks_to_the_simulator_where_it_listens_by_default() -> No
     port = _parser().parse_args(["simulate"]).port
     for entry in load_config(EXAMPLE, environ={}).model_list:
         assert entry.litellm_params.api_base == f"http://127.0.0.1:{port}/v1"
+
+
+# The metrics.
+
+
+def test_the_table_of_metrics_has_every_one_as_it_is() -> None:
+    rows = re.findall(r"^\| `(pollux_\w+)` \| (.*?) \| ?(.*?) \| (.*) \|$", deployed("README.md"), re.MULTILINE)
+    assert [(name, kind, tuple(re.findall(r"`(\w+)`", labels)), told) for name, kind, labels, told in rows] == [
+        (family.name, family.kind, family.labels, family.help) for family in FAMILIES
+    ]
 
 
 # The image, the composition, the proxy.

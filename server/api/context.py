@@ -12,8 +12,10 @@ from server.chain import Chain
 from server.config import Config
 from server.feed import Feed
 from server.hub import Hub
+from server.jobs.counts import JobCounts
 from server.jobs.worker import Worker
 from server.keyring import ClientKey, Keyring, Principal
+from server.metrics import Counting, Tally
 from server.outbox.sending import Sender
 from server.responses.submit import Submitter
 from server.responses.tails import Tails
@@ -48,9 +50,13 @@ class Context:
     sealer: Sealer
     sender: Sender
     meter: Meter
+    metrics: Counting
+    job_counts: JobCounts
     id_secrets: list[bytes] = field(repr=False)
     """New ids are signed with the first secret; an id is valid if any of them verifies it."""
     admission: Admission = field(default_factory=Admission)
+    streams: Tally = field(default_factory=Tally)
+    """The streams to clients that are open now."""
     draining: bool = False
     broken: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a service of the process failed: the process must then exit."""
@@ -59,6 +65,8 @@ class Context:
 CONTEXT = web.AppKey("context", Context)
 PRINCIPAL = web.RequestKey("principal", Principal)
 REQUEST_ID = web.RequestKey("request_id", str)
+BEGAN = web.RequestKey("began", float)
+"""When the request came, by `time.perf_counter`."""
 
 
 def context_of(request: web.Request) -> Context:

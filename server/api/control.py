@@ -46,6 +46,7 @@ async def cancel_record(request: web.Request, record: Record) -> None:
         raise BadRequest("Cannot cancel a synchronous response.")
     outcome = await cancel(context_of(request).store, record)
     if outcome is CancelOutcome.CANCELLED:
+        context_of(request).metrics.response_ended(record.model, Status.CANCELLED)
         log.info("response cancelled", extra=_told(request, record.id, Status.CANCELLED))
         return
     ended = None if outcome is CancelOutcome.GONE else await context_of(request).store.responses.find(record.id)

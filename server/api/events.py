@@ -49,8 +49,9 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
         try:
             await stream.start()
             await stream.write(first)
-            async for chunk in chunks:
-                await (stream.write(chunk) if chunk else stream.heartbeat(subscriber.heartbeat))
+            with context.streams.one("events"):
+                async for chunk in chunks:
+                    await (stream.write(chunk) if chunk else stream.heartbeat(subscriber.heartbeat))
             await stream.end()
         except (StreamAborted, FeedCut, StoreError):
             # The client resumes with the last id that it has: here, or at another replica.

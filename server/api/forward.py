@@ -65,7 +65,8 @@ async def forward_stream(
         raise context_of(request).upstream.noted(rewriter.deployment, refusal)
     try:
         await stream.start()
-        last = await _pass_on(opening, source, stream, keeper)
+        with context_of(request).streams.one("forwarded"):
+            last = await _pass_on(opening, source, stream, keeper)
     except StreamAborted:
         return stream.response
     except (aiohttp.ClientError, OSError, ValueError, TypeError, PolluxError):

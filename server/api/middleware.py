@@ -6,11 +6,12 @@ import itertools
 import logging
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from server.api.context import PRINCIPAL, REQUEST_ID, context_of
+from server.api.context import BEGAN, PRINCIPAL, REQUEST_ID, context_of
 from server.errors import (
     Internal,
     MalformedBody,
@@ -78,7 +79,8 @@ def _refuse_websocket(request: web.Request) -> None:
 
 
 def name_request(request: web.Request) -> None:
-    """Give the request its id: the client's `X-Request-Id` if it is well-formed, else a new one."""
+    """Note when the request came, and give it its id: the client's `X-Request-Id` if well-formed, else a new one."""
+    request[BEGAN] = time.perf_counter()
     given = request.headers.get("X-Request-Id", "")
     request[REQUEST_ID] = given if given and _SANE.fullmatch(given) else new_request_id()
 

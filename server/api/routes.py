@@ -19,6 +19,7 @@ from server.api.lists import (
     retrieve_model,
 )
 from server.api.many import cancel_many
+from server.api.metrics import show_metrics
 from server.api.middleware import Handler, open_to_all
 from server.api.operation import UNKNOWN, forward_operation
 from server.api.retrieve import retrieve_response
@@ -76,6 +77,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 OPERATIONS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/livez", livez),
     ("GET", "/readyz", readyz),
+    ("GET", "/metrics", show_metrics),
     ("GET", "/health/liveliness", livez),
     ("GET", "/health/liveness", livez),
     ("GET", "/health/readiness", readyz),

@@ -30,8 +30,9 @@ async def stream_record(
         await anext(chunks)
         try:
             await stream.start()
-            async for chunk in chunks:
-                await (stream.write(chunk) if chunk else stream.heartbeat())
+            with context.streams.one("cached"):
+                async for chunk in chunks:
+                    await (stream.write(chunk) if chunk else stream.heartbeat())
             if context.config.pollux.sse_done:
                 await stream.write(DONE)
             await stream.end()

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from server.jobs.journal import Journal, StoreGone
+from server.metrics import SILENT, Metrics
 from storage import Append, Finish, Lease, Outcome, Step, Store, StoreError, StoreFull, StoreUnavailable
 
 log = logging.getLogger("pollux.jobs")
@@ -39,8 +41,9 @@ COMMIT_APPENDS = 256
 class Committer:
     """Has one lane for each shard. Journals are stored only while `run` is running."""
 
-    def __init__(self, store: Store, *, lease_s: float, store_grace_s: float) -> None:
+    def __init__(self, store: Store, *, lease_s: float, store_grace_s: float, metrics: Metrics = SILENT) -> None:
         self._store = store
+        self.metrics = metrics
         self._store_grace_s = store_grace_s
         self._lanes = {shard: _Lane(self, store, lease_s) for shard in store.jobs.shards}
         self._passes: dict[_Lane, tuple[float, int]] = {}
@@ -130,7 +133,10 @@ class _Lane:
             self._hurry.set()
 
     async def finish(self, finish: Finish) -> Step:
-        return await self._committer.patiently(lambda: self._store.jobs.finish(finish))
+        step = await self._committer.patiently(lambda: self._store.jobs.finish(finish))
+        if step.outcome is Outcome.OK:
+            self._committer.metrics.events_written(finish.append.last - finish.append.first + 1)
+        return step
 
     async def run(self) -> None:
         """Until cancelled, store all dirty journals in one pass, then rest."""
@@ -197,10 +203,12 @@ class _Lane:
 
     async def _try(self, batch: list[tuple[Journal, Append]]) -> StoreError | None:
         """Store the batches. Returns the error because of which some must be sent again, or None."""
+        began = time.perf_counter()
         try:
             answers = await self._store.jobs.append_many([append for _, append in batch], self._lease_s)
         except StoreError as error:
             answers = [error] * len(batch)
+        self._tell(batch, answers, time.perf_counter() - began)
         again: StoreError | None = None
         for (journal, append), answer in zip(batch, answers, strict=True):
             if isinstance(answer, Step):
@@ -214,6 +222,17 @@ class _Lane:
                 log.error("append failed: %s", answer, extra={"response_id": append.lease.id})
                 journal.fail(StoreGone(answer))
         return again
+
+    def _tell(self, batch: list[tuple[Journal, Append]], answers: Sequence[Step | StoreError], seconds: float) -> None:
+        stored = [
+            append
+            for (_, append), answer in zip(batch, answers, strict=True)
+            if isinstance(answer, Step) and answer.outcome is Outcome.OK
+        ]
+        if stored:
+            metrics = self._committer.metrics
+            metrics.events_written(sum(append.last - append.first + 1 for append in stored))
+            metrics.flushed(sum(len(append.frames) for append in stored), seconds)
 
 
 class Grace:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection
 from uuid import uuid4
 
+from server.metrics import SILENT, Metrics
 from storage import Lease, Shard, Store, StoreError
 
 log = logging.getLogger("pollux.jobs")
@@ -57,12 +58,22 @@ class Reclaiming:
 class Leaser:
     """Takes jobs of one shard, one at a time."""
 
-    def __init__(self, store: Store, shard: Shard, *, lease_s: float, max_attempts: int, max_age_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        shard: Shard,
+        *,
+        lease_s: float,
+        max_attempts: int,
+        max_age_s: float,
+        metrics: Metrics = SILENT,
+    ) -> None:
         self._store = store
         self._shard = shard
         self._lease_s = lease_s
         self._max_attempts = max_attempts
         self._max_age_s = max_age_s
+        self._metrics = metrics
         self.look = asyncio.Event()
         """Set when there may be a job."""
         # The token stays the same until a call is answered: if the answer is lost, the repeated call gets the same job.
@@ -94,6 +105,8 @@ class Leaser:
                 log.info("the store is back", extra={"shard": self._shard.n})
             for response_id in answer.set_aside:
                 log.error("a record can't be read or ended, it is set aside", extra={"response_id": response_id})
+            if answer.lease is not None:
+                self._metrics.job_leased(answer.lease.model, answer.waited_s, reclaimed=answer.reclaimed)
             if not answer.stale:
                 return answer.lease
         return None

@@ -14,6 +14,7 @@ from server.jobs.committer import Committer
 from server.jobs.journal import Journal, Lost, StoreGone, Unservable
 from server.jobs.produce import Producer
 from server.keyring import ClientKey, is_guest
+from server.metrics import SILENT, Metrics
 from server.protocol.events import splice_lifecycle
 from server.protocol.fold import dumps
 from server.protocol.inplace import SHORTEST_DISTINCT
@@ -23,6 +24,7 @@ from server.protocol.reasons import without_secrets
 from server.protocol.redaction import Secrets
 from server.protocol.requests import stored_request, without_input
 from server.protocol.snapshot import Identity, response_object
+from server.protocol.tokens import Tokens
 from server.sealing import Sealer
 from server.usage import spent_on
 from storage import Lease, Outcome, Reading, Spent, Store, StoreError, StoreFull, StoreUnavailable, Verdict
@@ -57,6 +59,7 @@ class Runner:
     committer: Committer
     max_run_s: float
     sealer: Sealer
+    metrics: Metrics = SILENT
 
     async def run(self, lease: Lease, on_lost: Callable[[Outcome], None]) -> Status:
         """Work one job to its end, and return the status that it ended with.
@@ -140,6 +143,9 @@ class Runner:
         frame = splice_lifecycle(terminal_event(ending.status), journal.next_number, told)
         spent = self._spent(journal, upstream or {})
         await journal.finish(frame, ending.status, snapshot, abandon=not ending.by_provider, spent=spent)
+        if spent is not None:
+            tokens = Tokens(spent.input, spent.cached, spent.output, spent.reasoning)
+            self.metrics.tokens_spent(spent.model, tokens)
         if final["error"] is not None:
             _log_failure(journal.lease, final["error"], ending)
 

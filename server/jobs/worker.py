@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from server.jobs.journal import Lost, StoreGone, Unservable
 from server.jobs.leaser import Leaser
+from server.metrics import SILENT, Metrics
 from server.protocol.lifecycle import Status
 from server.protocol.status_events import event_of
 from storage import Lease, Outcome, Shard, Store, StoreError
@@ -65,12 +67,16 @@ class Worker:
         lease_s: float,
         max_attempts: int,
         max_age_s: float,
+        metrics: Metrics = SILENT,
     ) -> None:
         self._store = store
         self._run_job = run
+        self._metrics = metrics
         self._lease_s = lease_s
         self._leasers = {
-            shard: Leaser(store, shard, lease_s=lease_s, max_attempts=max_attempts, max_age_s=max_age_s)
+            shard: Leaser(
+                store, shard, lease_s=lease_s, max_attempts=max_attempts, max_age_s=max_age_s, metrics=metrics
+            )
             for shard in store.jobs.shards
             if concurrency
         }
@@ -208,7 +214,9 @@ class Worker:
     async def _work(self, active: _Active) -> None:
         """Run a job, and decide by its outcome whether to release it. Errors are logged here and go no further."""
         active.begun = True
-        lease = active.lease
+        lease, outcome = active.lease, "stopped"
+        began = time.perf_counter()
+        self._metrics.run_began(lease.model)
         fields = {
             "response_id": lease.id,
             "model": lease.model,
@@ -217,24 +225,30 @@ class Worker:
         }
         try:
             await self._run_unless_stopped(active, fields)
+            outcome = "ended"
         except asyncio.CancelledError:
             if active.stopped is None:
                 raise
             log.info("run stopped", extra={**fields, "why": active.stopped})
             if active.stopped == "draining":
+                outcome = "released"
                 await self._release(lease)
         except Lost as lost:
             log.info("run stopped", extra={**fields, "why": str(lost)})
         except Unservable:
+            outcome = "unservable"
             log.warning("no deployment serves this job here, handing it back", extra=fields)
             self._pause(lease.model)
             await self._release(lease, attempted=True)
         except StoreGone as gone:
+            outcome = "store_gone"
             log.warning("run given up, the store is away: %s", gone, extra=fields)
         except Exception:
             # A bug of ours. The lease is left to run out, so that the job is tried again, at most `max_attempts` times.
+            outcome = "broke"
             log.exception("run broke", extra=fields)
         finally:
+            self._metrics.run_ended(lease.model, outcome, time.perf_counter() - began, lease.attempt)
             if self._active.get(lease.id) is active:
                 del self._active[lease.id]
             self._places.release()
@@ -244,6 +258,7 @@ class Worker:
             raise asyncio.CancelledError  # stopped before its first step
         log.info("response started", extra=fields)
         status = await self._run_job(active.lease, lambda outcome: self._lose(active.lease, outcome))
+        self._metrics.response_ended(active.lease.model, status)
         log.info("response ended", extra={**fields, "status": status, "event": event_of(status, active.lease.id)})
 
     async def _release(self, lease: Lease, *, attempted: bool = False) -> None:

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from server.feed import event_about
 from server.hub import Hub
+from server.metrics import SILENT, Metrics
 from server.outbox.endpoints import Configured, Endpoint, Stored, unsealed
 from server.outbox.sending import Answer, Sender
 from server.protocol import jsontext
@@ -48,6 +49,7 @@ class Webhooks:
     sender: Sender
     configured: Configured
     sealer: Sealer
+    metrics: Metrics = SILENT
     _busy: Counter[str] = field(default_factory=Counter)
     """Tries that are under way, by endpoint."""
     _tries: set[asyncio.Task[None]] = field(default_factory=set)
@@ -96,6 +98,7 @@ class Webhooks:
     async def _try(self, shard: Shard, delivery: Delivery, look: asyncio.Event) -> None:
         try:
             attempt = await self._attempt(delivery)
+            self.metrics.delivery_tried(attempt.tried, attempt.latency_s)
             if await self.store.deliveries.settle(shard, delivery, attempt, PAUSING):
                 fields = {"endpoint": delivery.endpoint, "owner": delivery.entry.owner, "reason": attempt.reason}
                 log.warning("webhook endpoint fails again and again, it is only probed for now", extra=fields)

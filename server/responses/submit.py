@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from server.errors import IdempotencyKeyReused, RateLimited
+from server.metrics import SILENT, Metrics
 from server.protocol import jsontext
 from server.protocol.events import encode_lifecycle
 from server.protocol.lifecycle import OPENING, Status
@@ -87,6 +88,7 @@ class Submitter:
     ttl_s: float
     max_run_s: float
     max_queued: int | None = None
+    metrics: Metrics = SILENT
     _doubts: dict[str, Record] = field(default_factory=dict)
 
     async def submit(self, request: CreateRequest, raw: bytes, submission: Submission) -> Submitted:
@@ -114,6 +116,7 @@ class Submitter:
                 raise RateLimited("The queue of this service is full. Try again later.", created.retry_after_s)
             case CreateOutcome.REPLAYED:
                 return Submitted(created.id, None)
+        self.metrics.response_created(request.model)
         fields = {
             "model": request.model,
             "owner": new.owner,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import aiohttp
@@ -45,6 +45,8 @@ class Answer:
         """The translation of what it says; None if it is in the words of the Responses API."""
         self._framing = framing
         self._frames = frames_of(framing)
+        self.on_first_event: Callable[[], None] | None = None
+        """Called when the first events have come."""
         self._opening = b""
         """Bytes that `is_stream` has read and `_piece` has not returned yet."""
 
@@ -102,7 +104,13 @@ class Answer:
             EventTooLong
 
         """
-        piece = await self._piece()
+        events = self._events_in(await self._piece())
+        if events and self.on_first_event is not None:
+            self.on_first_event()
+            self.on_first_event = None
+        return events
+
+    def _events_in(self, piece: bytes) -> list[ServerEvent] | None:
         if self._reply is None:
             return self._frames.feed(piece) if piece else None
         return self._reply.take(self._frames.feed(piece)) if piece else self._reply.end() or None

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from server.errors import RateLimited
+from server.metrics import SILENT, Metrics
 from server.upstream.choice import Candidate, Strategy, choose
 from server.upstream.deployments import Deployment
 
@@ -92,11 +93,13 @@ class Health:
         cooldown_s: float | None = 5.0,
         least_pause_s: float = 0.0,
         strategy: Strategy = Strategy.AUTO,
+        metrics: Metrics = SILENT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.least_pause_s = least_pause_s
         """How long a retry waits at least where no other deployment is healthy."""
         self._strategy = strategy
+        self._metrics = metrics
         self._rng = random.Random()  # noqa: S311 - nothing depends on its being secret
         self._enough = allowed_fails + 1
         self._cooldown_s = cooldown_s
@@ -178,6 +181,7 @@ class Health:
         if was_healthy := now >= state.cools_until:
             fields = {"deployment": deployment.id[:16], "seconds": pause_s}
             log.warning("a deployment of %s cools down", deployment.model_name, extra=fields)
+            self._metrics.cooled_down(deployment.id)
         state.cooled_at, state.doubted = now, True
         state.cools_until = max(state.cools_until, now + pause_s)
         if was_healthy:

@@ -35,6 +35,10 @@ class Pollers:
         self._pollers: dict[str, _Poller] = {}
         self.draining = False
 
+    @property
+    def waiters(self) -> int:
+        return sum(poller.waiters for poller in self._pollers.values())
+
     async def wait(self, key: str, fetch: Fetch, done: Callable[[bytes], bool], seconds: float) -> bytes | None:
         """Wait until a newly fetched body is `done`, and return it; when the time is over, return the newest body.
 

@@ -10,7 +10,8 @@
 --   record_prefix, log_prefix, queue_prefix, moved_prefix, owned_prefix
 --   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
 --   passed_over...                 models
--- Returns the time (ms), a word, the ids of records that were set aside, and with the word 'job' the job.
+-- Returns the time (ms), a word, the ids of records that were set aside, and with the word 'job' how long (ms) it was
+--       queued (empty if it was leased before), 1 if it was reclaimed, and the job.
 --       'none': there is nothing to do. 'again': many jobs were looked at, all were over, and there are more.
 --       'stale': a lease ran out, but the call came later than `reclaim_until`. The server or the caller stood still
 --       meanwhile, and the worker that has the job may have had no chance to renew its lease.
@@ -21,11 +22,11 @@ local PASSED_OVER = 256 -- how many jobs of one owner are searched for one that 
 local aside, passed_models = {}, {}
 for _, model in ipairs(passed_over) do passed_models[model] = true end
 
-local function job(id)
+local function job(id, waited_ms, reclaimed)
   local fields = redis.call('HMGET', record_prefix .. id, 'token', 'owner', 'verdict', 'epoch', 'attempt', 'last',
     'stream', 'created_at', 'model', 'pinned', 'previous', 'deployment', 'provider_id', 'upstream_last', 'request_id',
     'client_key', 'headers', 'request')
-  return {now, 'job', aside, id, unpack(fields)}
+  return {now, 'job', aside, waited_ms, reclaimed, id, unpack(fields)}
 end
 
 -- Drop a job that can't be worked, so that workers don't try it for ever. Its record and log are kept for a day, so
@@ -50,7 +51,7 @@ local function restart(id, epoch)
   redis.call('HDEL', record_prefix .. id, 'base', 'provider_id', 'deployment')
 end
 
-local function start(id)
+local function start(id, reclaimed)
   local record = record_prefix .. id
   local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started',
     'survivable', 'provider_id', 'created_at', 'owner', 'upstream_last', 'model', 'metadata')
@@ -95,12 +96,12 @@ local function start(id)
   redis.call('ZADD', leases, now + lease_ms, id)
   redis.call('SET', grant, id, 'PX', lease_ms)
   redis.call('PUBLISH', moved_prefix .. id, epoch .. '-' .. last)
-  return job(id)
+  return job(id, r[7] and math.max(0, now - r[6]) or '', reclaimed)
 end
 
 -- Start a job; if its record breaks the script, set it aside, so that the other jobs still get their turn.
-local function started(id)
-  local done, taken = pcall(start, id)
+local function started(id, reclaimed)
+  local done, taken = pcall(start, id, reclaimed)
   if done then return taken end
   set_aside(id)
   return nil
@@ -109,14 +110,14 @@ end
 local granted = redis.call('GET', grant)
 if granted then -- this call ran before: the same job again, or none if it has been lost since
   local r = redis.call('HMGET', record_prefix .. granted, 'status', 'token')
-  return r[2] == token and not TERMINAL[r[1]] and job(granted) or {now, 'none', aside}
+  return r[2] == token and not TERMINAL[r[1]] and job(granted, '', 0) or {now, 'none', aside}
 end
 
 if reclaim_until > 0 then
   local ran_out = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 16)
   if #ran_out > 0 and now > reclaim_until then return {now, 'stale', aside} end
   for _, id in ipairs(ran_out) do
-    local taken = started(id)
+    local taken = started(id, 1)
     if taken then return taken end
   end
 end
@@ -146,7 +147,7 @@ for _ = 1, 64 do
   else
     redis.call('ZREM', rotation, owner)
   end
-  local taken = id and started(id)
+  local taken = id and started(id, 0)
   if taken then return taken end
 end
 return {now, next(passed) and 'none' or 'again', aside}

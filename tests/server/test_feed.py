@@ -49,7 +49,7 @@ class Log:
         return FeedPage(tuple(page), oldest, newest, missing)
 
     @asynccontextmanager
-    async def watch(self, _topics: object) -> AsyncIterator[asyncio.Event]:
+    async def watch(self, _topics: object, *, waits: bool = False) -> AsyncIterator[asyncio.Event]:
         yield self.changed
 
 

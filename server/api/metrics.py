@@ -1,0 +1,69 @@
+"""GET /metrics, and what is looked at for it every second: all that rises and falls."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from server.api.context import Context, context_of
+from server.api.middleware import open_to_all
+from server.errors import Unauthorized
+from server.keyring import is_loopback
+from server.metrics import Levels
+
+MEASURE_EVERY_S = 1.0
+
+
+@open_to_all
+async def show_metrics(request: web.Request) -> web.Response:
+    """The metrics of all processes of this replica, in Prometheus's format.
+
+    Raises:
+        Unauthorized
+
+    """
+    context = context_of(request)
+    _check_scraper(request, context)
+    counts = await context.job_counts.now()
+    measure(context)
+    # In a thread, because it takes some ten milliseconds.
+    body, content_type = await asyncio.to_thread(context.metrics.exposition, counts, request.headers.get("Accept", ""))
+    return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
+
+def _check_scraper(request: web.Request, context: Context) -> None:
+    context.keyring.authenticate_scraper(request.headers)
+    # A process that only runs jobs may listen everywhere although there is no key.
+    if context.keyring.empty and not context.config.pollux.allow_unauthenticated and not _is_local(request):
+        raise Unauthorized("There is no key, so only this machine sees the metrics: set pollux.metrics_key.")
+
+
+def _is_local(request: web.Request) -> bool:
+    address: Any = None if request.transport is None else request.transport.get_extra_info("sockname")
+    return bool(address) and is_loopback(address[0])
+
+
+async def keep_measuring(context: Context) -> None:
+    """Measure until cancelled, so that every process can show what the others found last."""
+    while True:
+        measure(context)
+        await asyncio.sleep(MEASURE_EVERY_S)
+
+
+def measure(context: Context) -> None:
+    context.metrics.measured(levels_of(context))
+
+
+def levels_of(context: Context) -> Levels:
+    """What rises and falls in this process."""
+    health, deployments = context.upstream.health, context.deployments.all
+    return Levels(
+        runs=context.worker.active,
+        store_exchanges=context.store.exchanges,
+        waiters={"cached": context.hub.waiters, "native": context.pollers.waiters},
+        streams=context.streams,
+        calls={deployment.id: health.in_flight(deployment) for deployment in deployments},
+        cooling={deployment.id: not health.is_healthy(deployment) for deployment in deployments},
+    )

@@ -1,0 +1,217 @@
+"""Counts for Prometheus what `Metrics` is told, and shows it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from server.metrics import families
+from server.metrics.families import FROM_STORE, Family
+from server.metrics.files import Files, keep_values
+from server.metrics.gathering import Level, Spread, Totals
+from server.metrics.levels import Levels
+from server.metrics.port import Metrics
+from server.protocol.lifecycle import Status
+from server.protocol.tokens import Tokens
+from storage import TERMINAL, Counts, StoreError, StoreFull, StoreMisfit, StoreUnavailable
+
+OTHER = "other"
+"""The label of whatever is not in the config, or not known."""
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_KINDS_OF_TOKENS = ("input", "cached_input", "output", "reasoning")
+"""In the order of `Tokens`."""
+
+
+class Counting(Metrics):
+    """The metrics of this process; with `files`, those of all that share them.
+
+    `model_of` gives a label to any model, and `deployments` has the models of all deployments, by id.
+    """
+
+    def __init__(
+        self, *, model_of: Callable[[str], str], deployments: Mapping[str, str], files: Files | None = None
+    ) -> None:
+        self._model_of = model_of
+        self._deployments = {made: (model, _short(made)) for made, model in deployments.items()}
+        self._files = files
+        self._registry = CollectorRegistry()
+        self._scraping = threading.Lock()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        keep_values(files)
+        self._all: list[Totals | Spread] = []
+        total, spread, level = self._new_total, self._new_spread, self._new_level
+        self._requests, self._request_s = total(families.REQUESTS), spread(families.REQUEST_S)
+        self._created, self._ended = total(families.CREATED), total(families.ENDED)
+        self._wait_s, self._reclaimed = spread(families.WAIT_S), total(families.RECLAIMED)
+        self._begun, self._outcomes = total(families.BEGUN), total(families.OUTCOMES)
+        self._run_s, self._attempt = spread(families.RUN_S), spread(families.ATTEMPT)
+        self._events = total(families.EVENTS)
+        self._flush_bytes, self._flush_s = spread(families.FLUSH_BYTES), spread(families.FLUSH_S)
+        self._calls, self._call_s = total(families.CALLS), spread(families.CALL_S)
+        self._first_s, self._cooled = spread(families.FIRST_S), total(families.COOLED)
+        self._store_s, self._store_errors = spread(families.STORE_CALL_S), total(families.STORE_ERRORS)
+        self._deliveries, self._delivery_s = total(families.DELIVERIES), spread(families.DELIVERY_S)
+        self._tokens = total(families.TOKENS)
+        self._runs, self._exchanges = level(families.RUNS), level(families.EXCHANGES)
+        self._waiters, self._streams = level(families.WAITERS), level(families.STREAMS)
+        self._in_flight, self._cooling = level(families.IN_FLIGHT), level(families.COOLING)
+        level(families.PROCESSES).set(to=1)
+        if files is None:
+            ProcessCollector(registry=self._registry)
+        self._begin_at_zero()
+
+    def exposition(self, counts: Counts | None, accept: str = "") -> tuple[bytes, str]:
+        """All that was told up to the last `measured`: a text in the form that `accept` asks for, and its content type.
+
+        `counts` is what the store says of jobs; without it, that is left out. May be called in a thread.
+        """
+        encode, content_type = choose_encoder(accept)
+        with self._scraping:
+            return encode(_Shown(self._registry, self._files, counts)), content_type
+
+    # What `Metrics` is told.
+
+    def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
+        method = method if method in METHODS else OTHER
+        self._requests.add(method, route, status)
+        self._request_s.observe(method, route, value=seconds)
+
+    def response_created(self, model: str) -> None:
+        self._created.add(self._model_of(model))
+
+    def response_ended(self, model: str, status: str) -> None:
+        self._ended.add(self._model_of(model), status)
+
+    def job_leased(self, model: str, waited_s: float | None, *, reclaimed: bool) -> None:
+        if waited_s is not None:
+            self._wait_s.observe(self._model_of(model), value=waited_s)
+        if reclaimed:
+            self._reclaimed.add(self._model_of(model))
+
+    def run_began(self, model: str) -> None:
+        self._begun.add(self._model_of(model))
+
+    def run_ended(self, model: str, outcome: str, seconds: float, attempt: int) -> None:
+        model = self._model_of(model)
+        self._outcomes.add(model, outcome)
+        if outcome == "ended":
+            self._run_s.observe(model, value=seconds)
+            self._attempt.observe(value=attempt)
+
+    def events_written(self, count: int) -> None:
+        self._events.add(amount=count)
+
+    def flushed(self, size_bytes: int, seconds: float) -> None:
+        self._flush_bytes.observe(value=size_bytes)
+        self._flush_s.observe(value=seconds)
+
+    def call_ended(self, deployment: str, operation: str, outcome: str, seconds: float) -> None:
+        of = self._deployment(deployment)
+        self._calls.add(*of, operation, outcome)
+        self._call_s.observe(*of, operation, value=seconds)
+
+    def first_event_came(self, deployment: str, seconds: float) -> None:
+        self._first_s.observe(*self._deployment(deployment), value=seconds)
+
+    def cooled_down(self, deployment: str) -> None:
+        self._cooled.add(*self._deployment(deployment))
+
+    def delivery_tried(self, outcome: str, seconds: float) -> None:
+        self._deliveries.add(outcome)
+        self._delivery_s.observe(value=seconds)
+
+    def tokens_spent(self, model: str, tokens: Tokens) -> None:
+        model = self._model_of(model)
+        for kind, count in zip(_KINDS_OF_TOKENS, tokens, strict=True):
+            self._tokens.add(model, kind, amount=count)
+
+    def answered(self, command: str, seconds: float, error: StoreError | None) -> None:
+        self._store_s.observe(command, value=seconds)
+        if error is not None:
+            self._store_errors.add(command, _kind_of(error))
+
+    def measured(self, levels: Levels) -> None:
+        for one in self._all:
+            one.hand_over()
+        self._runs.set(to=levels.runs)
+        self._exchanges.set(to=levels.store_exchanges)
+        for series, found in ((self._waiters, levels.waiters), (self._streams, levels.streams)):
+            for kind, number in found.items():
+                series.set(kind, to=number)
+        for series, by_deployment in ((self._in_flight, levels.calls), (self._cooling, levels.cooling)):
+            for deployment, value in by_deployment.items():
+                series.set(*self._deployment(deployment), to=value)
+
+    def _new_total(self, family: Family) -> Totals:
+        made = Totals(Counter(family.name, family.help, family.labels, registry=self._registry))
+        self._all.append(made)
+        return made
+
+    def _new_spread(self, family: Family) -> Spread:
+        metric = Histogram(family.name, family.help, family.labels, registry=self._registry, buckets=family.buckets)
+        made = Spread(metric, family.buckets)
+        self._all.append(made)
+        return made
+
+    def _new_level(self, family: Family) -> Level:
+        # Of processes that have ended nothing is left, see `forget_levels`.
+        return Level(
+            Gauge(family.name, family.help, family.labels, registry=self._registry, multiprocess_mode="livesum")
+        )
+
+    def _begin_at_zero(self) -> None:
+        """Show what alerts are made of before it happens: from nothing to one is no increase, in Prometheus's eyes."""
+        for model, deployment in dict.fromkeys(self._deployments.values()):
+            self._cooled.add(model, deployment, amount=0)
+            for status in Status:
+                if status in TERMINAL:
+                    self._ended.add(model, status.value, amount=0)
+
+    def _deployment(self, deployment: str) -> tuple[str, str]:
+        return self._deployments.get(deployment, (OTHER, OTHER))
+
+
+class _Shown:
+    """What one scrape shows, in the form in which the library takes it."""
+
+    def __init__(self, registry: CollectorRegistry, files: Files | None, counts: Counts | None) -> None:
+        self._registry: Any = registry
+        if files is not None:
+            self._registry = MultiProcessCollector(None, files.directory)  # type: ignore[no-untyped-call]
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._registry.collect()
+        if self._counts is not None:
+            for family, value in zip(FROM_STORE, (self._counts.queued, self._counts.leased), strict=True):
+                yield GaugeMetricFamily(family.name, family.help, value=value)
+
+
+_HASH_LENGTH, _SHOWN_LENGTH = 64, 16
+
+
+def _short(deployment: str) -> str:
+    """An id as the logs have it, unless the config gives it."""
+    return deployment[:_SHOWN_LENGTH] if len(deployment) == _HASH_LENGTH else deployment
+
+
+def _kind_of(error: StoreError) -> str:
+    kinds: dict[type[StoreError], str] = {
+        StoreUnavailable: "unavailable",
+        StoreFull: "full",
+        StoreMisfit: "misfit",
+    }
+    return kinds.get(type(error), OTHER)

@@ -1,0 +1,132 @@
+"""The table of all metrics: names, labels and meanings. `deploy/README.md` has the same one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+QUICK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+LONG_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
+STORE_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0)
+SIZES_BYTES = tuple(float(4**power) for power in range(4, 13))
+ATTEMPTS = (1.0, 2.0, 3.0, 5.0, 10.0)
+
+
+class Kind(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One metric, with a time series for each set of its labels."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+def _counter(name: str, told: str, *labels: str) -> Family:
+    return Family(f"pollux_{name}", Kind.COUNTER, told, labels)
+
+
+def _gauge(name: str, told: str, *labels: str) -> Family:
+    return Family(f"pollux_{name}", Kind.GAUGE, told, labels)
+
+
+def _histogram(name: str, told: str, buckets: tuple[float, ...], *labels: str) -> Family:
+    return Family(f"pollux_{name}", Kind.HISTOGRAM, told, labels, buckets)
+
+
+_DEPLOYMENT = ("model", "deployment")
+
+REQUESTS = _counter("http_requests_total", "Answers to clients that have begun.", "method", "route", "status")
+REQUEST_S = _histogram(
+    "http_request_duration_seconds",
+    "From a request until its answer begins; waits included, the rest of a stream not.",
+    QUICK_S,
+    *("method", "route"),
+)
+
+CREATED = _counter("responses_created_total", "Cached responses that were created.", "model")
+ENDED = _counter(
+    "responses_ended_total", "Cached responses that have ended, those deleted before not.", "model", "status"
+)
+QUEUED = _gauge("jobs_queued", "Jobs that wait for a worker, of all replicas. From the store, up to 5 s old.")
+LEASED = _gauge("jobs_leased", "Jobs that a worker has, of all replicas. From the store, up to 5 s old.")
+WAIT_S = _histogram("job_wait_seconds", "From the creation of a job until it was first leased.", LONG_S, "model")
+RECLAIMED = _counter(
+    "jobs_reclaimed_total", "Jobs taken over because the lease of another worker had run out.", "model"
+)
+RUNS = _gauge("runs_active", "Runs under way.")
+BEGUN = _counter("runs_started_total", "Runs that have begun.", "model")
+OUTCOMES = _counter(
+    "runs_ended_total",
+    "Runs that are over. outcome: ended (so is the response), stopped (cancelled, deleted, or its lease was lost), "
+    "released (in a drain), unservable, store_gone, broke (a defect).",
+    *("model", "outcome"),
+)
+RUN_S = _histogram("run_duration_seconds", "How long runs took whose response has ended.", LONG_S, "model")
+ATTEMPT = _histogram("job_attempts", "How many attempts jobs took to their end.", ATTEMPTS)
+
+EVENTS = _counter("events_written_total", "Events that runs have stored.")
+FLUSH_BYTES = _histogram("flush_size_bytes", "Events that one group commit stored together.", SIZES_BYTES)
+FLUSH_S = _histogram("flush_duration_seconds", "How long the store took for one group commit.", STORE_S)
+
+CALLS = _counter(
+    "upstream_requests_total",
+    "Calls to deployments that are over. operation: create, read, cancel, delete, compact, input_tokens, other. "
+    "outcome: ok, refused (4xx), limited (429), failed (5xx), timeout, unreachable, broken (within the answer), "
+    "abandoned (by us or our client).",
+    *(*_DEPLOYMENT, "operation", "outcome"),
+)
+CALL_S = _histogram(
+    "upstream_request_duration_seconds",
+    "From a call until the end of its answer, of a stream too.",
+    LONG_S,
+    *(*_DEPLOYMENT, "operation"),
+)
+FIRST_S = _histogram(
+    "upstream_first_event_seconds", "From a call until the first event of a stream.", LONG_S, *_DEPLOYMENT
+)
+IN_FLIGHT = _gauge("upstream_requests_active", "Creating calls under way.", *_DEPLOYMENT)
+COOLING = _gauge("deployment_cooling_down", "How many processes leave this deployment alone for now.", *_DEPLOYMENT)
+COOLED = _counter("deployment_cooldowns_total", "How often a deployment began to cool down.", *_DEPLOYMENT)
+
+WAITERS = _gauge("waiters", "Requests that wait for a change. kind: cached, native.", "kind")
+STREAMS = _gauge("streams_open", "Streams to clients. kind: cached, forwarded, events (status events).", "kind")
+
+STORE_CALL_S = _histogram(
+    "store_command_duration_seconds",
+    "How long the store took for one call. command: the name of a script, or command for all without one.",
+    STORE_S,
+    "command",
+)
+STORE_ERRORS = _counter(
+    "store_errors_total", "Calls that the store failed. kind: unavailable, full, misfit, other.", "command", "kind"
+)
+EXCHANGES = _gauge("store_connections_active", "Connections to the store that are in use; at most 32 for each process.")
+
+DELIVERIES = _counter(
+    "webhook_deliveries_total",
+    "Tries to deliver a webhook. outcome: told, again (it failed, and is tried again), failed (for good), later (left "
+    "to another process).",
+    "outcome",
+)
+DELIVERY_S = _histogram("webhook_delivery_duration_seconds", "How long endpoints of webhooks took.", QUICK_S)
+
+TOKENS = _counter(
+    "tokens_total",
+    "Tokens that responses of every mode have used, cancelled ones not. kind: input, cached_input (a part of it), "
+    "output, reasoning (a part of it).",
+    *("model", "kind"),
+)
+
+PROCESSES = _gauge("processes", "Processes that this scrape tells of.")
+
+FAMILIES = tuple(value for value in list(globals().values()) if isinstance(value, Family))
+FROM_STORE = (QUEUED, LEASED)
+"""Those that no process counts: they are read from the store for each scrape."""

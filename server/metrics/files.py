@@ -1,0 +1,63 @@
+"""Values of several processes: each keeps its own in files of one directory, and each can read those of all.
+
+The parent makes the directory and removes it. It numbers the processes, and a new process takes the number of the dead
+one whose place it takes: so it goes on with that one's counters, and there are only so many files. What the dead one
+told of its levels is dropped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import values
+from prometheus_client.multiprocess import mark_process_dead
+
+log = logging.getLogger("pollux.metrics")
+
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108 - the directory in it is made by mkdtemp
+"""Where it can be written to, files cost no disk. That is so in containers too whose root is read-only."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one of several processes."""
+
+    directory: str
+    number: int
+
+
+@contextmanager
+def new_directory() -> Iterator[str | None]:
+    """A directory for the length of a block; None, with a warning, if there is no place to write to."""
+    place = _IN_MEMORY if os.access(_IN_MEMORY, os.W_OK) else None
+    try:
+        made = tempfile.TemporaryDirectory(prefix="pollux-metrics-", dir=place, ignore_cleanup_errors=True)
+    except OSError as error:
+        log.warning("a scrape of /metrics tells of one process only, because no directory can be made: %s", error)
+        yield None
+        return
+    with made as directory:
+        yield directory
+
+
+def forget_levels(files: Files) -> None:
+    """Drop the levels of a process that has ended."""
+    mark_process_dead(files.number, files.directory)  # type: ignore[no-untyped-call]
+
+
+def keep_values(files: Files | None) -> None:
+    """Decide where values are kept that are made from now on: in files, or in memory.
+
+    The library would decide by the environment, in which LiteLLM's users may have a directory of LiteLLM's.
+    """
+    if files is None:
+        values.ValueClass = values.MutexValue
+        return
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = files.directory
+    values.ValueClass = values.MultiProcessValue(lambda: files.number)  # type: ignore[no-untyped-call]

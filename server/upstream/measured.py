@@ -1,0 +1,90 @@
+"""Tells the metrics of every call to a deployment: how it ended, and how long it took."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from functools import partial
+from time import perf_counter
+
+import aiohttp
+
+from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
+from server.metrics import Metrics
+from server.upstream.answer import Answer
+from server.upstream.call import Call
+from server.upstream.client import Timeouts, Upstream
+from server.upstream.deployments import Deployment
+from server.upstream.health import Health
+
+
+class CallOutcome(StrEnum):
+    """How a call ended."""
+
+    OK = "ok"
+    REFUSED = "refused"
+    LIMITED = "limited"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
+    BROKEN = "broken"
+    """The connection broke while the answer came."""
+    ABANDONED = "abandoned"
+    """The answer is not wanted any more: the client hung up, or the job is over."""
+
+
+class MeasuredUpstream(Upstream):
+    """`Upstream`, and the metrics are told. A call that was never sent does not count."""
+
+    def __init__(self, session: aiohttp.ClientSession, health: Health, timeouts: Timeouts, metrics: Metrics) -> None:
+        super().__init__(session, health, timeouts)
+        self._metrics = metrics
+
+    @asynccontextmanager
+    async def open(self, deployment: Deployment, call: Call) -> AsyncIterator[Answer]:
+        """Make the call, see `Upstream.open`."""
+        began = perf_counter()
+        outcome: CallOutcome | None = CallOutcome.OK
+        try:
+            async with super().open(deployment, call) as answer:
+                if call.stream:
+                    answer.on_first_event = partial(self._tell_first, deployment, began)
+                yield answer
+        except PolluxError as error:
+            outcome = outcome_of(error)
+            raise
+        except (Exception, asyncio.CancelledError, GeneratorExit):
+            outcome = CallOutcome.ABANDONED
+            raise
+        finally:
+            if outcome is not None:
+                self._metrics.call_ended(deployment.id, operation_of(call), outcome, perf_counter() - began)
+
+    def _tell_first(self, deployment: Deployment, began: float) -> None:
+        self._metrics.first_event_came(deployment.id, perf_counter() - began)
+
+
+def operation_of(call: Call) -> str:
+    """What a call does, in one word."""
+    if call.creates:
+        return "create"
+    if call.operation:
+        return call.operation
+    if call.method == "POST":
+        return "cancel" if call.path[1:] == ("cancel",) else "other"
+    return {"GET": "read", "DELETE": "delete"}.get(call.method, "other")
+
+
+def outcome_of(error: PolluxError) -> CallOutcome | None:
+    """How a call ended that raised this error; None if it was never sent."""
+    if isinstance(error, UpstreamTimeout):
+        return CallOutcome.TIMEOUT
+    if isinstance(error, UpstreamUnavailable):
+        return CallOutcome.BROKEN if error.begun else CallOutcome.UNREACHABLE
+    if not isinstance(error, UpstreamRefusal):
+        return None
+    if error.status == 429:
+        return CallOutcome.LIMITED
+    return CallOutcome.FAILED if error.status >= 500 else CallOutcome.REFUSED
