@@ -11,8 +11,9 @@ import openai
 import pytest
 from aiohttp import web
 
-from tests.support.replica import ALICE, BOB, MASTER_KEY, Replica, running_replica
-from tests.support.upstreams import running_script, seen_by
+from tests.support.replica import ALICE, BOB, MASTER_KEY, Replica, running_replica, with_output
+from tests.support.upstreams import running_script, running_simulator, seen_by
+from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
 
@@ -391,3 +392,63 @@ async def test_settings_are_read_where_litellm_reads_them(
         else:
             made = await request
             assert (made.status, made.model) == (("completed", expected) if expected else ("failed", A))
+
+
+async def test_a_cancel_reaches_the_model_that_was_fallen_back_to(simulator: str, store_url: str) -> None:
+    made_of = config(simulator)
+    made_of["model_list"][1]["model_info"] = {"upstream_background": True}
+    async with running_replica(made_of, store_url) as pollux, pollux.client() as client:
+        text = "[[status=404]] [[fail_times=1]] [[words=500]] [[delay_ms=100]]"
+        made = await client.responses.create(model=A, input=text, background=True)
+        await with_output(pollux, made.id)
+        assert (await client.responses.cancel(made.id)).status == "cancelled"
+
+        async def cancelled() -> bool:
+            requests = (await seen_by(simulator))["requests"]
+            return any(request["path"].endswith("/cancel") for request in requests)
+
+        await wait_until(cancelled)
+    assert await asked(simulator) == [A, B]
+
+
+@MODES
+async def test_a_fallback_gets_the_clients_own_key_where_it_is_to(
+    background: bool, simulator: str, store_url: str
+) -> None:
+    out = {"error": {"message": "out", "code": "out"}}
+
+    async def only_to_ours(request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == f"Bearer sk-of-{A}"
+        return web.json_response(out, status=503)
+
+    async with running_script(only_to_ours) as first, running_simulator(api_key=ALICE) as second:
+        made_of = config(simulator, bases={A: first.base_url, B: second})
+        made_of["model_list"][1]["model_info"] = {"forward_client_key": True}
+        async with running_replica(made_of, store_url) as pollux, pollux.client() as client:
+            assert (await ask(client, "hi", background=background)).model == B
+    assert len(first.requests) == 1
+
+
+@MODES
+async def test_a_guest_falls_back_only_to_what_gets_its_own_key(
+    background: bool, simulator: str, store_url: str
+) -> None:
+    made_of = config(simulator, fallbacks=[{A: [B, C]}])
+    made_of["pollux"]["accept_any_key"] = True
+    for place in (0, 2):
+        made_of["model_list"][place]["model_info"] = {"forward_client_key": True}
+    async with running_replica(made_of, store_url) as pollux, pollux.client("sk-of-a-guest") as guest:
+        assert (await ask(guest, "[[status=404]] [[fail_times=1]]", background=background)).model == C
+    assert await asked(simulator) == [A, C]
+
+
+@MODES
+async def test_a_fallback_may_be_a_name_that_a_wildcard_serves(
+    background: bool, simulator: str, store_url: str
+) -> None:
+    made_of = config(simulator, fallbacks=[{A: ["any/wild"]}])
+    params = {"model": "openai/*", "api_base": simulator, "api_key": "sk-of-any"}
+    made_of["model_list"].append({"model_name": "any/*", "litellm_params": params})
+    async with running_replica(made_of, store_url) as pollux, pollux.client() as client:
+        assert (await ask(client, "[[status=404]] [[fail_times=1]]", background=background)).model == "wild"
+    assert await asked(simulator) == [A, "wild"]
