@@ -113,3 +113,28 @@ async def test_a_failed_renewal_is_tried_again_within_the_request(
         granting.refuses = None
         assert (await asking).status == 200
     assert len(granting.asked) > 1
+
+
+async def test_a_token_that_was_revoked_is_replaced(
+    granting: Granting, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.upstream.grants.YOUNG_S", 0.0)
+    revoked = set[str]()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.headers["Authorization"] in revoked:
+            return web.json_response({"error": {"message": "revoked"}}, status=401)
+        return web.json_response(ANSWER)
+
+    async with AsyncExitStack() as stack:
+        azure = await stack.enter_async_context(running_script(handler))
+        pollux = await stack.enter_async_context(running_replica(config(azure.base_url, **APPLICATION), store_url))
+        http = await stack.enter_async_context(pollux.http())
+
+        async def status() -> int:
+            return (await http.post("responses", json={"model": "m", "input": "hi"})).status
+
+        assert await status() == 200
+        revoked.add("Bearer token-1")
+        assert [await status(), await status()] == [401, 200]
+    assert shown_to(azure) == ["Bearer token-1", "Bearer token-1", "Bearer token-2"]
