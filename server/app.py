@@ -34,7 +34,7 @@ from server.jobs.receive import Receiver
 from server.jobs.run import Runner
 from server.jobs.worker import Worker
 from server.keyring import Keyring, check_exposure
-from server.metrics import Counting, Files
+from server.metrics import Counting, Shared
 from server.outbox.endpoints import Configured
 from server.outbox.sending import Sender
 from server.outbox.upstream_cancels import UpstreamCancels
@@ -109,7 +109,7 @@ def opened(config: Config) -> AbstractAsyncContextManager[Store]:
 
 @asynccontextmanager
 async def assembled(
-    config: Config, store: Store, role: Role = Role.ALL, files: Files | None = None
+    config: Config, store: Store, role: Role = Role.ALL, shared: Shared | None = None
 ) -> AsyncIterator[Context]:
     """Start everything that runs in one process, and end it in the reverse order.
 
@@ -118,7 +118,7 @@ async def assembled(
     ours = config.pollux
     deployments = Deployments(config)
     metrics = Counting(
-        model_of=deployments.label, deployments={made.id: made.model_name for made in deployments.all}, files=files
+        model_of=deployments.label, deployments={made.id: made.model_name for made in deployments.all}, shared=shared
     )
     store.observe(metrics)
     async with AsyncExitStack() as stack:
@@ -240,10 +240,13 @@ def _id_secrets(config: Config, store: Store) -> list[bytes]:
     return [*(secret.get_secret_value().encode() for secret in config.pollux.id_secrets), store.id_secret]
 
 
-async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, link: Link | None = None) -> None:
+async def serve(
+    config: Config, host: str, port: int, role: Role = Role.ALL, link: Link | None = None, shared: Shared | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the wait for runs.
 
-    With a `link` this is one of several processes, and the parent decides when that wait ends.
+    With a `link` this is one of several processes, and the parent decides when that wait ends. `shared` is where they
+    share their metrics.
 
     Raises:
         ConfigError, StoreError, OSError (the address is taken)
@@ -262,7 +265,7 @@ async def serve(config: Config, host: str, port: int, role: Role = Role.ALL, lin
             for held in sockets:
                 held.listen(BACKLOG)  # from here on no client is refused, only kept waiting for a moment
             log.info("listening on http://%s:%d, with room for %s", host, port, files)
-            async with running(config, sockets, role, most_clients=files.clients) as context:
+            async with running(config, sockets, role, most_clients=files.clients, shared=shared) as context:
                 spare_the_collector()
                 log.info("serving on http://%s:%d, store %s", host, port, context.store.name)
                 await end.come(context.broken)
@@ -329,13 +332,18 @@ class _End:
 
 @asynccontextmanager
 async def running(
-    config: Config, sockets: Sequence[socket.socket], role: Role = Role.ALL, *, most_clients: int = UNBOUNDED
+    config: Config,
+    sockets: Sequence[socket.socket],
+    role: Role = Role.ALL,
+    *,
+    most_clients: int = UNBOUNDED,
+    shared: Shared | None = None,
 ) -> AsyncIterator[Context]:
     """Serve the whole application. Until the store is there, clients are told that the process is still starting."""
     async with AsyncExitStack() as stack:
         async with _answering(starting_app(), sockets, most_clients):
             store = await stack.enter_async_context(opened(config))
-            context = await stack.enter_async_context(assembled(config, store, role))
+            context = await stack.enter_async_context(assembled(config, store, role, shared))
             # The starting app and the real one overlap for a moment, so that no connection is refused in between.
             await stack.enter_async_context(listening(context, sockets, role, most_clients=most_clients))
         yield context

@@ -17,6 +17,7 @@ from server.app import Role, ServiceBroke, serve
 from server.check import describe, unusable_in, warnings_about
 from server.config import Config, load_config
 from server.logs import configure_logs
+from server.metrics import Shared
 from server.sections import ConfigError
 from server.simulator import serve_simulator
 from server.supervise import Link, supervise
@@ -67,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     # Set by the parent of several processes: the file descriptor of the link to it.
     serving.add_argument("--supervised", type=int, default=None, help=argparse.SUPPRESS)
+    # Where it shares its metrics with the others, and under which number.
+    serving.add_argument("--metrics-files", nargs=2, default=None, help=argparse.SUPPRESS)
     serving.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     serving.set_defaults(command=_serve)
 
@@ -113,8 +116,10 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _serve_as_one_of_several(config: Config, arguments: argparse.Namespace) -> int:
     _name_process_in_logs()
     link = Link(arguments.supervised)
+    place = arguments.metrics_files
+    shared = Shared(place[0], int(place[1])) if place else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, arguments.host, arguments.port, arguments.role, link))
+        runner.run(serve(config, arguments.host, arguments.port, arguments.role, link, shared))
     return 0
 
 

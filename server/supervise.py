@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
+from server.metrics import Shared, forget_levels, new_directory
 from server.sockets import bind
 
 log = logging.getLogger("pollux.supervise")
@@ -74,8 +75,8 @@ async def supervise(command: Sequence[str], host: str, port: int, count: int) ->
         OSError: the address is taken
 
     """
-    with reserved(host, port) as found:
-        parent = _Parent([*command, "--port", str(found)], count)
+    with reserved(host, port) as found, new_directory() as directory:
+        parent = _Parent([*command, "--port", str(found)], count, directory)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, parent.on_signal)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, say_that_nothing_is_reloaded)
@@ -105,9 +106,11 @@ def reserved(host: str, port: int) -> Iterator[int]:
 class _Parent:
     """The parent: starts the children, restarts them, and ends them."""
 
-    def __init__(self, command: Sequence[str], count: int) -> None:
+    def __init__(self, command: Sequence[str], count: int, directory: str | None = None) -> None:
+        """`directory` is where the children share their metrics."""
         self._command = command
         self._count = count
+        self._directory = directory
         self._children: dict[socket.socket, asyncio.subprocess.Process] = {}
         self._ending = asyncio.Event()
         self._first_settled = asyncio.Event()
@@ -116,11 +119,11 @@ class _Parent:
 
     async def run(self) -> int:
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep(), name="worker process 1")
+            group.create_task(self._keep(1), name="worker process 1")
             # The others wait for the first one, so that an error at the start is logged once and not by each of them.
             await self._first_settled.wait()
             for number in range(2, self._count + 1):
-                group.create_task(self._keep(), name=f"worker process {number}")
+                group.create_task(self._keep(number), name=f"worker process {number}")
         log.info("all processes ended")
         return int(self._failed)
 
@@ -146,12 +149,12 @@ class _Parent:
             with suppress(ProcessLookupError):
                 child.kill()
 
-    async def _keep(self) -> None:
-        """Keep one child running: whenever it ends, start another."""
+    async def _keep(self, number: int) -> None:
+        """Keep one child running: whenever it ends, start another in its place, with its number."""
         delay = 0.0
         while not self._ending.is_set():
             began = time.monotonic()
-            code = await self._run_child()
+            code = await self._run_child(number)
             if code > 0 and not self._first_settled.is_set():
                 # The child has logged the reason. No child has ever served, so trying again would not help.
                 log.error("the first process could not start")
@@ -166,15 +169,17 @@ class _Parent:
                 await asyncio.wait_for(self._ending.wait(), delay)
             delay = min(max(2 * delay, FIRST_DELAY_S), LONGEST_DELAY_S)
 
-    async def _run_child(self) -> int:
+    async def _run_child(self, number: int) -> int:
         """Run one child until it ends. Returns its exit code; a negative one is the signal that killed it."""
+        shared = Shared(self._directory, number) if self._directory else None
+        place = ("--metrics-files", shared.directory, str(number)) if shared else ()
         link, theirs = socket.socketpair()
         with link:
             link.setblocking(False)
             with theirs:
                 try:
                     child = await asyncio.create_subprocess_exec(
-                        *(*self._command, "--supervised", str(theirs.fileno())),
+                        *(*self._command, "--supervised", str(theirs.fileno()), *place),
                         stdin=asyncio.subprocess.DEVNULL,
                         pass_fds=(theirs.fileno(),),
                         # So that a terminal's Ctrl-C reaches the parent alone.
@@ -190,5 +195,7 @@ class _Parent:
                 if await asyncio.get_running_loop().sock_recv(link, 1):
                     self._first_settled.set()
             code = await child.wait()
+            if shared:
+                forget_levels(shared)
             del self._children[link]
             return code

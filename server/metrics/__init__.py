@@ -2,8 +2,20 @@
 
 from server.metrics.counting import Counting
 from server.metrics.families import FAMILIES, Family, Kind
-from server.metrics.files import Files, new_directory
+from server.metrics.files import Shared, forget_levels, new_directory
 from server.metrics.levels import Levels, Tally
 from server.metrics.port import SILENT, Metrics
 
-__all__ = ["FAMILIES", "SILENT", "Counting", "Family", "Files", "Kind", "Levels", "Metrics", "Tally", "new_directory"]
+__all__ = [
+    "FAMILIES",
+    "SILENT",
+    "Counting",
+    "Family",
+    "Kind",
+    "Levels",
+    "Metrics",
+    "Shared",
+    "Tally",
+    "forget_levels",
+    "new_directory",
+]

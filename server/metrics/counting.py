@@ -20,7 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from server.metrics import families
 from server.metrics.families import FROM_STORE, Family
-from server.metrics.files import Files, keep_values
+from server.metrics.files import Shared, keep_values
 from server.metrics.gathering import Level, Spread, Totals
 from server.metrics.levels import Levels
 from server.metrics.port import Metrics
@@ -36,21 +36,21 @@ _KINDS_OF_TOKENS = ("input", "cached_input", "output", "reasoning")
 
 
 class Counting(Metrics):
-    """The metrics of this process; with `files`, those of all that share them.
+    """The metrics of this process; with `shared`, those of all that share them.
 
     `model_of` gives a label to any model, and `deployments` has the models of all deployments, by id.
     """
 
     def __init__(
-        self, *, model_of: Callable[[str], str], deployments: Mapping[str, str], files: Files | None = None
+        self, *, model_of: Callable[[str], str], deployments: Mapping[str, str], shared: Shared | None = None
     ) -> None:
         self._model_of = model_of
         self._deployments = {made: (model, _short(made)) for made, model in deployments.items()}
-        self._files = files
+        self._files = shared
         self._registry = CollectorRegistry()
         self._scraping = threading.Lock()
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        keep_values(files)
+        keep_values(shared)
         self._all: list[Totals | Spread] = []
         total, spread, level = self._new_total, self._new_spread, self._new_level
         self._requests, self._request_s = total(families.REQUESTS), spread(families.REQUEST_S)
@@ -69,7 +69,7 @@ class Counting(Metrics):
         self._waiters, self._streams = level(families.WAITERS), level(families.STREAMS)
         self._in_flight, self._cooling = level(families.IN_FLIGHT), level(families.COOLING)
         level(families.PROCESSES).set(to=1)
-        if files is None:
+        if shared is None:
             ProcessCollector(registry=self._registry)
         self._begin_at_zero()
 
@@ -187,10 +187,10 @@ class Counting(Metrics):
 class _Shown:
     """What one scrape shows, in the form in which the library takes it."""
 
-    def __init__(self, registry: CollectorRegistry, files: Files | None, counts: Counts | None) -> None:
+    def __init__(self, registry: CollectorRegistry, shared: Shared | None, counts: Counts | None) -> None:
         self._registry: Any = registry
-        if files is not None:
-            self._registry = MultiProcessCollector(None, files.directory)  # type: ignore[no-untyped-call]
+        if shared is not None:
+            self._registry = MultiProcessCollector(None, shared.directory)  # type: ignore[no-untyped-call]
         self._counts = counts
 
     def collect(self) -> Iterator[Metric]:

@@ -25,11 +25,12 @@ _IN_MEMORY = Path("/dev/shm")  # noqa: S108 - the directory in it is made by mkd
 
 
 @dataclass(frozen=True)
-class Files:
-    """The files of one of several processes."""
+class Shared:
+    """Where one of several processes keeps its values."""
 
     directory: str
     number: int
+    """Which of them it is."""
 
 
 @contextmanager
@@ -43,21 +44,22 @@ def new_directory() -> Iterator[str | None]:
         yield None
         return
     with made as directory:
+        log.info("sharing metrics", extra={"directory": directory})
         yield directory
 
 
-def forget_levels(files: Files) -> None:
+def forget_levels(shared: Shared) -> None:
     """Drop the levels of a process that has ended."""
-    mark_process_dead(files.number, files.directory)  # type: ignore[no-untyped-call]
+    mark_process_dead(shared.number, shared.directory)  # type: ignore[no-untyped-call]
 
 
-def keep_values(files: Files | None) -> None:
+def keep_values(shared: Shared | None) -> None:
     """Decide where values are kept that are made from now on: in files, or in memory.
 
-    The library would decide by the environment, in which LiteLLM's users may have a directory of LiteLLM's.
+    The library would decide by the environment, in which LiteLLM's users may have one for LiteLLM's own.
     """
-    if files is None:
+    if shared is None:
         values.ValueClass = values.MutexValue
         return
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = files.directory
-    values.ValueClass = values.MultiProcessValue(lambda: files.number)  # type: ignore[no-untyped-call]
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared.directory
+    values.ValueClass = values.MultiProcessValue(lambda: shared.number)  # type: ignore[no-untyped-call]

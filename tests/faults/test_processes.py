@@ -24,7 +24,8 @@ from server.cli import main
 from server.supervise import _Parent, reserved
 from storage.embedded import _locate, _try_lock
 from tests.support.refusals import refusal
-from tests.support.replica import ALICE, Replica, create, free_port, make_config, with_output
+from tests.support.replica import ALICE, Replica, all_complete, create, free_port, make_config, with_output
+from tests.support.scraping import scraped
 from tests.support.waiting import wait_until
 
 KEY = {"Authorization": f"Bearer {ALICE}"}
@@ -360,3 +361,49 @@ async def test_a_service_that_breaks_ends_the_process_soon_with_a_status_that_su
     assert process.returncode == 1
     assert b"the sweep broke, shutting down" in said
     assert b"RuntimeError: a defect" in said
+
+
+async def test_a_scrape_of_any_process_tells_of_all_and_nothing_of_the_dead(
+    simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    async with command(tmp_path, make_config(simulator, lease_s=2), store_url, "--workers", "2") as pollux:
+        replica = await pollux.serve(2)
+        await wait_until(lambda: _shows(replica, "processes", 2), what="both are shown")
+        ids = [await create(replica, "[[words=3]]") for _ in range(24)]
+        async with replica.http() as http:
+            await all_complete(http, ids)
+        assert len({line["pid"] for line in pollux.logged("response created")}) == 2, "both serve"
+        # Each scrape is a connection of its own, and lands where the kernel sends it.
+        for _ in range(8):
+            await wait_until(lambda: _shows(replica, "responses_created_total", 24), what="all of both")
+        assert (await scraped(replica)).value("responses_ended_total", status="completed") == 24
+        assert (await scraped(replica)).value("jobs_queued") == 0, "what the store says is not added up"
+        hanging = [await create(replica, "[[words=3]] [[first_delay_ms=60000]]") for _ in range(8)]
+        await wait_until(lambda: _shows(replica, "runs_active", 8), what="all run")
+        os.kill(pollux.serving[0], signal.SIGKILL)
+        await pollux.serve(3)
+        await wait_until(lambda: _shows(replica, "processes", 2), what="the new one counts, and the dead one not")
+        await wait_until(lambda: _shows(replica, "runs_active", 8), what="each run is counted once")
+        created = (await scraped(replica)).value("responses_created_total")
+        assert 24 <= created <= 32, "of the dead one, only its last second is lost"
+        directory = Path(str(pollux.logged("sharing metrics")[0]["directory"]))
+        assert len({path.stem.rpartition("_")[2] for path in directory.iterdir()}) == 2, "files of two processes"
+        async with replica.http() as http:
+            await asyncio.gather(*(http.post(f"responses/{one}/cancel") for one in hanging))
+        pollux.process.terminate()
+        assert await pollux.ended() == 0
+        assert not directory.exists()
+
+
+async def _shows(replica: Replica, name: str, value: float) -> bool:
+    return (await scraped(replica)).value(name) == value
+
+
+async def test_an_environment_for_files_of_metrics_is_not_heeded(
+    simulator: str, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # LiteLLM's users have it set, for LiteLLM's own.
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / "nowhere"))
+    async with command(tmp_path, make_config(simulator), store_url) as pollux:
+        replica = await pollux.serve()
+        assert (await scraped(replica)).value("processes") == 1
