@@ -120,6 +120,15 @@ def _key(key: Any) -> Any:
     return key.encode("utf-8", "replace").decode() if isinstance(key, str) and is_cut(key) else key
 
 
+def uncut(value: Any) -> Any:
+    """The value for readers that take only UTF-8: U+FFFD stands for each half of a surrogate pair."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if is_cut(value) else value
+    if isinstance(value, dict):
+        return {uncut(key): uncut(inner) for key, inner in value.items()}
+    return [uncut(inner) for inner in value] if isinstance(value, list) else value
+
+
 def is_cut(text: str) -> bool:
     """Whether the text contains half a surrogate pair, which can be written only as an escape."""
     try:

@@ -6,6 +6,7 @@ built anew from what is known, and what belongs to the end (reason, usage, citat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from server.protocol import jsontext
@@ -32,6 +33,8 @@ class ChatReader:
         self._ids: list[str] = []
         """The ids of the calls, by our index."""
         self._cited: dict[str, Chunk] = {}
+        self._half = ""
+        """Half an emoji, which the provider has cut."""
 
     @property
     def finish(self) -> Finish | None:
@@ -89,7 +92,7 @@ class ChatReader:
             if isinstance(about, dict) and isinstance(url := about.get("url"), str):
                 self._cited[f"{url} {about.get('start_index')}"] = {**_citation(url, ""), **about}
         made = [Reading(_chunk({"reasoning_content": text})) for text in _reasoning(delta)]
-        for kind, text in _content(delta):
+        for kind, text in self._uncut(_content(delta)):
             made.append(Reading(_chunk({kind: text}), _tokens(logprobs) if kind == "content" else []))
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
             made.append(Reading(_chunk({"refusal": refusal})))
@@ -98,6 +101,15 @@ class ChatReader:
         if isinstance(legacy := delta.get("function_call"), dict):
             calls.append(self._call({"index": 0, "function": legacy}))
         return made + [Reading(_chunk({"tool_calls": [call]})) for call in calls]
+
+    def _uncut(self, pieces: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """The pieces of text, where half an emoji at the end of one waits for its other half in the next."""
+        for kind, text in pieces:
+            whole = (self._half + text).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+            is_cut = "\ud800" <= whole[-1] <= "\udbff"
+            self._half = whole[-1] if is_cut else ""
+            if said := whole[:-1] if is_cut else whole:
+                yield kind, said
 
     def _call(self, call: Chunk) -> Chunk:
         """A part of a tool call with an index of ours."""

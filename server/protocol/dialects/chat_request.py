@@ -98,9 +98,7 @@ def _joined(messages: list[Message]) -> list[Message]:
     made: list[Message] = []
     for message in messages:
         last = made[-1] if made else {}
-        if message.get("role") == "assistant" == last.get("role") and not (
-            last.get("tool_calls") and message.get("content")
-        ):
+        if message.get("role") == "assistant" == last.get("role"):
             _join(last, message)
         else:
             made.append(dict(message))

@@ -9,6 +9,7 @@ from server.protocol import jsontext
 from server.protocol.dialects.call_ids import fitting
 from server.protocol.dialects.losses import Losses
 from server.protocol.dialects.manners import Dialect, Manners
+from server.protocol.dialects.order import with_outputs_in_place
 from server.protocol.dialects.tools import as_arguments
 
 Item = dict[str, Any]
@@ -42,7 +43,8 @@ class Items:
     def prepared(self, given: list[Any]) -> list[Item]:
         users = [place for place, item in enumerate(given) if item.get("role") == "user"]
         self._turn_begins = users[-1] if users else 0
-        return [made for place, item in enumerate(given) for made in self._item(item, place)]
+        made = [made for place, item in enumerate(given) for made in self._item(item, place)]
+        return with_outputs_in_place(made)
 
     def _item(self, item: Any, place: int) -> Iterator[Item]:
         kind, where = item.get("type") or ("message" if "role" in item else "item_reference"), f"input[{place}]"
@@ -61,7 +63,7 @@ class Items:
             )
         elif kind == "custom_tool_call_output" and self._takes_custom:
             call_id = fitting(item.get("call_id"), self._manners)
-            yield {"type": kind, "call_id": call_id, "output": _text(item.get("output"))}
+            yield {"type": kind, "call_id": call_id, "output": _words(item.get("output"))}
         elif kind == "mcp_call":
             yield from self._mcp(item)
         elif kind not in _PASSED_OVER:
@@ -80,7 +82,8 @@ class Items:
                 made for i, part in enumerate(content) for made in self._part(part, role, f"{where}.content[{i}]")
             ]
             content = [part for part in content if part.get("text") != ""]
-        if content or role != "assistant":  # an answer without words is none
+        # An answer without words is none, and Messages refuse any text without words.
+        if content or not (role == "assistant" or self._manners.dialect is Dialect.MESSAGES):
             yield {"type": "message", "role": role, "content": content if content is not None else ""}
 
     def _part(self, part: Any, role: Any, where: str) -> Iterator[Item]:
@@ -133,7 +136,7 @@ class Items:
         call_id = item.get("call_id")
         if isinstance(call_id, str) and kind.endswith("_output"):
             output = item.get("output")
-            if isinstance(output, list):
+            if isinstance(output, list) and all("type" in part for part in output):
                 output = [made for i, part in enumerate(output) for made in self._part(part, "tool", f"{where}[{i}]")]
             yield self._outcome(call_id, _output(output))
         elif isinstance(call_id, str) and kind.endswith("_call"):
@@ -169,7 +172,15 @@ def _output_text(text: str) -> Item:
 
 
 def _output(output: Any) -> Any:
-    return output if isinstance(output, list) else _text(output)
+    is_content = isinstance(output, list) and output and all("type" in part for part in output)
+    return output if is_content else "" if output == [] else _text(output)
+
+
+def _words(output: Any) -> str:
+    """An output that can be told as text alone."""
+    if isinstance(output, list) and all(isinstance(part.get("text"), str) for part in output):
+        return "".join(part["text"] for part in output)
+    return _text(output)
 
 
 def _text(value: Any) -> str:

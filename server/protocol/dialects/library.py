@@ -10,6 +10,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
+import orjson
+
 from server.protocol import jsontext
 from server.protocol.dialects.manners import Dialect
 
@@ -51,7 +53,7 @@ def converted_request(body: dict[str, Any], dialect: Dialect) -> Conversion:
 
     """
     library = _library()
-    text = jsontext.dumps(body).decode()
+    text = _written(body)
     try:
         answer = library.convert_request_json_str(text, _FORMATS[Dialect.RESPONSES], _FORMATS[dialect], None)
     except library.ConversionError as error:
@@ -59,6 +61,14 @@ def converted_request(body: dict[str, Any], dialect: Dialect) -> Conversion:
     made = jsontext.loads(answer.encode())
     lost = [(warning["field"], warning["message"]) for warning in made["warnings"] if warning["action"] == "dropped"]
     return Conversion(made["value"], lost)
+
+
+def _written(value: dict[str, Any]) -> str:
+    """The value as the library takes it: it refuses half an emoji."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return jsontext.dumps(jsontext.uncut(value)).decode()
 
 
 class Stream:
@@ -77,7 +87,7 @@ class Stream:
 
         """
         try:
-            made = self._converter.transform_json_str(jsontext.dumps(event).decode())
+            made = self._converter.transform_json_str(_written(event))
         except _library().ConversionError as error:
             raise NotTranslated(str(error)) from error
         events: list[dict[str, Any]] = jsontext.loads(made.encode())

@@ -93,6 +93,8 @@ def _think(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int]
         body.get("output_config", {}).pop("effort", None)
         thinking = {"type": "enabled", "budget_tokens": budget} if budget >= _LEAST_BUDGET else {}
         body["thinking"] = thinking
+    if thinking.get("type") == "enabled" and _goes_on_without_thoughts(body["messages"]):
+        thinking = {}  # it is refused there
     if not thinking:
         body.pop("thinking", None)
     elif thinking.get("type") != "disabled":
@@ -101,6 +103,18 @@ def _think(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int]
         body.pop("top_p", None)
     if not body.get("output_config", True):
         del body["output_config"]
+
+
+def _goes_on_without_thoughts(messages: list[dict[str, Any]]) -> bool:
+    """Whether the turn that is to go on has called tools and does not begin with the thinking before them.
+
+    So it is if another provider began it, or if the client keeps no reasoning. See "Preserving thinking blocks":
+    https://docs.claude.com/en/docs/build-with-claude/extended-thinking
+    """
+    turns = [message["content"] for message in messages if message["role"] == "assistant"]
+    last = turns[-1] if turns and messages[-1]["role"] == "user" else []
+    kinds = [block.get("type") for block in last] if isinstance(last, list) else []
+    return "tool_use" in kinds and kinds[0] not in ("thinking", "redacted_thinking")
 
 
 def _tools(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int] | None) -> None:

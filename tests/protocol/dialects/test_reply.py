@@ -358,6 +358,13 @@ def test_pieces_of_a_call_belong_together_whatever_ids_they_bring() -> None:
     assert said_in_response(events[-1]["response"]).calls == [("f", '{"a":1}')]
 
 
+def test_an_emoji_that_was_cut_in_two_comes_out_whole() -> None:
+    pieces = ["a\ud83d", "\ude00b", "c\ud83d", "d", "\ud83d"]
+    events = translated(Dialect.CHAT, [*(chunk({"content": piece}) for piece in pieces), chunk({}, "stop")])
+    is_well_formed(events)
+    assert text_of(events) == "a😀bc\ufffdd"
+
+
 def test_calls_without_an_id_get_one_that_no_other_answer_has() -> None:
     call = {"type": "function", "function": {"name": "f", "arguments": "{}"}}
     answer = [server_event(chunk({"tool_calls": [call]}, "tool_calls"))]

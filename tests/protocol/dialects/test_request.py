@@ -427,3 +427,75 @@ def test_a_custom_tool_in_a_namespace_becomes_a_function_too() -> None:
         tool = told.body["tools"][0]
         assert tool.get("function", tool)["name"] == "crm--note"
         assert str(told.body["messages"]).count("'crm--note'") == 1
+
+
+def call(call_id: str, name: str = "f") -> Json:
+    return {"type": "function_call", "call_id": call_id, "name": name, "arguments": "{}"}
+
+
+def output(call_id: str, said: Any = "done") -> Json:
+    return {"type": "function_call_output", "call_id": call_id, "output": said}
+
+
+def roles(manners: Manners, *items: Json, **body: Any) -> list[str]:
+    return [message["role"] for message in asked(manners, input=list(items), **body)["messages"]]
+
+
+USER = {"role": "user", "content": "hi"}
+ASSISTANT = {"role": "assistant", "content": "I look."}
+
+
+def test_the_words_of_a_turn_behind_its_call_do_not_part_the_call_from_its_output() -> None:
+    told = asked(MISTRAL, input=[USER, call("a12345678"), ASSISTANT, output("a12345678")])["messages"]
+    assert [message["role"] for message in told] == ["user", "assistant", "tool"]
+    assert (told[1]["content"], len(told[1]["tool_calls"])) == ("I look.", 1)
+
+
+def test_outputs_stand_right_behind_the_turn_that_called() -> None:
+    late = (USER, call("a"), call("b"), USER, output("b"), output("a", "A"), USER)
+    assert roles(OPENAI, *late) == ["user", "assistant", "tool", "tool", "user", "user"]
+    blocks = asked(CLAUDE, input=list(late))["messages"][2]["content"]
+    assert [block["type"] for block in blocks] == ["tool_result", "tool_result", "text", "text"]
+
+
+def test_a_call_with_the_id_of_an_earlier_one_keeps_its_own_output() -> None:
+    told = asked(OPENAI, input=[call("a"), output("a", "1"), USER, call("a"), output("a", "2"), output("b", "3")])
+    assert [message["content"] for message in told["messages"]] == [None, "1", "hi", None, "2", "3"]
+
+
+@pytest.mark.parametrize("manners", ALL, ids=lambda manners: manners.provider)
+def test_an_empty_output_is_an_output(manners: Manners) -> None:
+    assert len(roles(manners, USER, call("a"), output("a", []))) == 3
+
+
+def test_an_output_of_a_shell_is_told_as_text() -> None:
+    said = [{"stdout": "x", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}]
+    shell = {"type": "shell_call", "call_id": "a", "action": {"commands": ["ls"]}}
+    told = asked(MISTRAL, input=[shell, {"type": "shell_call_output", "call_id": "a", "output": said}])["messages"]
+    assert '"stdout":"x"' in told[1]["content"]
+
+
+def test_the_output_of_a_custom_tool_in_parts_is_its_text() -> None:
+    given = {"type": "custom_tool_call", "call_id": "a", "name": "g", "input": "x"}
+    told = asked(OPENAI, input=[given, {**output("a", [text("o"), text("k")]), "type": "custom_tool_call_output"}])
+    assert told["messages"][1]["content"] == "ok"
+
+
+def test_claude_is_told_no_text_without_words() -> None:
+    told = asked(CLAUDE, input=[{"role": "user", "content": ""}, message("user", text("")), USER])
+    assert told["messages"] == [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(("thought", "thinks"), [(False, False), (True, True)])
+def test_a_turn_that_began_without_thinking_goes_on_without(thought: bool, thinks: bool) -> None:
+    reasoning = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm"}], "encrypted_content": "sig"}
+    given = [USER, *([reasoning] if thought else []), call("a"), output("a")]
+    body = {"input": given, "tools": [FUNCTION], "reasoning": {"effort": "high"}}
+    assert ("thinking" in asked(CLAUDE, "claude-sonnet-4-5", **body)) is thinks
+    assert "thinking" in asked(CLAUDE, "claude-opus-4-6", **body), "it may decide itself"
+    assert "thinking" in asked(CLAUDE, "claude-sonnet-4-5", **body | {"input": [*given, ASSISTANT, USER]})
+
+
+@pytest.mark.parametrize("manners", ALL, ids=lambda manners: manners.provider)
+def test_half_an_emoji_in_a_request_hinders_nothing(manners: Manners) -> None:
+    assert asked(manners, input="a\ud83d")["messages"] == [{"role": "user", "content": "a\ufffd"}]
