@@ -178,7 +178,12 @@ def running_pair(folder: Path, port: int, simulator_port: int) -> Iterator[tuple
         "model_list": models,
         "litellm_settings": {"responses": {"background_mode": modes}},
         "general_settings": {"master_key": KEY},
-        "pollux": {"store": f"embedded://{quote(str(folder / 'store'))}", "lease_s": LEASE_S, "drain_s": 1},
+        "pollux": {
+            "store": f"embedded://{quote(str(folder / 'store'))}",
+            "lease_s": LEASE_S,
+            "drain_s": 1,
+            "drain_grace_s": 0,
+        },
     }
     file = folder / "config.yaml"
     file.write_text(json.dumps(config, indent=2))  # JSON is YAML.

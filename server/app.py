@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from enum import StrEnum
 from typing import Any
 
@@ -18,14 +16,14 @@ from server.api.answered import Answers
 from server.api.connection import UNBOUNDED, HttpRunner
 from server.api.context import CONTEXT, Context
 from server.api.cors import Cors
+from server.api.front import Front
 from server.api.metrics import keep_measuring
-from server.api.middleware import guard, stamp
+from server.api.middleware import guard, part, stamp
 from server.api.routes import add_routes, add_worker_routes
 from server.api.starting import starting_app
 from server.chain import Chain
 from server.config import Config
 from server.feed import Feed
-from server.files import OpenFiles, raise_limit
 from server.hub import Hub
 from server.jobs.committer import Committer
 from server.jobs.counts import JobCounts
@@ -33,7 +31,7 @@ from server.jobs.produce import Producer
 from server.jobs.receive import Receiver
 from server.jobs.run import Runner
 from server.jobs.worker import Worker
-from server.keyring import Keyring, check_exposure
+from server.keyring import Keyring
 from server.metrics import Counting, Shared
 from server.outbox.endpoints import Configured
 from server.outbox.sending import Sender
@@ -43,8 +41,6 @@ from server.responses.submit import Submitter
 from server.responses.tails import Tails
 from server.responses.view import Views
 from server.sealing import Sealer
-from server.sockets import bound
-from server.supervise import Link, say_that_nothing_is_reloaded
 from server.upstream.affinity import Affinity
 from server.upstream.choice import strategy_named
 from server.upstream.client import Timeouts, new_session
@@ -62,14 +58,10 @@ BACKLOG = 4096
 """How many connections the kernel holds while the event loop is busy, so that many clients can reconnect at once."""
 LONGEST_LINE_BYTES = 64 * 1024
 """The longest request line. It has room for the 200 composite ids, some 260 bytes each, of one GET /responses?ids=…."""
-COLLECT_AFTER = 50_000
-"""The garbage collector runs after so many new objects; Python's default is 700."""
 HANDLERS_END_WITHIN_S = 5.0
 """How long request handlers may take to end after the drain, which has already ended all waits and streams."""
-
-
-class ServiceBroke(Exception):
-    """A service of the process broke because of a bug in Pollux. The log has the stack; only a new process helps."""
+QUIET_START_S = 2.0
+"""How long clients of a process that starts are kept waiting. Then they are told so, until the store answers."""
 
 
 class Role(StrEnum):
@@ -88,6 +80,7 @@ def create_app(context: Context, role: Role = Role.ALL) -> web.Application:
     app[CONTEXT] = context
     app.on_response_prepare.append(stamp)
     app.on_response_prepare.append(Answers(context.metrics).count)
+    app.on_response_prepare.append(part)
     Cors(context.config.pollux.cors_origins).allow(app)
     (add_worker_routes if role is Role.WORKER else add_routes)(app)
     return app
@@ -203,14 +196,15 @@ async def assembled(
 
 
 async def drain(context: Context, *, patience_s: float, hurry: asyncio.Event | None = None) -> None:
-    """Refuse new work, answer all waits, let runs end; then hand over the rest and end all streams.
+    """Take no more jobs and let runs end; then hand over the rest, refuse new work, answer all waits, end all streams.
 
-    Runs get `patience_s` to end, or until `hurry` is set. Calling it again is harmless.
+    Runs get `patience_s` to end, or until `hurry` is set. Waits and streams that are open are served until then.
+    Calling it again is harmless.
     """
+    await context.worker.drain(patience_s, hurry)
     context.draining = True
     context.hub.drain()
     await context.pollers.drain()
-    await context.worker.drain(patience_s, hurry)
     context.hub.close()
 
 
@@ -240,96 +234,6 @@ def _id_secrets(config: Config, store: Store) -> list[bytes]:
     return [*(secret.get_secret_value().encode() for secret in config.pollux.id_secrets), store.id_secret]
 
 
-async def serve(
-    config: Config, host: str, port: int, role: Role = Role.ALL, link: Link | None = None, shared: Shared | None = None
-) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the wait for runs.
-
-    With a `link` this is one of several processes, and the parent decides when that wait ends. `shared` is where they
-    share their metrics.
-
-    Raises:
-        ConfigError, StoreError, OSError (the address is taken)
-        ServiceBroke: after a drain that did not wait for runs
-
-    """
-    if role is not Role.WORKER:
-        check_exposure(config, host)
-    files = OpenFiles(raise_limit(), jobs=0 if role is Role.API else config.pollux.worker_concurrency)
-    files.check()
-    end = _End(link)
-    broke = False
-    try:
-        with bound(host, port, share=link is not None) as sockets:
-            port = sockets[0].getsockname()[1]
-            for held in sockets:
-                held.listen(BACKLOG)  # from here on no client is refused, only kept waiting for a moment
-            log.info("listening on http://%s:%d, with room for %s", host, port, files)
-            async with running(config, sockets, role, most_clients=files.clients, shared=shared) as context:
-                spare_the_collector()
-                log.info("serving on http://%s:%d, store %s", host, port, context.store.name)
-                await end.come(context.broken)
-                log.info("draining")
-                patience_s = 0.0 if context.broken.is_set() else config.pollux.drain_s
-                await drain(context, patience_s=patience_s, hurry=end.hurry)
-                broke = context.broken.is_set()
-    except asyncio.CancelledError:
-        if not end.asked.is_set():
-            raise
-    log.info("stopped")
-    if broke:
-        raise ServiceBroke
-
-
-def spare_the_collector() -> None:
-    """Make the garbage collector run less often, and skip all objects that exist already.
-
-    Nothing on the hot path makes cycles, and each collection would walk over everything that a thousand jobs hold.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECT_AFTER, 20, 50)
-
-
-class _End:
-    """Tells when this process has to end, because of a signal or because its parent says so."""
-
-    def __init__(self, link: Link | None) -> None:
-        self.asked, self.hurry = asyncio.Event(), asyncio.Event()
-        self._link = link
-        self._starting = asyncio.current_task()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal)
-        loop.add_signal_handler(signal.SIGHUP, say_that_nothing_is_reloaded)
-        if link is not None:
-            link.obey(self._ask, self.hurry.set)
-
-    async def come(self, broken: asyncio.Event) -> None:
-        """Wait until the process has to end, or something is `broken`. To be called once the process serves."""
-        self._starting = None
-        if self._link is not None:
-            self._link.tell_serving()
-        reasons = [asyncio.create_task(event.wait(), name="end") for event in (self.asked, broken)]
-        try:
-            await asyncio.wait(reasons, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for reason in reasons:
-                reason.cancel()
-
-    def _on_signal(self) -> None:
-        if not self.asked.is_set():
-            self._ask()
-        elif self._link is None:
-            self.hurry.set()
-
-    def _ask(self) -> None:
-        if self._starting is not None and not self.asked.is_set():
-            # While the process starts there is nothing to drain, and a start can take long if the store is away.
-            self._starting.cancel()
-        self.asked.set()
-
-
 @asynccontextmanager
 async def running(
     config: Config,
@@ -338,32 +242,54 @@ async def running(
     *,
     most_clients: int = UNBOUNDED,
     shared: Shared | None = None,
-) -> AsyncIterator[Context]:
+) -> AsyncIterator[tuple[Context, Front]]:
     """Serve the whole application. Until the store is there, clients are told that the process is still starting."""
     async with AsyncExitStack() as stack:
-        async with _answering(starting_app(), sockets, most_clients):
+        async with _starting(sockets, most_clients):
             store = await stack.enter_async_context(opened(config))
             context = await stack.enter_async_context(assembled(config, store, role, shared))
             # The starting app and the real one overlap for a moment, so that no connection is refused in between.
-            await stack.enter_async_context(listening(context, sockets, role, most_clients=most_clients))
-        yield context
+            front = await stack.enter_async_context(listening(context, sockets, role, most_clients=most_clients))
+        yield context, front
+
+
+@asynccontextmanager
+async def _starting(sockets: Sequence[socket.socket], most_clients: int) -> AsyncIterator[None]:
+    """Answer for a process whose start takes longer than `QUIET_START_S`.
+
+    A restart is mostly faster. Its clients wait in the backlog then, instead of being refused: a load balancer that has
+    passed on a POST can't take a 503 for an invitation to try another replica.
+    """
+
+    async def answer() -> None:
+        await asyncio.sleep(QUIET_START_S)
+        async with _answering(starting_app(), sockets, most_clients):
+            await asyncio.Event().wait()
+
+    answering = asyncio.create_task(answer(), name="starting")
+    try:
+        yield
+    finally:
+        answering.cancel()
+        with suppress(asyncio.CancelledError):
+            await answering
 
 
 @asynccontextmanager
 async def listening(
     context: Context, sockets: Sequence[socket.socket], role: Role = Role.ALL, *, most_clients: int = UNBOUNDED
-) -> AsyncIterator[None]:
+) -> AsyncIterator[Front]:
     """Serve the application on these sockets."""
-    async with _answering(create_app(context, role), sockets, most_clients):
+    async with _answering(create_app(context, role), sockets, most_clients) as front:
         try:
-            yield
+            yield front
         finally:
             # Ends all waits and streams; otherwise the server would wait for their handlers.
             await drain(context, patience_s=0.0)
 
 
 @asynccontextmanager
-async def _answering(app: web.Application, sockets: Sequence[socket.socket], most_clients: int) -> AsyncIterator[None]:
+async def _answering(app: web.Application, sockets: Sequence[socket.socket], most_clients: int) -> AsyncIterator[Front]:
     runner = HttpRunner(
         app,
         most_clients=most_clients,
@@ -380,6 +306,6 @@ async def _answering(app: web.Application, sockets: Sequence[socket.socket], mos
         for held in sockets:
             # A copy, because the server closes the socket that it is given.
             await web.SockSite(runner, held.dup(), backlog=BACKLOG).start()
-        yield
+        yield Front(runner, sockets)
     finally:
         await runner.cleanup()

@@ -13,12 +13,13 @@ from typing import Any
 import uvloop
 
 from server import __version__
-from server.app import Role, ServiceBroke, serve
+from server.app import Role
 from server.check import describe, unusable_in, warnings_about
 from server.config import Config, load_config
 from server.logs import configure_logs
 from server.metrics import Shared
 from server.sections import ConfigError
+from server.serve import ServiceBroke, serve
 from server.simulator import serve_simulator
 from server.supervise import Link, supervise
 from server.unused import told_in_one

@@ -2,9 +2,9 @@
 
 Each child listens for itself (SO_REUSEPORT) and is a new program, not a fork, because a fork of a process with threads
 or a running loop is not safe. Parent and child talk over a socket pair. The child tells when it serves. The parent
-tells when to drain and when to hurry, and children wait for its word before they hurry: a signal that reaches both,
-from a terminal or from systemd, counts only once. If the parent dies in any way, its children read the end of the link,
-and drain.
+tells when to leave, when to do so without grace, and when to hurry, and children wait for its word before they hurry: a
+signal that reaches both, from a terminal or from systemd, counts only once. If the parent dies in any way, its children
+read the end of the link, and leave.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
+from server import signals
 from server.metrics import Shared, forget_levels, new_directory
 from server.sockets import bind
 
 log = logging.getLogger("pollux.supervise")
 
-SERVING, DRAIN, HURRY = b"s", b"d", b"h"
+SERVING, LEAVE, DRAIN, HURRY = b"s", b"l", b"d", b"h"
 """The messages on a link. The child sends the first, the parent the others."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 """The first restart is immediate. The second waits for the first delay, and each further one twice as long."""
@@ -46,23 +47,24 @@ class Link:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.setblocking(False)
 
-    def obey(self, drain: Callable[[], None], hurry: Callable[[], None]) -> None:
-        """Call `drain` and `hurry` when the parent says so. `drain` is also called when the parent is gone."""
-        asyncio.get_running_loop().add_reader(self._socket, self._read, drain, hurry)
+    def obey(self, leave: Callable[[], None], drain: Callable[[], None], hurry: Callable[[], None]) -> None:
+        """Call these functions when the parent says so. `leave` is also called when the parent is gone."""
+        asyncio.get_running_loop().add_reader(self._socket, self._read, leave, drain, hurry)
 
     def tell_serving(self) -> None:
         with suppress(OSError):  # the parent is gone: `_read` notices that
             self._socket.send(SERVING)
 
-    def _read(self, drain: Callable[[], None], hurry: Callable[[], None]) -> None:
+    def _read(self, leave: Callable[[], None], drain: Callable[[], None], hurry: Callable[[], None]) -> None:
         try:
             said = self._socket.recv(16)
         except ConnectionError:
             said = b""
-        drain()
-        if HURRY in said:
-            hurry()
+        for word, act in ((LEAVE, leave), (DRAIN, drain), (HURRY, hurry)):
+            if word in said:
+                act()
         if not said:
+            leave()
             asyncio.get_running_loop().remove_reader(self._socket)
 
 
@@ -77,11 +79,13 @@ async def supervise(command: Sequence[str], host: str, port: int, count: int) ->
     """
     with reserved(host, port) as found, new_directory() as directory:
         parent = _Parent([*command, "--port", str(found)], count, directory)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, parent.on_signal)
+        signals.hear(parent.on_signal)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, say_that_nothing_is_reloaded)
         log.info("starting %d processes on http://%s:%d", count, host, found)
-        return await parent.run()
+        try:
+            return await parent.run()
+        finally:
+            signals.ignore()
 
 
 @contextmanager
@@ -113,6 +117,8 @@ class _Parent:
         self._directory = directory
         self._children: dict[socket.socket, asyncio.subprocess.Process] = {}
         self._ending = asyncio.Event()
+        self._word = LEAVE
+        """How the children are told to end."""
         self._first_settled = asyncio.Event()
         """Set once the first child serves, or once the whole server has to end."""
         self._failed = False
@@ -127,16 +133,17 @@ class _Parent:
         log.info("all processes ended")
         return int(self._failed)
 
-    def on_signal(self) -> None:
+    def on_signal(self, number: signal.Signals) -> None:
         if self._ending.is_set():
             self._tell(HURRY)
             asyncio.get_running_loop().call_later(HURRIED_END_WITHIN_S, self._kill)
         else:
-            self._end()
+            self._end(LEAVE if number is signal.SIGTERM else DRAIN)
 
-    def _end(self) -> None:
+    def _end(self, word: bytes) -> None:
+        self._word = word
         self._ending.set()
-        self._tell(DRAIN)
+        self._tell(word)
         self._first_settled.set()
 
     def _tell(self, word: bytes) -> None:
@@ -159,7 +166,7 @@ class _Parent:
                 # The child has logged the reason. No child has ever served, so trying again would not help.
                 log.error("the first process could not start")
                 self._failed = True
-                self._end()
+                self._end(DRAIN)
             if self._ending.is_set():
                 return
             if time.monotonic() - began > STEADY_S:
@@ -190,7 +197,7 @@ class _Parent:
                     return 1
             self._children[link] = child
             if self._ending.is_set():  # set while the child was started
-                self._tell(DRAIN)
+                self._tell(self._word)
             with suppress(ConnectionError):
                 if await asyncio.get_running_loop().sock_recv(link, 1):
                     self._first_settled.set()

@@ -135,7 +135,7 @@ MUTANTS = {
         "tests/faults/test_broken_records.py service_that_breaks",
     ),
     "a broken service ends with status 0": Mutant(
-        "server/app.py",
+        "server/serve.py",
         "    if broke:\n        raise ServiceBroke",
         "    if broke:\n        return",
         "tests/faults/test_processes.py service_that_breaks",

@@ -39,7 +39,7 @@ FLOORS = (
     ("server.errors", "server.protocol"),
     ("server.sections",),
     ("server.credentials", "server.includes", "server.unused"),
-    ("server.config", "server.metrics", "server.logs", "server.sockets", "server.files"),
+    ("server.config", "server.metrics", "server.logs", "server.sockets", "server.files", "server.signals"),
     ("server.sealing",),
     ("server.upstream", "server.hub", "server.keyring", "server.admission", "server.rates", "server.usage"),
     ("server.eventlog", "server.feed", "server.chain"),
@@ -48,6 +48,7 @@ FLOORS = (
     ("server.check", "server.check_fallbacks"),
     ("server.api",),
     ("server.app", "server.simulator", "server.supervise"),
+    ("server.serve",),
     ("server.cli",),
     ("server.__main__",),
 )

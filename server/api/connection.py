@@ -34,6 +34,25 @@ class Connection(web.RequestHandler):
         """Answer this connection's request with 503, without handing it to the application."""
         self._request_handler = _no_room
 
+    @property
+    def unused(self) -> bool:
+        """Whether it has not sent a request yet."""
+        return not self._request_count
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request of it is under way: until its answer is written."""
+        return self._request_in_progress or bool(self._messages)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it was used, and may be used again."""
+        return not self.unused and not self.busy and self._waiter is not None
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -109,6 +128,27 @@ class HttpRunner(web.AppRunner):
     def __init__(self, app: web.Application, *, most_clients: int = UNBOUNDED, **kwargs: Any) -> None:
         super().__init__(app, **kwargs)
         self._most_clients = most_clients
+
+    @property
+    def unused(self) -> list[Connection]:
+        """The connections that have not sent a request yet."""
+        return [connection for connection in self._connections if connection.unused]
+
+    @property
+    def busy(self) -> list[Connection]:
+        """The connections with a request that is not answered yet."""
+        return [connection for connection in self._connections if connection.busy]
+
+    def close_idle(self) -> None:
+        """Close the connections that wait for another request."""
+        for connection in self._connections:
+            if connection.idle:
+                connection.force_close()
+
+    @property
+    def _connections(self) -> list[Connection]:
+        made = self.server.connections if self.server else []
+        return [connection for connection in made if isinstance(connection, Connection) and connection.transport]
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()

@@ -57,7 +57,10 @@ class Context:
     admission: Admission = field(default_factory=Admission)
     streams: Tally = field(default_factory=Tally)
     """The streams to clients that are open now."""
+    leaving: bool = False
+    """Whether the process has been told to end: it serves on for a while, and says so to load balancers."""
     draining: bool = False
+    """Whether it takes no new work any more, and answers waits with the current state."""
     broken: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a service of the process failed: the process must then exit."""
 

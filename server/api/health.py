@@ -17,14 +17,14 @@ async def livez(_request: web.Request) -> web.Response:
 
 @open_to_all
 async def readyz(request: web.Request) -> web.Response:
-    """This process takes new work: it is not draining, and its store answers.
+    """This process takes new work: it has not been told to end, and its store answers.
 
     Raises:
         Unavailable, StoreUnavailable
 
     """
     context = context_of(request)
-    if context.draining:
+    if context.leaving or context.draining:
         raise Unavailable("This instance is shutting down.")
     await context.store.ping()
     return web.json_response({"status": "ok"})

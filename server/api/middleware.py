@@ -106,6 +106,18 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     headers["Server"] = SERVER
 
 
+async def part(request: web.Request, response: web.StreamResponse) -> None:
+    """Once the process is to end, close the connection after each answer, so that the next request goes elsewhere."""
+    if context_of(request).leaving:
+        close_after(response)
+
+
+def close_after(response: web.StreamResponse) -> None:
+    """Make an answer, whose headers are not out yet, the last one on its connection."""
+    response.headers["Connection"] = "close"
+    response.force_close()
+
+
 def error_answer(error: PolluxError) -> web.Response:
     return web.Response(status=error.status, body=error.body(), content_type="application/json", headers=error.headers)
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from server.api.context import context_of
+
 WRITE_TIMEOUT_S = 30.0
 """A client that reads nothing for so long is disconnected. It can ask for the same response again."""
 SMALL_BYTES = 16 * 1024
@@ -64,6 +66,8 @@ class Outflow:
 
     async def end(self) -> None:
         """End cleanly, which tells the client that the answer is complete."""
+        if context_of(self._request).leaving:
+            self.response.force_close()  # the headers may have gone out before the process was told to end
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 await self.response.write_eof()

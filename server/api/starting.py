@@ -6,7 +6,7 @@ from aiohttp import web
 
 from server.api.expect import expect
 from server.api.health import livez
-from server.api.middleware import guard, open_to_all, stamp
+from server.api.middleware import close_after, guard, open_to_all, stamp
 from server.api.routes import OPERATIONS, add_table
 from server.errors import Unavailable
 
@@ -34,5 +34,4 @@ def starting_app() -> web.Application:
 
 async def _close(_request: web.Request, response: web.StreamResponse) -> None:
     """Close the connection after each answer: an open one would be cut when the real application takes over."""
-    response.headers["Connection"] = "close"
-    response.force_close()
+    close_after(response)

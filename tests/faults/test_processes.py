@@ -316,7 +316,7 @@ async def test_what_dies_right_after_its_start_is_started_again_ever_later(caplo
     parent = _Parent([sys.executable, "-c", SERVES_AND_DIES], 1)
     running = asyncio.create_task(parent.run())
     await wait_until(lambda: len(caplog.messages) >= 3, what="it died three times")
-    parent.on_signal()
+    parent.on_signal(signal.SIGTERM)
     assert await asyncio.wait_for(running, 5) == 0
     assert [message[-5:] for message in caplog.messages[:3]] == ["0.0 s", "0.5 s", "1.0 s"]
 
@@ -326,8 +326,8 @@ async def test_what_hangs_is_killed_soon_after_it_was_told_to_hurry(monkeypatch:
     parent = _Parent([sys.executable, "-c", SERVES_AND_HANGS], 2)
     running = asyncio.create_task(parent.run())
     await wait_until(lambda: len(parent._children) == 2, what="both run")
-    parent.on_signal()
-    parent.on_signal()
+    parent.on_signal(signal.SIGTERM)
+    parent.on_signal(signal.SIGTERM)
     assert await asyncio.wait_for(running, 5) == 0
 
 

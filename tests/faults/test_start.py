@@ -18,7 +18,7 @@ from server.sections import ConfigError
 from tests.conftest import plain_url
 from tests.faults.test_processes import Command, command, state_of
 from tests.support.refusals import refusal
-from tests.support.replica import create, free_port, make_config
+from tests.support.replica import Replica, create, free_port, make_config, replica_process
 from tests.support.waiting import wait_until
 
 HEALTH_CHECK = Path(__file__).parents[2] / "deploy" / "healthcheck.py"
@@ -65,6 +65,41 @@ async def test_while_the_store_is_away_a_start_answers_that_it_lives_and_serves_
                 assert (await http.get("/readyz")).status == 200
             if "worker" not in options:
                 await create(replica, "hi")
+
+
+async def test_clients_of_a_start_that_is_not_slow_are_kept_waiting_and_then_served(
+    simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    server = urlsplit(plain_url(store_url))
+    if server.scheme != "unix":
+        pytest.skip("the given server has no socket file that could be moved")
+    port = free_port()
+
+    async def listens() -> bool:
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+        except ConnectionRefusedError:
+            return False
+        writer.close()
+        return True
+
+    with tempfile.TemporaryDirectory(prefix="pollux-") as directory:
+        late = Path(directory) / "redis.sock"
+        patient = "import server.app; server.app.QUIET_START_S = 60.0"
+        url = f"unix://{late}?{server.query}"
+        starting = replica_process(make_config(simulator), url, tmp_path, before=patient, port=port)
+        begun = asyncio.create_task(starting.__aenter__())
+        try:
+            await wait_until(listens, timeout_s=20, what="it listens")
+            created = asyncio.create_task(create(Replica(f"http://127.0.0.1:{port}"), "hi"))
+            (log,) = tmp_path.glob("replica-*.log")
+            await wait_until(lambda: "waiting for the store" in log.read_text(), what="it has no store yet")
+            assert not created.done()
+            late.symlink_to(server.path)
+            assert await created
+        finally:
+            await begun
+            await starting.__aexit__(None, None, None)
 
 
 async def test_a_store_that_can_never_be_used_ends_the_start(simulator: str, tmp_path: Path) -> None:

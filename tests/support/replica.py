@@ -57,6 +57,7 @@ def make_config(upstream: str, *, api_key: str = "sk-upstream-secret", **pollux:
         "general_settings": {"master_key": MASTER_KEY},
         "pollux": {
             "keys": [{"name": "alice", "key": ALICE}, {"name": "bob", "key": BOB}],
+            "drain_grace_s": 0,
             **pollux,
         },
     }
@@ -99,7 +100,7 @@ async def running_replica(
     """A replica in this process, on a free port. `environ` is what the config's `os.environ/NAME` stand for."""
     parsed = parse_config({**config, "pollux": {**config["pollux"], "store": store_url}}, environ=environ)
     with bound("127.0.0.1", 0) as sockets:
-        async with running(parsed, sockets) as context:
+        async with running(parsed, sockets) as (context, _):
             yield Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", context)
 
 
@@ -108,17 +109,17 @@ MAIN = (Path(server.__file__).parent / "__main__.py").read_text()
 
 @asynccontextmanager
 async def replica_process(
-    config: dict[str, Any], store_url: str, folder: Path, *, before: str = ""
+    config: dict[str, Any], store_url: str, folder: Path, *, before: str = "", port: int = 0
 ) -> AsyncIterator[Replica]:
     """A replica as a process of its own, ready to serve. Killed at the end, if it still runs.
 
     `before` is Python code that the process runs first: it can set what is no part of the config.
     """
-    port = free_port()
+    port = port or free_port()
     file = folder / f"config-{port}.yaml"
     file.write_text(yaml.safe_dump({**config, "pollux": {**config["pollux"], "store": store_url}}))
     program = ("-c", f"{before}\n{MAIN}") if before else ("-m", "server")
-    with (folder / f"replica-{port}.log").open("wb") as log:
+    with (folder / f"replica-{port}.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, *program, "serve", "--config", str(file), "--port", str(port)),
             stdin=asyncio.subprocess.DEVNULL,

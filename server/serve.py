@@ -1,0 +1,161 @@
+"""One process from its start to its end: it listens, serves until it is told to end, and leaves in order.
+
+The order of the end: load balancers are told, while all is served as ever; nothing listens any more; runs end, or are
+handed over; waits are answered, and streams cut so that clients resume them elsewhere. At no point is there an answer
+that a client could take for a failure, as long as another replica serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import signal
+
+from server import signals
+from server.api.context import Context
+from server.api.front import Front
+from server.app import BACKLOG, HANDLERS_END_WITHIN_S, Role, drain, running
+from server.config import Config
+from server.files import OpenFiles, raise_limit
+from server.keyring import check_exposure
+from server.metrics import Shared
+from server.sockets import bound
+from server.supervise import Link, say_that_nothing_is_reloaded
+
+log = logging.getLogger("pollux.app")
+
+COLLECT_AFTER = 50_000
+"""The garbage collector runs after so many new objects; Python's default is 700."""
+
+
+class ServiceBroke(Exception):
+    """A service of the process broke because of a bug in Pollux. The log has the stack; only a new process helps."""
+
+
+async def serve(
+    config: Config, host: str, port: int, role: Role = Role.ALL, link: Link | None = None, shared: Shared | None = None
+) -> None:
+    """Serve until SIGTERM or SIGINT, then leave in order. A second signal ends all patience.
+
+    With a `link` this is one of several processes, and the parent decides when patience ends. `shared` is where they
+    share their metrics. Afterwards the process ignores both signals, so that it can end by itself.
+
+    Raises:
+        ConfigError, StoreError, OSError (the address is taken)
+        ServiceBroke: after a drain that did not wait for runs
+
+    """
+    end = _End(link)
+    broke = False
+    try:
+        if role is not Role.WORKER:
+            check_exposure(config, host)
+        files = OpenFiles(raise_limit(), jobs=0 if role is Role.API else config.pollux.worker_concurrency)
+        files.check()
+        with bound(host, port, share=link is not None) as sockets:
+            port = sockets[0].getsockname()[1]
+            for held in sockets:
+                held.listen(BACKLOG)  # from here on no client is refused, only kept waiting for a moment
+            log.info("listening on http://%s:%d, with room for %s", host, port, files)
+            serving = running(config, sockets, role, most_clients=files.clients, shared=shared)
+            async with serving as (context, front):
+                spare_the_collector()
+                log.info("serving on http://%s:%d, store %s", host, port, context.store.name)
+                await end.come(context.broken)
+                grace_s = 0.0 if role is Role.WORKER else config.pollux.drain_grace_s
+                await _leave(context, front, end, grace_s)
+                broke = context.broken.is_set()
+    except asyncio.CancelledError:
+        if not end.asked.is_set():
+            raise
+    finally:
+        signals.ignore()
+    log.info("stopped")
+    if broke:
+        raise ServiceBroke
+
+
+async def _leave(context: Context, front: Front, end: _End, grace_s: float) -> None:
+    context.leaving = True
+    if grace_s and not context.broken.is_set():
+        log.info("leaving in %g s: not ready any more, but serving", grace_s)
+        await end.grace(grace_s, context.broken)
+    log.info("draining")
+    loop = asyncio.get_running_loop()
+    patience_s = 0.0 if context.broken.is_set() else context.config.pollux.drain_s
+    deadline = loop.time() + patience_s
+    await front.close(end.hurry)
+    await drain(context, patience_s=max(0.0, deadline - loop.time()), hurry=end.hurry)
+    # Left are requests that were passed on to providers, and can't be resumed elsewhere: they have as long as runs.
+    await front.end_requests(deadline - loop.time(), end.hurry)
+    await front.end_requests(HANDLERS_END_WITHIN_S, asyncio.Event())
+    front.abort()
+
+
+def spare_the_collector() -> None:
+    """Make the garbage collector run less often, and skip all objects that exist already.
+
+    Nothing on the hot path makes cycles, and each collection would walk over everything that a thousand jobs hold.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 50)
+
+
+class _End:
+    """Tells when this process has to end, because of a signal or because its parent says so."""
+
+    def __init__(self, link: Link | None) -> None:
+        self.asked, self.hurry = asyncio.Event(), asyncio.Event()
+        self._without_grace = asyncio.Event()
+        self._link = link
+        self._starting = asyncio.current_task()
+        signals.hear(self._on_signal)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, say_that_nothing_is_reloaded)
+        if link is not None:
+            link.obey(self._ask, self._ask_without_grace, self._hurry)
+
+    async def come(self, broken: asyncio.Event) -> None:
+        """Wait until the process has to end, or something is `broken`. To be called once the process serves."""
+        self._starting = None
+        if self._link is not None:
+            self._link.tell_serving()
+        await _first_of(self.asked, broken)
+
+    async def grace(self, seconds: float, broken: asyncio.Event) -> None:
+        """Wait so long, unless somebody at a terminal wants it to end, or something is `broken`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await _first_of(self._without_grace, broken)
+        except TimeoutError:
+            return
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if not self.asked.is_set():
+            self._ask() if number is signal.SIGTERM else self._ask_without_grace()
+        elif self._link is None:
+            self._hurry()
+
+    def _ask(self) -> None:
+        if self._starting is not None and not self.asked.is_set():
+            # While the process starts there is nothing to drain, and a start can take long if the store is away.
+            self._starting.cancel()
+        self.asked.set()
+
+    def _ask_without_grace(self) -> None:
+        self._without_grace.set()
+        self._ask()
+
+    def _hurry(self) -> None:
+        self._ask_without_grace()
+        self.hurry.set()
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait(), name="end") for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
