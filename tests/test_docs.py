@@ -24,7 +24,7 @@ from server.api.sse import HEARTBEAT_S
 from server.app import HANDLERS_END_WITHIN_S, LONGEST_LINE_BYTES
 from server.check import describe
 from server.cli import _parser, main
-from server.config import Config, load_config, parse_config
+from server.config import Config, Pollux, load_config, parse_config
 from server.metrics import FAMILIES
 from server.unused import keys_without_effect
 
@@ -354,7 +354,8 @@ def test_compose_has_two_replicas_on_ports_of_this_machine_alone(compose: dict[s
 
 def test_compose_gives_replicas_the_time_to_drain(compose: dict[str, Any], composed: Config) -> None:
     for replica in replicas(compose):
-        assert seconds(replica["stop_grace_period"]) >= composed.pollux.drain_s + HANDLERS_END_WITHIN_S
+        least_s = composed.pollux.drain_grace_s + composed.pollux.drain_s + HANDLERS_END_WITHIN_S
+        assert seconds(replica["stop_grace_period"]) >= least_s
 
 
 def test_compose_has_a_config_that_its_own_services_answer(compose: dict[str, Any], composed: Config) -> None:
@@ -389,8 +390,34 @@ def test_nginx_lets_waits_streams_and_bodies_through(compose: dict[str, Any], co
     assert directives["client_max_body_size"].endswith("m")
     assert int(directives["client_max_body_size"][:-1]) * 1024**2 > composed.pollux.max_body_bytes
     assert directives["large_client_header_buffers"] == f"4 {LONGEST_LINE_BYTES // 1024}k"
-    published = [port.rpartition(":")[0] for replica in replicas(compose) for port in replica["ports"]]
-    assert re.findall(r"^ +server (\S+:\d+);$", deployed("nginx.conf"), re.MULTILINE) == published
+    assert servers_in("nginx.conf", "server") == [*published(compose)]
+
+
+def test_nginx_and_haproxy_never_send_a_post_twice(compose: dict[str, Any]) -> None:
+    nginx = dict(re.findall(r"^ +([a-z_]+) +(.+);$", deployed("nginx.conf"), re.MULTILINE))
+    assert nginx["proxy_next_upstream"] == "error timeout"
+    assert "\n    http-request disable-l7-retry unless METH_GET\n" in deployed("haproxy.cfg")
+    assert "keepalive" not in re.sub("#.*", "", deployed("nginx.conf")), "on a kept connection it may be lost"
+
+
+def test_haproxy_lets_waits_streams_and_long_lines_through(compose: dict[str, Any], composed: Config) -> None:
+    directives = dict(re.findall(r"^ +((?:timeout )?[a-z.]+) +(\d+)s?$", deployed("haproxy.cfg"), re.MULTILINE))
+    for side in ("client", "server"):
+        assert int(directives[f"timeout {side}"]) > max(composed.pollux.max_wait_s, 600, HEARTBEAT_S)
+    assert int(directives["tune.bufsize"]) == LONGEST_LINE_BYTES
+    assert servers_in("haproxy.cfg", r"server \w+") == 2 * [*published(compose)]
+    [(inter_s, fall)] = re.findall(r"check inter (\d+)s fall (\d+)", deployed("haproxy.cfg"))
+    assert int(inter_s) * (int(fall) + 1) < Pollux().drain_grace_s, "it notices in time"
+
+
+def published(compose: dict[str, Any]) -> Iterator[str]:
+    """Where the replicas of the composition can be reached."""
+    for replica in replicas(compose):
+        yield from (port.rpartition(":")[0] for port in replica["ports"])
+
+
+def servers_in(file: str, beginning: str) -> list[str]:
+    return re.findall(rf"^ +{beginning} ([0-9.]+:\d+)", deployed(file), re.MULTILINE)
 
 
 def seconds(text: str) -> int:
