@@ -383,6 +383,9 @@ async def test_a_scrape_of_any_process_tells_of_all_and_nothing_of_the_dead(
         os.kill(pollux.serving[0], signal.SIGKILL)
         await pollux.serve(3)
         await wait_until(lambda: _shows(replica, "processes", 2), what="the new one counts, and the dead one not")
+        os.kill(pollux.serving[2], signal.SIGKILL)  # the next one comes after a pause
+        await wait_until(lambda: _shows(replica, "processes", 1), what="the dead one counts no more")
+        await pollux.serve(4)
         await wait_until(lambda: _shows(replica, "runs_active", 8), what="each run is counted once")
         created = (await scraped(replica)).value("responses_created_total")
         assert 24 <= created <= 32, "of the dead one, only its last second is lost"

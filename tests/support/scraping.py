@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -35,7 +36,16 @@ class Scrape:
 
 
 async def scraped(replica: Replica) -> Scrape:
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {MASTER_KEY}"}) as http:
-        answer = await http.get(f"{replica.url}/metrics")
-        assert answer.status == 200, await answer.text()
-        return Scrape(await answer.text())
+    """A scrape; of several processes, of one that does not just begin or end."""
+    for _ in range(100):
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {MASTER_KEY}"}) as http:
+            try:
+                answer = await http.get(f"{replica.url}/metrics")
+                text = await answer.text()
+            except aiohttp.ClientConnectionError:
+                continue
+        if answer.status == 200:
+            return Scrape(text)
+        assert answer.status == 503, text
+        await asyncio.sleep(0.02)
+    raise AssertionError("none answers")

@@ -1,0 +1,129 @@
+"""Counting: what is gathered is handed over as if the library had been told of it, in one process and in several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
+
+from server.metrics import FAMILIES, SILENT, Counting, Levels, Metrics, Shared, forget_levels
+from server.metrics.families import FROM_STORE, STORE_S, Kind
+from server.metrics.files import keep_values
+from server.metrics.gathering import Spread
+from server.protocol.tokens import Tokens
+from storage import Counts, StoreError, StoreUnavailable
+from tests.support.scraping import Scrape
+
+DEPLOYMENT = "d" * 64
+
+
+@pytest.fixture(autouse=True)
+def _in_memory_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "set back at the end")
+    yield
+    keep_values(None)
+
+
+def counting(shared: Shared | None = None) -> Counting:
+    return Counting(
+        model_of=lambda model: model if model == "m" else "other", deployments={DEPLOYMENT: "m"}, shared=shared
+    )
+
+
+def shown(one: Counting, counts: Counts | None = None) -> Scrape:
+    return Scrape(one.exposition(counts)[0].decode())
+
+
+def everything(metrics: Metrics) -> None:
+    """Each call once."""
+    metrics.request_answered("GET", "/responses", 200, 0.01)
+    metrics.response_created("m")
+    metrics.response_ended("m", "completed")
+    metrics.job_leased("m", 0.1, reclaimed=True)
+    metrics.run_began("m")
+    metrics.run_ended("m", "ended", 1.0, 1)
+    metrics.events_written(7)
+    metrics.flushed(4096, 0.001)
+    metrics.call_ended(DEPLOYMENT, "create", "ok", 2.0)
+    metrics.first_event_came(DEPLOYMENT, 0.2)
+    metrics.cooled_down(DEPLOYMENT)
+    metrics.delivery_tried("told", 0.1)
+    metrics.tokens_spent("m", Tokens(4, 3, 2, 1))
+    metrics.answered("append", 0.001, StoreUnavailable("away"))
+    metrics.measured(
+        Levels(2, 3, {"cached": 4, "native": 0}, {"cached": 5}, {DEPLOYMENT: 6}, {DEPLOYMENT: True}),
+    )
+
+
+def test_histograms_are_as_the_library_makes_them_one_by_one() -> None:
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    ours, theirs = CollectorRegistry(), CollectorRegistry()
+    made = [Histogram("a", "A.", ["b"], registry=registry, buckets=STORE_S) for registry in (ours, theirs)]
+    spread = Spread(made[0], STORE_S)
+    for _ in range(2):
+        for value in (0.0, 0.00025, 0.0003, 0.5, 5.0, 5.1, 1e9, *STORE_S):
+            spread.observe("x", value=value)
+            made[1].labels("x").observe(value)
+        spread.observe("y", value=1.0)
+        made[1].labels("y").observe(1.0)
+        spread.hand_over()
+        assert samples(ours) == pytest.approx(samples(theirs))
+
+
+def samples(registry: CollectorRegistry) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in registry.collect()
+        for sample in family.samples
+    }
+
+
+def test_every_metric_moves() -> None:
+    one = counting()
+    everything(SILENT)
+    everything(one)
+    scrape = shown(one, Counts(8, 9))
+    for family in FAMILIES:
+        name = family.name.removeprefix("pollux_") + ("_count" if family.kind is Kind.HISTOGRAM else "")
+        assert scrape.value(name) > 0, name
+    assert [scrape.value(name) for name in ("jobs_queued", "jobs_leased")] == [8, 9]
+    kinds = ("input", "cached_input", "output", "reasoning")
+    assert [scrape.value("tokens_total", kind=kind) for kind in kinds] == [4, 3, 2, 1]
+
+
+def test_without_the_store_its_metrics_are_left_out() -> None:
+    text = shown(counting()).text
+    assert not any(family.name in text for family in FROM_STORE)
+
+
+def test_what_the_config_does_not_have_is_other() -> None:
+    one = counting()
+    one.response_created("of a client")
+    one.call_ended("of another config", "create", "ok", 1.0)
+    one.answered("append", 0.1, StoreError("?"))
+    one.measured(Levels())
+    scrape = shown(one)
+    assert scrape.value("responses_created_total", model="other") == 1
+    assert scrape.value("upstream_requests_total", model="other", deployment="other") == 1
+    assert scrape.value("store_errors_total", kind="other") == 1
+
+
+def test_several_processes_are_shown_together_and_the_levels_of_a_dead_one_are_dropped(tmp_path: Path) -> None:
+    one, other = (counting(Shared(str(tmp_path), number)) for number in (1, 2))
+    everything(one)
+    everything(other)
+    for shows in (one, other):
+        scrape = shown(shows, Counts(8, 9))
+        for name, value in (("responses_created_total", 2), ("runs_active", 4), ("flush_size_bytes_sum", 8192)):
+            assert scrape.value(name) == value
+        assert scrape.value("jobs_queued") == 8
+        assert scrape.value("flush_size_bytes_bucket", le="4096.0") == 2
+    forget_levels(Shared(str(tmp_path), 1))
+    scrape = shown(other)
+    assert [scrape.value(name) for name in ("processes", "runs_active", "responses_created_total")] == [1, 2, 2]
+    # Who takes its place goes on with what it counted.
+    everything(counting(Shared(str(tmp_path), 1)))
+    scrape = shown(other)
+    assert [scrape.value(name) for name in ("processes", "runs_active", "responses_created_total")] == [2, 4, 3]
