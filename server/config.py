@@ -158,11 +158,7 @@ class Pollux(_Ours):
     max_attempts: int = Field(3, ge=1, description="How often a job is begun before it fails with `worker_lost`.")
     worker_concurrency: int = Field(1000, ge=0, description="Jobs at once per process; 0 runs none here.")
     max_queued: int | None = Field(None, ge=1, description="How many cached responses may wait for a worker.")
-    drain_grace_s: float = Field(
-        5,
-        ge=0,
-        description="How long after SIGTERM all is still served, but /readyz is 503, for load balancers to see.",
-    )
+    drain_grace_s: float = Field(5, ge=0, description="How long after SIGTERM /readyz is 503 but all is still served.")
     drain_s: float = Field(30, ge=0, description="How long running jobs may go on after that.")
     store_grace_s: float = Field(30, ge=0, description="How long running jobs go on without the store.")
     store_sync: Literal["none", "replica", "fsync"] = Field(
