@@ -29,7 +29,7 @@ RESPONSES_FIELDS = frozenset(
 )
 """The fields of the Responses API that may have a default."""
 
-_OTHER_NAMES = {
+OTHER_NAMES = {
     "max_tokens": ("max_output_tokens",),
     "max_completion_tokens": ("max_output_tokens",),
     "reasoning_effort": ("reasoning", "effort"),
@@ -100,7 +100,7 @@ def defaults_in(params: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     found: dict[str, Any] = {}
     given = {name: as_json(name, value) for name, value in params.items() if value is not None and may_be_default(name)}
-    for name, place in _OTHER_NAMES.items():
+    for name, place in OTHER_NAMES.items():
         if name in given:
             _put(found, place, _translated(name, given.pop(name)))
     for name, value in given.items():
@@ -139,7 +139,7 @@ def with_defaults(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[
     Tools are added to the client's instead, before them, as LiteLLM does. So fill a body once.
     """
     filled = dict(body)
-    said = {place for name, place in _OTHER_NAMES.items() if body.get(name) is not None}
+    said = {place for name, place in OTHER_NAMES.items() if body.get(name) is not None}
     for name, default in defaults.items():
         given = body.get(name)
         if name == "tools" and isinstance(given, list) and isinstance(default, list):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from server.errors import InvalidType, InvalidValue, Untranslatable
 from server.protocol.dialects import chat_request, hosted_tools, messages_request
+from server.protocol.dialects.drops import without_fields, without_paths
 from server.protocol.dialects.forms import check_forms
 from server.protocol.dialects.items import Items
 from server.protocol.dialects.library import NotTranslated, converted_request
@@ -53,13 +54,14 @@ def translated(body: dict[str, Any], manners: Manners) -> Translated:
         Untranslatable, InvalidType, InvalidValue
 
     """
-    given = {name: value for name, value in body.items() if value is not None and name not in manners.dropped}
+    given = without_fields({name: value for name, value in body.items() if value is not None}, manners.dropped)
     check_forms(given)
     try:
-        return _translated(given, manners)
+        told = _translated(given, manners)
     except (AttributeError, KeyError, TypeError) as error:
         text = f"A part of the request does not have the form that the Responses API demands ({error})."
         raise InvalidValue(text) from error
+    return replace(told, body=without_paths(told.body, manners.dropped))
 
 
 def _translated(given: dict[str, Any], manners: Manners) -> Translated:
@@ -69,7 +71,8 @@ def _translated(given: dict[str, Any], manners: Manners) -> Translated:
             losses.lose(name, f"'{name}'")
     tools, choice = allowed(given.get("tools", []), given.get("tool_choice"))
     items = Items(manners, losses)
-    asked = {name: given[name] for name in _TRANSLATED if name in given}
+    asked = {name: _said(given[name]) for name in _TRANSLATED if name in given}
+    asked = {name: value for name, value in asked.items() if value != {}}
     asked["input"] = _instructions(given) + items.prepared(_items(given))
     if made := prepared_tools(tools, manners, losses):
         asked["tools"] = made
@@ -91,6 +94,13 @@ def _translated(given: dict[str, Any], manners: Manners) -> Translated:
     messages_request.finish(answer, given, manners, losses)
     betas = hosted_tools.add(answer, tools, losses)
     return Translated(answer, stood_in_for(tools, manners), namespaced(tools), betas)
+
+
+def _said(value: Any) -> Any:
+    """A value without what it does not say: SDKs write null for it. What is old is left out as well."""
+    if not isinstance(value, dict):
+        return value
+    return {name: part for name, part in value.items() if part is not None and name != "generate_summary"}
 
 
 def _items(given: dict[str, Any]) -> list[Any]:

@@ -90,7 +90,8 @@ def _called(tool: Tool, manners: Manners) -> Tool:
 def _function(tool: Tool) -> Tool:
     """A function without nulls, and with a schema, which some providers demand."""
     made = {name: value for name, value in tool.items() if value is not None and (name != "strict" or value)}
-    made.setdefault("parameters", {"type": "object", "properties": {}})
+    schema = made.get("parameters") or {}
+    made["parameters"] = schema if "type" in schema else {"type": "object", "properties": {}, **schema}
     return made
 
 

@@ -499,3 +499,41 @@ def test_a_turn_that_began_without_thinking_goes_on_without(thought: bool, think
 @pytest.mark.parametrize("manners", ALL, ids=lambda manners: manners.provider)
 def test_half_an_emoji_in_a_request_hinders_nothing(manners: Manners) -> None:
     assert asked(manners, input="a\ud83d")["messages"] == [{"role": "user", "content": "a\ufffd"}]
+
+
+def test_what_is_to_be_dropped_may_have_the_names_of_chat_completions() -> None:
+    text_field = {"format": {"type": "json_object"}, "verbosity": "low"}
+    body = {"reasoning": {"effort": "high"}, "max_output_tokens": 9, "text": text_field, "top_p": 0.5}
+    names = {"reasoning_effort", "response_format", "max_completion_tokens", "verbosity", "top_p"}
+    told = asked(replace(OPENAI, dropped=frozenset(names)), **body)
+    assert told.keys() == {"model", "messages"}
+    assert "thinking" not in asked(replace(CLAUDE, dropped=frozenset(names)), "claude-sonnet-4-5", **body)
+
+
+def test_what_is_to_be_dropped_may_be_the_part_of_a_request_that_a_path_leads_to() -> None:
+    paths = {"tools[*].function.strict", "tools[1]", "extra.a\\.b", "extra.c[*].d", "extra.none.e", "messages[7]"}
+    extra = {"a.b": 1, "c": [{"d": 1, "e": 2}, 3], "none": None}
+    body = {"tools": [FUNCTION, FUNCTION | {"name": "g"}], "extra": extra}
+    told = asked(replace(OPENAI, dropped=frozenset(paths)), **body)
+    assert [tool["function"].keys() for tool in told["tools"]] == [{"name", "description", "parameters"}]
+    assert told["extra"] == {"c": [{"e": 2}, 3], "none": None}
+    assert extra["a.b"] == 1, "the client's own request stays whole"
+
+
+@pytest.mark.parametrize("manners", ALL, ids=lambda manners: manners.provider)
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"text": {}},
+        {"text": {"format": None, "verbosity": None}},
+        {"reasoning": {"effort": None, "summary": None, "generate_summary": None}},
+    ],
+)
+def test_a_field_that_says_nothing_is_none(body: Json, manners: Manners) -> None:
+    assert asked(manners, **body) == asked(manners)
+
+
+@pytest.mark.parametrize("parameters", [None, {}, {"properties": {}}])
+def test_every_function_has_a_schema_of_an_object(parameters: Json | None) -> None:
+    [tool] = asked(CLAUDE, tools=[{"type": "function", "name": "f", "parameters": parameters}])["tools"]
+    assert tool["input_schema"] == {"type": "object", "properties": {}}
