@@ -16,6 +16,7 @@ from server.app import HANDLERS_END_WITHIN_S, Role
 from server.check import describe
 from server.cli import _parser
 from server.config import Config
+from server.metrics.families import LEASED, QUEUED
 from storage.keys import Shard
 from tests.support.helm import CHART, EXAMPLES, FULL_NAME, HELM, ROOT, TOOLS, Refused, helm, rendered, run, values_of
 from tests.test_docs import instructions, seconds
@@ -26,7 +27,7 @@ by_schemas = pytest.mark.skipif(
 )
 each_example = pytest.mark.parametrize("example", EXAMPLES)
 
-OLDEST = "1.30"
+[OLDEST] = re.findall(r"^kubeVersion: \">=(\d+\.\d+)\.", (CHART / "Chart.yaml").read_text(), re.MULTILINE)
 CUSTOM = {"ScaledObject", "ServiceMonitor"}
 """Kinds that Kubernetes does not know by itself."""
 
@@ -247,6 +248,7 @@ def test_what_names_another_object_names_one_that_is_there(example: str) -> None
             if monitor["spec"]["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()
         ]
         assert [_selected(service["spec"]["selector"], pods) for service in watched] == [set(pods)]
+        assert {endpoint["path"] for endpoint in monitor["spec"]["endpoints"]} <= {path for _, path, _ in OPERATIONS}
     for ingress in found.of_kind("Ingress"):
         for rule in ingress["spec"]["rules"]:
             assert {path["backend"]["service"]["name"] for path in rule["http"]["paths"]} == {FULL_NAME}
@@ -286,7 +288,7 @@ def test_the_embedded_store_has_a_volume_of_its_own_and_one_pod() -> None:
 def test_workers_scale_by_jobs_before_they_are_full() -> None:
     [by_metric] = rendered("production").of_kind("ScaledObject")
     [trigger] = by_metric["spec"]["triggers"]
-    assert re.findall(r"max\((\w+)\{", trigger["metadata"]["query"]) == ["pollux_jobs_queued", "pollux_jobs_leased"]
+    assert re.findall(r"max\((\w+)\{", trigger["metadata"]["query"]) == [QUEUED.name, LEASED.name]
     [service] = [s for s in rendered("production").of_kind("Service") if s["spec"].get("clusterIP") == "None"]
     assert f'job="{service["metadata"]["name"]}"' in trigger["metadata"]["query"]
     room = rendered("production").config().pollux.worker_concurrency
