@@ -165,12 +165,13 @@ def test_probes_ask_what_pollux_answers(example: str) -> None:
 
 @by_helm
 @each_example
-def test_pods_have_the_time_to_drain(example: str) -> None:
-    found = rendered(example)
+@pytest.mark.parametrize("slept", [0, 7])
+def test_pods_have_the_time_to_drain(example: str, slept: int) -> None:
+    found = rendered(example, f"preStopSeconds={slept}", "terminationGracePeriodSeconds=null")
     for role, pod in found.pods().items():
         patience = pod["spec"]["terminationGracePeriodSeconds"]
         before = _container(pod).get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}})["sleep"]["seconds"]
-        assert bool(before) == (role != "worker"), "only those that answer clients wait for load balancers"
+        assert before == (0 if role == "worker" else slept), "only those that answer clients wait for load balancers"
         assert patience > before + drain_of(found.config()) + HANDLERS_END_WITHIN_S
 
 
