@@ -96,6 +96,7 @@ class ChatReader:
             made.append(Reading(_chunk({kind: text}), _tokens(logprobs) if kind == "content" else []))
         if isinstance(refusal := delta.get("refusal"), str) and refusal:
             made.append(Reading(_chunk({"refusal": refusal})))
+        made += [Reading(_picture(data), is_item=True) for data in _pictures(delta)]
         made += [_signature(call) for call in delta.get("tool_calls") or () if _signed(call)]
         calls = [self._call(call) for call in delta.get("tool_calls") or () if isinstance(call, dict)]
         if isinstance(legacy := delta.get("function_call"), dict):
@@ -152,6 +153,20 @@ def _signed(call: Any) -> str:
 def _signature(call: Chunk) -> Reading:
     """The signature as the encrypted content of a reasoning item before the call: so a client sends it back."""
     return Reading({"type": "reasoning", "summary": [], "encrypted_content": _signed(call)}, is_item=True)
+
+
+def _pictures(delta: Chunk) -> Iterator[str]:
+    """The images that were generated, in base64: OpenRouter and LiteLLM send them as data URLs beside the text."""
+    for image in delta.get("images") or ():
+        about = image.get("image_url") if isinstance(image, dict) else None
+        url = about.get("url") if isinstance(about, dict) else None
+        head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+        if comma and head.startswith("data:") and head.endswith(";base64"):
+            yield data
+
+
+def _picture(data: str) -> Chunk:
+    return {"type": "image_generation_call", "status": "completed", "result": data}
 
 
 def _chunk(delta: Chunk, reason: str | None = None) -> Chunk:

@@ -22,7 +22,10 @@ _PREFIXES = {
     "web_search_call": "ws",
     "mcp_call": "mcp",
     "code_interpreter_call": "ci",
+    "image_generation_call": "ig",
 }
+_UNFINISHED = {"status": "in_progress", "result": None}
+"""What an item that comes whole says when it is announced."""
 _ARGUMENTS_DELTA, _ARGUMENTS_DONE = "response.function_call_arguments.delta", "response.function_call_arguments.done"
 
 
@@ -96,7 +99,7 @@ class Mending:
         yield {
             "type": "response.output_item.added",
             "output_index": index,
-            "item": {**item, **({"status": "in_progress"} if "status" in item else {})},
+            "item": {**item, **{name: value for name, value in _UNFINISHED.items() if name in item}},
         }
         if item["type"] == "mcp_call":
             yield {"type": "response.mcp_call_arguments.done", **place, "arguments": item["arguments"]}

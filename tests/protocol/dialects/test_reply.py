@@ -358,6 +358,18 @@ def test_pieces_of_a_call_belong_together_whatever_ids_they_bring() -> None:
     assert said_in_response(events[-1]["response"]).calls == [("f", '{"a":1}')]
 
 
+def test_a_generated_image_is_an_item() -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    other = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    events = translated(Dialect.CHAT, [chunk({"content": "Here:", "images": [image, other, None]}), chunk({}, "stop")])
+    is_well_formed(events)
+    items = events[-1]["response"]["output"]
+    assert [item["type"] for item in items] == ["message", "image_generation_call"]
+    assert (items[1]["id"][:3], items[1]["status"], items[1]["result"]) == ("ig_", "completed", "AAAA")
+    [added] = [event["item"] for event in events if event.get("output_index") == 1 and "added" in event["type"]]
+    assert (added["status"], added["result"]) == ("in_progress", None)
+
+
 def test_an_emoji_that_was_cut_in_two_comes_out_whole() -> None:
     pieces = ["a\ud83d", "\ude00b", "c\ud83d", "d", "\ud83d"]
     events = translated(Dialect.CHAT, [*(chunk({"content": piece}) for piece in pieces), chunk({}, "stop")])
