@@ -52,7 +52,8 @@ class Blocks:
 
     def _said(self, index: Any, event: Block) -> list[Reading]:
         ours = self._open[index]
-        reading = Reading({**event, "index": ours})
+        is_extra = event.get("delta", {}).get("type") == "citations_delta"
+        reading = Reading({**event, "index": ours}, is_extra=is_extra)
         if ours == next(iter(self._waiting)):
             return [reading]
         self._waiting[ours].append(reading)

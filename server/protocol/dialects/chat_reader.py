@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from server.protocol import jsontext
+from server.protocol.dialects.fields import list_in, mark_in, object_in, objects_in, text_in
 from server.protocol.dialects.finish import Finish, Usage, chat_usage, finish_for
 from server.protocol.dialects.reading import Reading
 from server.protocol.reasons import Fields, reason_in
@@ -57,15 +58,16 @@ class ChatReader:
         if chunk.get("error") or chunk.get("object") == "error":
             self.failure = reason_in(chunk) or {}
             return []
-        self._note_usage(chunk.get("usage"), (chunk.get("x_groq") or {}).get("usage"))
+        self._note_usage(chunk.get("usage"), object_in(chunk, "x_groq").get("usage"))
         self._cite(chunk)
         made = [] if self._begun else [Reading(_chunk({}))]
         self._begun = True
-        for choice in chunk.get("choices") or ():
-            if isinstance(choice, dict) and not choice.get("index"):
+        for choice in objects_in(chunk, "choices"):
+            if mark_in(choice, "index") in (None, "0"):
                 self._note_usage(choice.get("usage"))
-                self._reason = choice.get("finish_reason") or self._reason
-                made += self._said(choice.get("delta") or choice.get("message") or {}, choice.get("logprobs"))
+                self._reason = text_in(choice, "finish_reason") or self._reason
+                said = object_in(choice, "delta") or object_in(choice, "message")
+                made += self._said(said, objects_in(object_in(choice, "logprobs"), "content"))
         return made
 
     def close(self) -> list[Reading]:
@@ -78,27 +80,28 @@ class ChatReader:
     def _cite(self, chunk: Chunk) -> None:
         """Note the sources: Perplexity repeats them in every chunk."""
         titles = {
-            result["url"]: result.get("title") or ""
-            for result in chunk.get("search_results") or ()
-            if isinstance(result, dict) and isinstance(result.get("url"), str)
+            result["url"]: text_in(result, "title")
+            for result in objects_in(chunk, "search_results")
+            if text_in(result, "url")
         }
-        for url in [*(chunk.get("citations") or ()), *titles]:
+        for url in [*list_in(chunk, "citations"), *titles]:
             if isinstance(url, str) and url not in self._cited:
                 self._cited[url] = _citation(url, titles.get(url, ""))
 
-    def _said(self, delta: Chunk, logprobs: Any) -> list[Reading]:
-        for annotation in delta.get("annotations") or ():
-            about = annotation.get("url_citation") if isinstance(annotation, dict) else None
-            if isinstance(about, dict) and isinstance(url := about.get("url"), str):
+    def _said(self, delta: Chunk, logprobs: list[Chunk]) -> list[Reading]:
+        for annotation in objects_in(delta, "annotations"):
+            about = object_in(annotation, "url_citation")
+            if url := text_in(about, "url"):
                 self._cited[f"{url} {about.get('start_index')}"] = {**_citation(url, ""), **about}
         made = [Reading(_chunk({"reasoning_content": text})) for text in _reasoning(delta)]
         for kind, text in self._uncut(_content(delta)):
-            made.append(Reading(_chunk({kind: text}), _tokens(logprobs) if kind == "content" else []))
-        if isinstance(refusal := delta.get("refusal"), str) and refusal:
+            made.append(Reading(_chunk({kind: text}), logprobs if kind == "content" else []))
+        if refusal := text_in(delta, "refusal"):
             made.append(Reading(_chunk({"refusal": refusal})))
         made += [Reading(_picture(data), is_item=True) for data in _pictures(delta)]
-        made += [_signature(call) for call in delta.get("tool_calls") or () if _signed(call)]
-        calls = [self._call(call) for call in delta.get("tool_calls") or () if isinstance(call, dict)]
+        told = [call for call in objects_in(delta, "tool_calls") if {"id", "function", "custom"} & call.keys()]
+        made += [_signature(call) for call in told if _signed(call)]
+        calls = [self._call(call) for call in told]
         if isinstance(legacy := delta.get("function_call"), dict):
             calls.append(self._call({"index": 0, "function": legacy}))
         return made + [Reading(_chunk({"tool_calls": [call]})) for call in calls]
@@ -115,8 +118,8 @@ class ChatReader:
     def _call(self, call: Chunk) -> Chunk:
         """A part of a tool call with an index of ours."""
         kind = "custom" if isinstance(call.get("custom"), dict) else "function"
-        told = call.get(kind) or {}
-        call_id, theirs = call.get("id") or None, call.get("index")
+        told = object_in(call, kind)
+        call_id, theirs = mark_in(call, "id"), mark_in(call, "index")
         index = self._index_of(call_id, theirs, begins=bool(told.get("name")))
         is_new = index == len(self._ids)
         if is_new:
@@ -125,11 +128,11 @@ class ChatReader:
             if key[1] is not None:
                 self._calls[key] = index
         text = "input" if kind == "custom" else "arguments"
-        said = {text: _text(told.get(text))} | ({"name": _text(told.get("name"))} if is_new else {})
+        said = {text: _text(told, text)} | ({"name": _text(told, "name")} if is_new else {})
         about = {"id": self._ids[index], "type": kind} if is_new else {}
         return {"index": index, **about, kind: said}
 
-    def _index_of(self, call_id: Any, theirs: Any, *, begins: bool) -> int:
+    def _index_of(self, call_id: str | None, theirs: str | None, *, begins: bool) -> int:
         """Our index of the call that a part belongs to; that of a new one if it belongs to none.
 
         Mistral and Gemini give no index, Cerebras gives several calls the same one and tells them apart by id, Alibaba
@@ -143,11 +146,9 @@ class ChatReader:
         return len(self._ids) if known is None else known
 
 
-def _signed(call: Any) -> str:
+def _signed(call: Chunk) -> str:
     """The signature of Google's that a call carries."""
-    google = (call.get("extra_content") or {}).get("google") if isinstance(call, dict) else None
-    found = google.get("thought_signature") if isinstance(google, dict) else None
-    return found if isinstance(found, str) else ""
+    return text_in(object_in(object_in(call, "extra_content"), "google"), "thought_signature")
 
 
 def _signature(call: Chunk) -> Reading:
@@ -157,10 +158,8 @@ def _signature(call: Chunk) -> Reading:
 
 def _pictures(delta: Chunk) -> Iterator[str]:
     """The images that were generated, in base64: OpenRouter and LiteLLM send them as data URLs beside the text."""
-    for image in delta.get("images") or ():
-        about = image.get("image_url") if isinstance(image, dict) else None
-        url = about.get("url") if isinstance(about, dict) else None
-        head, comma, data = url.partition(",") if isinstance(url, str) else ("", "", "")
+    for image in objects_in(delta, "images"):
+        head, comma, data = text_in(object_in(image, "image_url"), "url").partition(",")
         if comma and head.startswith("data:") and head.endswith(";base64"):
             yield data
 
@@ -175,43 +174,30 @@ def _chunk(delta: Chunk, reason: str | None = None) -> Chunk:
 
 
 def _reasoning(delta: Chunk) -> list[str]:
-    text = delta.get("reasoning_content") or delta.get("reasoning")
-    return [text] if isinstance(text, str) and text else []
+    text = text_in(delta, "reasoning_content") or text_in(delta, "reasoning")
+    return [text] if text else []
 
 
 def _content(delta: Chunk) -> list[tuple[str, str]]:
     """The text, and the thinking that Mistral puts beside it, in their order; of audio the words."""
-    content = delta.get("content")
-    if not isinstance(content, list):
-        audio = delta.get("audio")
-        text = content or (audio.get("transcript") if isinstance(audio, dict) else None)
-        return [("content", text)] if isinstance(text, str) and text else []
-    made = []
-    for part in content:
-        if not isinstance(part, dict):
-            continue
+    text = text_in(delta, "content") or text_in(object_in(delta, "audio"), "transcript")
+    made = [("content", text)] if text else []
+    for part in objects_in(delta, "content"):
         thinking = part.get("type") == "thinking"
-        text = _words(part.get("thinking" if thinking else "text"))
+        text = _words(part, "thinking" if thinking else "text")
         if text:
             made.append(("reasoning_content" if thinking else "content", text))
     return made
 
 
-def _words(told: Any) -> str:
-    if isinstance(told, list):
-        return "".join(part["text"] for part in told if isinstance(part, dict) and isinstance(part.get("text"), str))
-    return told if isinstance(told, str) else ""
+def _words(part: Chunk, name: str) -> str:
+    return text_in(part, name) or "".join(text_in(piece, "text") for piece in objects_in(part, name))
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if value is None else jsontext.dumps(value).decode()
-
-
-def _tokens(logprobs: Any) -> list[Chunk]:
-    found = logprobs.get("content") if isinstance(logprobs, dict) else None
-    return [token for token in found if isinstance(token, dict)] if isinstance(found, list) else []
+def _text(told: Chunk, name: str) -> str:
+    """What a call is given; some providers send arguments that are no text."""
+    value = told.get(name)
+    return text_in(told, name) if value is None or isinstance(value, str) else jsontext.dumps(value).decode()
 
 
 def _citation(url: str, title: str) -> Chunk:

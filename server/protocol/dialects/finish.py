@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from server.protocol.dialects.fields import object_in
+
 Usage = dict[str, Any]
 
 _LENGTH, _FILTERED = "max_output_tokens", "content_filter"
@@ -16,6 +18,9 @@ _INCOMPLETE = {
     "pause_turn": "pause_turn",
 }
 _FAILED = frozenset({"error", "insufficient_system_resource", "network_error", "abort"})
+
+_MOST = 2**53
+"""No count is larger: JavaScript has no exact numbers beyond it."""
 
 
 class Finish(NamedTuple):
@@ -70,9 +75,8 @@ def _usage(given: int, made: int, cached: int, *, reasoning: int = 0, total: int
 
 
 def _within(told: Usage, group: str, name: str) -> int:
-    details = told.get(group)
-    return _count(details.get(name)) if isinstance(details, dict) else 0
+    return _count(object_in(told, group).get(name))
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and value >= 0 else 0
+    return value if type(value) is int and 0 <= value < _MOST else 0

@@ -100,7 +100,9 @@ class Items:
         elif kind in ("input_file", "input_audio") and (kept := self._kept_aside(kind, part)):
             yield kept
         else:
-            what = f"content of type '{kind}'" + next((f" with {n}" for n in ("file_id", "file_url") if n in part), "")
+            what = f"content of type '{kind}'" + next(
+                (f" with {n}" for n in ("file_id", "file_url") if n in (part or ())), ""
+            )
             self._losses.lose(where, what)
 
     @property

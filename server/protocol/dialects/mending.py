@@ -37,6 +37,8 @@ class _Item:
         self.index = index
         self.custom = custom
         """Whether it is a function call that stands for the call of a custom tool."""
+        self.begun: Event | None = None
+        """As it was told when it began."""
         self.said = False
         """Whether its arguments were told in pieces."""
         self.parts: dict[Any, dict[str, Any]] = {}
@@ -113,6 +115,13 @@ class Mending:
         yield {"type": "response.output_item.done", "output_index": index, "item": item}
         self._done[index] = item
 
+    def unfinished(self) -> Iterator[Event]:
+        """The ends of the items that the library has begun and not ended: those of which nothing was said."""
+        for item in self._items.values():
+            if item.begun is not None and item.index not in self._done:
+                self._done[item.index] = made = {**item.begun, "status": "completed"}
+                yield {"type": "response.output_item.done", "output_index": item.index, "item": made}
+
     def terminal(self, finish: Finish, usage: Usage | None) -> Event:
         """The last event."""
         output = [self._done[index] for index in sorted(self._done)]
@@ -145,7 +154,8 @@ class Mending:
         kept = self._items[item.get("id")] = self._new(item, len(self._items))
         begun = item.get("arguments") or item.get("input") or ""
         shown: Event = {**item, "id": kept.id, **{key: "" for key in ("arguments", "input") if key in item}}
-        yield {**event, "output_index": kept.index, "item": _as_custom(shown) if kept.custom else shown}
+        kept.begun = shown = _as_custom(shown) if kept.custom else shown
+        yield {**event, "output_index": kept.index, "item": shown}
         if begun:
             name = "custom_tool_call_input" if "input" in item else "function_call_arguments"
             delta = {"type": f"response.{name}.delta", "item_id": kept.id, "output_index": kept.index, "delta": begun}

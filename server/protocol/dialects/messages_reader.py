@@ -11,12 +11,21 @@ from typing import Any
 
 from server.protocol import jsontext
 from server.protocol.dialects.blocks import Block, Blocks
+from server.protocol.dialects.fields import list_in, mark_in, object_in, objects_in, text_in
 from server.protocol.dialects.finish import Finish, Usage, finish_for, messages_usage
 from server.protocol.dialects.reading import Reading
 from server.protocol.reasons import Fields, reason_in
 
-_DELTAS = frozenset({"text_delta", "thinking_delta", "signature_delta", "input_json_delta", "citations_delta"})
 _UNENDED: Block = {"stop_reason": None, "stop_sequence": None}
+_SAID = {
+    "text": {"text_delta": "text"},
+    "thinking": {"thinking_delta": "thinking", "signature_delta": "signature"},
+    "redacted_thinking": {},
+    "tool_use": {"input_json_delta": "partial_json"},
+    "server_tool_use": {"input_json_delta": "partial_json"},
+    "web_search_tool_result": {},
+}
+"""The blocks that the library knows, each with its deltas and the field in which they say something."""
 _KNOWN = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 
 
@@ -35,7 +44,11 @@ class _Call:
 class MessagesReader:
     """Reads one answer, streamed or whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: str = "") -> None:
+        self._seed = seed
+        """What tells the ids that we give to calls without one from those of other answers."""
+        self._count = 0
+        """How many blocks have begun."""
         self.over = False
         self.failure: Fields | None = None
         self.annotations: list[Block] = []
@@ -46,9 +59,11 @@ class MessagesReader:
         self._usage: Usage = {}
         self._passed = Blocks()
         """The blocks that the library is told of."""
-        self._open: dict[Any, _Call] = {}
+        self._kinds: dict[str | None, str] = {}
+        """The types of these blocks, by the provider's index."""
+        self._open: dict[str | None, _Call] = {}
         """Calls whose input is still coming, by index."""
-        self._calls: dict[Any, _Call] = {}
+        self._calls: dict[str | None, _Call] = {}
         """Calls whose outcome is awaited, by id."""
 
     @property
@@ -66,15 +81,15 @@ class MessagesReader:
         """What one event says, or a whole message."""
         match event.get("type"):
             case "message_start":
-                return self._start(_dict(event, "message"))
+                return self._start(object_in(event, "message"))
             case "content_block_start":
-                return self._block(event.get("index"), _dict(event, "content_block"))
+                return self._block(mark_in(event, "index"), object_in(event, "content_block"))
             case "content_block_delta":
-                return self._delta(event.get("index"), _dict(event, "delta"))
+                return self._delta(mark_in(event, "index"), object_in(event, "delta"))
             case "content_block_stop":
-                return self._stop(event.get("index"))
+                return self._stop(mark_in(event, "index"))
             case "message_delta":
-                self._end(_dict(event, "delta"), _dict(event, "usage"))
+                self._end(object_in(event, "delta"), object_in(event, "usage"))
             case "message_stop":
                 self.over = True
             case "message":
@@ -90,6 +105,7 @@ class MessagesReader:
         usage = {"input_tokens": 0, "output_tokens": 0}
         delta = {"stop_reason": "end_turn", "stop_sequence": None}
         return [
+            *self._start({}),
             *self._passed.close(),
             Reading({"type": "message_delta", "delta": delta, "usage": usage}),
             Reading({"type": "message_stop"}),
@@ -106,9 +122,8 @@ class MessagesReader:
 
     def _whole(self, message: Block) -> list[Reading]:
         made = self._start(message)
-        for index, block in enumerate(message.get("content") or ()):
-            if isinstance(block, dict):
-                made += self._block(index, block) + self._stop(index)
+        for index, block in enumerate(objects_in(message, "content")):
+            made += self._block(str(index), block) + self._stop(str(index))
         self._end(message, {})
         self.over = True
         return made
@@ -116,57 +131,72 @@ class MessagesReader:
     def _end(self, delta: Block, usage: Block) -> None:
         reason = delta.get("stop_reason")
         self._reason = reason if isinstance(reason, str) else self._reason
-        self._details = _dict(delta, "stop_details") or self._details
+        self._details = object_in(delta, "stop_details") or self._details
         self._usage |= _counts(usage)
 
-    def _block(self, index: Any, block: Block) -> list[Reading]:
-        kind, name = str(block.get("type")), block.get("name")
-        if kind in _KNOWN or (kind == "server_tool_use" and name == "web_search"):
-            empty, deltas = _emptied(block)
-            begun = self._passed.begin(index, empty)
+    def _block(self, index: str | None, block: Block) -> list[Reading]:
+        begun, kind = self._start({}), text_in(block, "type")
+        is_search = kind == "server_tool_use" and block.get("name") == "web_search"
+        if kind in _KNOWN or is_search or kind == "web_search_tool_result":
+            self._kinds[index] = kind
+            empty, deltas = _emptied(block, kind, f"call_{self._seed}{self._count:x}")
+            self._count += 1
+            begun += self._passed.begin(index, empty)
             return begun + [reading for delta in deltas for reading in self._passed.add(index, delta)]
-        if kind == "web_search_tool_result":
-            found = block.get("content")  # of a search that failed it is the error
-            return self._passed.begin(index, {**block, "content": found if isinstance(found, list) else []})
         if kind in ("server_tool_use", "mcp_tool_use"):
-            self._open[index] = self._calls[block.get("id")] = _Call(block)
-        elif (call := self._calls.pop(block.get("tool_use_id"), None)) is not None:
-            item = _item(call, block)
-            return [Reading(item, is_item=True)] if item else []
-        return []
+            self._open[index] = self._calls[mark_in(block, "id")] = _Call(block)
+        elif (call := self._calls.pop(mark_in(block, "tool_use_id"), None)) and (item := _item(call, block)):
+            begun.append(Reading(item, is_item=True))
+        return begun
 
-    def _delta(self, index: Any, delta: Block) -> list[Reading]:
+    def _delta(self, index: str | None, delta: Block) -> list[Reading]:
         if (call := self._open.get(index)) is not None:
-            call.pieces.append(str(delta.get("partial_json") or ""))
-        elif index in self._passed and delta.get("type") in _DELTAS:
-            return self._passed.add(index, delta)
+            call.pieces.append(text_in(delta, "partial_json"))
+        elif index in self._passed:
+            return [reading for one in _deltas(self._kinds[index], delta) for reading in self._passed.add(index, one)]
         return []
 
-    def _stop(self, index: Any) -> list[Reading]:
+    def _stop(self, index: str | None) -> list[Reading]:
         self._open.pop(index, None)
         return self._passed.end(index)
 
 
-def _emptied(block: Block) -> tuple[Block, list[Block]]:
+def _deltas(kind: str, delta: Block) -> list[Block]:
+    """The delta, if it says something and belongs to a block of this type."""
+    said = text_in(delta, "type")
+    if kind == "text" and said == "citations_delta":
+        return _cited([delta.get("citation")])
+    name = _SAID[kind].get(said, "")
+    text = text_in(delta, name)
+    return [{"type": said, name: text}] if text else []
+
+
+def _emptied(block: Block, kind: str, call_id: str) -> tuple[Block, list[Block]]:
     """A block as it begins, and what it holds already as deltas: the library reads only these."""
-    match block["type"]:
+    said = [{"type": delta, name: text} for delta, name in _SAID[kind].items() if (text := text_in(block, name))]
+    match kind:
         case "text":
-            cited = [
-                {"type": "citations_delta", "citation": one}
-                for one in block.get("citations") or ()
-                if isinstance(one, dict)
-            ]
-            said = [{"type": "text_delta", "text": block["text"]}] if block.get("text") else []
-            return {"type": "text", "text": ""}, said + cited
+            return {"type": kind, "text": ""}, said + _cited(list_in(block, "citations"))
         case "thinking":
-            parts = (("thinking_delta", "thinking"), ("signature_delta", "signature"))
-            deltas = [{"type": kind, name: block[name]} for kind, name in parts if block.get(name)]
-            return {"type": "thinking", "thinking": "", "signature": ""}, deltas
+            return {"type": kind, "thinking": "", "signature": ""}, said
         case "redacted_thinking":
-            return block, []
+            return {"type": kind, "data": text_in(block, "data")}, []
+        case "web_search_tool_result":
+            # Of a search that failed, the content is the error.
+            found = [_found(page) for page in objects_in(block, "content") if text_in(page, "url")]
+            return {"type": kind, "tool_use_id": mark_in(block, "tool_use_id") or "", "content": found}, []
     given = block.get("input")
     said = [{"type": "input_json_delta", "partial_json": jsontext.dumps(given).decode()}] if given else []
-    return {"type": block["type"], "id": block.get("id"), "name": block.get("name"), "input": {}}, said
+    return {"type": kind, "id": mark_in(block, "id") or call_id, "name": text_in(block, "name"), "input": {}}, said
+
+
+def _found(page: Block) -> Block:
+    texts = {name: text_in(page, name) for name in ("url", "title", "encrypted_content")}
+    return {"type": "web_search_result", **texts, "page_age": text_in(page, "page_age") or None}
+
+
+def _cited(citations: list[Any]) -> list[Block]:
+    return [{"type": "citations_delta", "citation": one} for one in citations if isinstance(one, dict)]
 
 
 def _item(call: _Call, result: Block) -> Block | None:
@@ -214,11 +244,6 @@ def _text_in(content: Any) -> str:
         return content
     parts = content if isinstance(content, list) else ()
     return "".join(part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str))
-
-
-def _dict(holder: Block, name: str) -> Block:
-    found = holder.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _counts(usage: Any) -> Usage:

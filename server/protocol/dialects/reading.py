@@ -12,3 +12,5 @@ class Reading(NamedTuple):
     logprobs: list[dict[str, Any]] = []  # noqa: RUF012 - never changed
     """The probabilities of the tokens in its text."""
     is_item: bool = False
+    is_extra: bool = False
+    """Whether the answer is whole without it, should the library refuse it."""

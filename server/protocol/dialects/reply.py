@@ -29,7 +29,7 @@ class Reply:
         custom_tools: frozenset[str],
         namespaced: frozenset[str] = frozenset(),
     ) -> None:
-        self._reader = ChatReader(seed) if dialect is Dialect.CHAT else MessagesReader()
+        self._reader = ChatReader(seed) if dialect is Dialect.CHAT else MessagesReader(seed)
         self._stream = Stream(dialect)
         self._mending = Mending(response_id, seed, created_at, custom_tools, namespaced)
         self._number = 0
@@ -78,13 +78,7 @@ class Reply:
         message = payload.get("message")
         named = payload.get("model") or (message.get("model") if isinstance(message, dict) else None)
         self._mending.name_model(named if isinstance(named, str) else "")
-        try:
-            readings = self._reader.read(payload)
-        except (AttributeError, TypeError) as error:
-            # It holds a text where an object belongs, or the like.
-            yield self._failed({"message": f"The provider sent an event of a wrong form ({error})."})
-            return
-        for reading in readings:
+        for reading in self._reader.read(payload):
             yield from self._translated(reading)
         if self._reader.failure is not None:
             yield self._failed(self._reader.failure)
@@ -97,6 +91,7 @@ class Reply:
             yield from self._translated(reading)
         yield from self._mended(self._stream.end(), [])
         if not self._ended:
+            yield from map(self._numbered, self._mending.unfinished())
             self._ended = True
             yield self._numbered(self._mending.terminal(finish, self._reader.usage))
 
@@ -109,6 +104,8 @@ class Reply:
         try:
             made = self._stream.take(reading.event)
         except NotTranslated as error:
+            if reading.is_extra:
+                return
             yield self._failed({"message": f"The provider's answer can't be translated: {error}."})
             return
         yield from self._mended(made, reading.logprobs)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from server.errors import InvalidType, InvalidValue, Untranslatable
+from server.errors import Untranslatable
 from server.protocol.dialects import chat_request, hosted_tools, messages_request
 from server.protocol.dialects.drops import without_fields, without_paths
-from server.protocol.dialects.forms import check_forms
+from server.protocol.dialects.forms import check
 from server.protocol.dialects.items import Items
 from server.protocol.dialects.library import NotTranslated, converted_request
 from server.protocol.dialects.losses import Losses
@@ -51,16 +51,12 @@ def translated(body: dict[str, Any], manners: Manners) -> Translated:
     """A request as this provider takes it. Fields that no version of the Responses API has are passed on unchanged.
 
     Raises:
-        Untranslatable, InvalidType, InvalidValue
+        Untranslatable, InvalidType
 
     """
     given = without_fields({name: value for name, value in body.items() if value is not None}, manners.dropped)
-    check_forms(given)
-    try:
-        told = _translated(given, manners)
-    except (AttributeError, KeyError, TypeError) as error:
-        text = f"A part of the request does not have the form that the Responses API demands ({error})."
-        raise InvalidValue(text) from error
+    check(given)
+    told = _translated(given, manners)
     return replace(told, body=without_paths(told.body, manners.dropped))
 
 
@@ -104,12 +100,8 @@ def _said(value: Any) -> Any:
 
 
 def _items(given: dict[str, Any]) -> list[Any]:
-    value = given.get("input", [])
-    if isinstance(value, str):
-        return [{"role": "user", "content": value}]
-    if not isinstance(value, list):
-        raise InvalidType("input", "a string or an array", value)
-    return value
+    value: str | list[Any] = given.get("input", [])
+    return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
 def _instructions(given: dict[str, Any]) -> list[dict[str, Any]]:

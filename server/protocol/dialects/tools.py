@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from server.errors import MissingParameter
 from server.protocol import jsontext
 from server.protocol.dialects.losses import Losses
 from server.protocol.dialects.manners import Dialect, Manners
@@ -23,6 +24,8 @@ def prepared_tools(given: Iterable[Any], manners: Manners, losses: Losses) -> li
     made = []
     for index, tool in enumerate(given):
         kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind is None:
+            raise MissingParameter(f"tools[{index}].type")
         if kind in ("function", "custom"):
             made.append(_called(tool, manners))
         elif kind == "namespace":
@@ -117,7 +120,7 @@ def allowed(tools: list[Tool], choice: Any) -> tuple[list[Tool], Any]:
     # Azure and Chat Completions nest what the Responses API does not.
     inner = choice.get("allowed_tools") or choice
     names = {tool.get("name") or tool.get("type") for tool in inner.get("tools") or () if isinstance(tool, dict)}
-    return [tool for tool in tools if (tool.get("name") or tool["type"]) in names], inner.get("mode") or "auto"
+    return [tool for tool in tools if (tool.get("name") or tool.get("type")) in names], inner.get("mode") or "auto"
 
 
 def prepared_choice(choice: Any, losses: Losses) -> Any:

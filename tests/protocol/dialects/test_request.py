@@ -405,13 +405,13 @@ def _signature_of(call: Json) -> Any:
         ({"input": [{"type": ["message"]}]}, "input[0].type"),
         ({"input": [{"role": "user", "content": ["hi"]}]}, "input[0].content[0]"),
         ({"input": [{"type": "function_call_output", "call_id": "a", "output": [None]}]}, "input[0].output[0]"),
-        ({"input": [{"type": "reasoning", "summary": 5}]}, None),
-        ({"tools": [{"type": "custom", "name": "g", "format": "text"}]}, None),
-        ({"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "tools": 5}}, None),
-        ({"tools": [{"type": "namespace", "name": "n", "tools": [None]}]}, None),
+        ({"input": [{"type": "reasoning", "summary": 5}]}, "input[0].summary"),
+        ({"tools": [{"type": "custom", "name": "g", "format": "text"}]}, "tools[0].format"),
+        ({"tools": [FUNCTION], "tool_choice": {"type": "allowed_tools", "tools": 5}}, "tool_choice.tools"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [None]}]}, "tools[0].tools[0]"),
     ],
 )
-def test_a_part_of_a_wrong_form_is_the_clients_mistake(body: Json, param: str | None) -> None:
+def test_a_part_of_a_wrong_form_is_the_clients_mistake(body: Json, param: str) -> None:
     with pytest.raises(BadRequest) as refused:
         asked(replace(DEEPSEEK, drops=True), **body)
     assert refused.value.param == param
