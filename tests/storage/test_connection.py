@@ -218,3 +218,32 @@ async def test_the_database_of_a_url_is_the_one_whose_keyspace_is_listened_to(ur
     connections = Connections(url)
     assert connections.db == db
     await connections.aclose()
+
+
+# ---- Who is told
+
+
+class Notes:
+    """An observer that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, float, StoreError | None]] = []
+
+    def answered(self, command: str, seconds: float, error: StoreError | None) -> None:
+        self.told.append((command, seconds, error))
+
+
+async def test_an_observer_is_told_of_each_exchange_and_what_came_of_it(store: Store, admin: redis.Redis) -> None:
+    notes = Notes()
+    store.observe(notes)
+    taken = await run(store)
+    assert await renew(store, taken) is Outcome.OK
+    await store.ping()
+    assert [command for command, _, _ in notes.told] == ["create", "lease", "renew", "command"]
+    assert all(0 < seconds < 30 and error is None for _, seconds, error in notes.told)
+    assert store.exchanges == 0
+    admin.set(shard_of_id(store, taken.id).rotation, "broken by hand")
+    with pytest.raises(StoreError) as raised:
+        await store.jobs.count()
+    (failed,) = [error for command, _, error in notes.told if command == "count_jobs" and error]
+    assert failed is raised.value

@@ -13,6 +13,7 @@ import redis
 from storage import (
     Append,
     CancelOutcome,
+    Counts,
     Cursor,
     Finish,
     Lease,
@@ -669,3 +670,46 @@ async def test_upstream_cancels_that_were_broken_by_hand_hinder_no_other(store: 
     assert (found.deployment, found.provider_id) == ("d", "resp_1")
     await store.jobs.settle_cancel(shard, found)
     assert admin.zcard(shard.upstream_cancels) == 0
+
+
+# ---- What is counted
+
+
+async def test_jobs_are_counted_in_all_shards(store: Store) -> None:
+    assert await store.jobs.count() == Counts(0, 0)
+    for owner in (ALICE, ALICE, BOB, CAROL):
+        await create(store, owner)
+    assert await store.jobs.count() == Counts(4, 0)
+    taken = await lease(store)
+    assert await store.jobs.count() == Counts(3, 1)
+    await finish(store, taken, 3)
+    assert await store.jobs.count() == Counts(3, 0)
+
+
+async def test_a_lease_tells_how_long_its_job_was_queued_and_whether_another_worker_lost_it(
+    store: Store, admin: redis.Redis
+) -> None:
+    response_id = await create(store)
+    await a_millisecond(admin)
+    first = await _leased(store, "t1")
+    assert first.waited_s is not None
+    assert 0.001 <= first.waited_s < 30
+    assert not first.reclaimed
+    again = await _leased(store, "t1")
+    assert (again.lease, again.waited_s, again.reclaimed) == (first.lease, None, False), "it is told once"
+    expire_lease(admin, store, response_id)
+    reclaimed = await _leased(store, "t2")
+    assert (reclaimed.waited_s, reclaimed.reclaimed) == (None, True)
+    assert reclaimed.lease is not None
+    await store.jobs.release(reclaimed.lease)
+    handed_back = await _leased(store, "t3")
+    assert (handed_back.waited_s, handed_back.reclaimed) == (None, False)
+
+
+async def _leased(store: Store, token: str) -> Leased:
+    shard = store.jobs.shards[shard_of(ALICE, store.shards)]
+    answer = await store.jobs.lease(
+        shard, token, lease_s=LEASE_S, max_attempts=9, max_age_s=86400.0, reclaim_until_ms=2**53
+    )
+    assert answer.lease is not None
+    return answer
