@@ -42,6 +42,13 @@ def finish(body: dict[str, Any], given: dict[str, Any], manners: Manners, losses
         body["response_format"] = {"type": "json_object"}
 
 
+def choose_custom(body: dict[str, Any], choice: Any) -> None:
+    """Name the custom tool that must be called as one, where the provider knows such tools."""
+    kinds = {tool["custom"]["name"] for tool in body.get("tools") or () if tool.get("type") == "custom"}
+    if isinstance(choice, dict) and choice.get("type") == "custom" and choice.get("name") in kinds:
+        body["tool_choice"] = {"type": "custom", "custom": {"name": choice["name"]}}
+
+
 def _sign(messages: list[Message], signatures: dict[str, str]) -> None:
     """Give the first call of each turn its signature, or the word that Google takes for one of another model.
 

@@ -15,6 +15,8 @@ Tool = dict[str, Any]
 
 _CODE, _MCP = "code-execution-2025-08-25", "mcp-client-2025-11-20"
 
+_CHOICES = {"none": "none", "required": "any"}
+
 
 def add(body: dict[str, Any], given: Iterable[Any], losses: Losses) -> tuple[str, ...]:
     """Add them to a request in Messages. Returns the trials that it takes part in by that."""
@@ -33,6 +35,16 @@ def add(body: dict[str, Any], given: Iterable[Any], losses: Losses) -> tuple[str
             _tools_of(body).append(_toolset(tool))
             betas.append(_MCP)
     return tuple(dict.fromkeys(betas))
+
+
+def choose(body: dict[str, Any], choice: Any) -> None:
+    """Say which tool is to be used, where the library knows of no tools or not of this one."""
+    kind = choice.get("type") if isinstance(choice, dict) else choice
+    name = "web_search" if kind in WEB_SEARCH else "code_execution" if kind == "code_interpreter" else None
+    if name is not None:
+        body["tool_choice"] = {"type": "tool", "name": name}
+    elif kind in _CHOICES and body.get("tools"):
+        body.setdefault("tool_choice", {"type": _CHOICES[kind]})
 
 
 def _tools_of(body: dict[str, Any]) -> list[Tool]:

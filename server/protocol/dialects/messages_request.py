@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from typing import Any
 
 from server.protocol.dialects.losses import Losses
 from server.protocol.dialects.manners import Manners
+from server.protocol.dialects.schemas import enforceable
 
 _VERSION = re.compile(r"claude-(?:[a-z]+-)*(\d+)(?:[-.](\d{1,2}))?(?!\d)")
 _BUDGETS = {"minimal": 1024, "low": 1024, "medium": 2048, "high": 4096, "xhigh": 8192, "max": 16384}
@@ -20,9 +22,9 @@ _ADAPTIVE, _STRICT = (4, 6), (4, 5)
 """The first versions of Claude that decide themselves how much to think, and that follow a JSON schema."""
 
 
-def prepare(asked: dict[str, Any]) -> None:
+def prepare(asked: dict[str, Any], choice: Any) -> None:
     """Leave out what the model refuses: it can't think before a call that it must make."""
-    if asked.get("tool_choice", "auto") not in ("auto", "none"):
+    if choice not in (None, "auto", "none"):
         asked.pop("reasoning", None)
 
 
@@ -65,14 +67,27 @@ def _is(version: tuple[int, int] | None, least: tuple[int, int]) -> bool:
 
 
 def _mend_files(messages: list[dict[str, Any]]) -> None:
-    """Take a data URL apart where a file is to be plain base64."""
+    """Mend the sources of files, also in the outputs of tools."""
     for message in messages:
         for block in message["content"] if isinstance(message["content"], list) else ():
-            source = block.get("source") or {}
-            if source.get("type") == "base64" and str(source.get("data", "")).startswith("data:"):
-                head, _, data = source["data"].partition(",")
-                kind = head.removeprefix("data:").split(";")[0] or source.get("media_type")
-                block["source"] = {**source, "data": data, "media_type": kind}
+            inner = block.get("content") if block.get("type") == "tool_result" else None
+            for holder in (block, *(inner if isinstance(inner, list) else ())):
+                if (holder.get("source") or {}).get("type") == "base64":
+                    holder["source"] = _source(holder["source"])
+
+
+def _source(source: dict[str, Any]) -> dict[str, Any]:
+    """A file as plain base64 instead of a data URL, and one of text as a text."""
+    head, comma, data = str(source.get("data", "")).partition(",")
+    if not (comma and head.startswith("data:")):
+        return source
+    kind = head.removeprefix("data:").split(";")[0] or source.get("media_type")
+    if str(kind).startswith("text/"):
+        try:
+            return {"type": "text", "media_type": "text/plain", "data": b64decode(data, validate=True).decode()}
+        except ValueError:
+            pass  # it may know what to do with it
+    return {**source, "data": data, "media_type": kind}
 
 
 def _format(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int] | None, losses: Losses) -> None:
@@ -80,6 +95,9 @@ def _format(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int
     if kind == "json_object" or (kind == "json_schema" and version is not None and version < _STRICT):
         losses.lose("text.format", f"an output format of type '{kind}'")
         body.get("output_config", {}).pop("format", None)
+    form = body.get("output_config", {}).get("format")
+    if form is not None and "schema" in form:
+        form["schema"] = enforceable(form["schema"])
 
 
 def _think(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int] | None) -> None:
@@ -122,6 +140,8 @@ def _tools(body: dict[str, Any], given: dict[str, Any], version: tuple[int, int]
     for tool in tools:
         if not _is(version, _STRICT):
             tool.pop("strict", None)
+        if tool.get("strict"):
+            tool["input_schema"] = enforceable(tool.get("input_schema"))
     if tools and given.get("parallel_tool_calls") is False:
         choice = body.setdefault("tool_choice", {"type": "auto"})
         if choice.get("type") != "none":

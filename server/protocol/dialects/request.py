@@ -72,10 +72,10 @@ def _translated(given: dict[str, Any], manners: Manners) -> Translated:
     asked["input"] = _instructions(given) + items.prepared(_items(given))
     if made := prepared_tools(tools, manners, losses):
         asked["tools"] = made
-        if (chosen := prepared_choice(choice, losses)) is not None:
+        if (chosen := prepared_choice(choice, manners, losses)) is not None:
             asked["tool_choice"] = chosen
     if manners.dialect is Dialect.MESSAGES:
-        messages_request.prepare(asked)
+        messages_request.prepare(asked, choice if tools else None)
     try:
         answer, lost = converted_request(asked, manners.dialect)
     except NotTranslated as error:
@@ -86,9 +86,11 @@ def _translated(given: dict[str, Any], manners: Manners) -> Translated:
     answer |= {name: value for name, value in given.items() if name not in _READ_HERE | _WITHOUT_EFFECT}
     if manners.dialect is Dialect.CHAT:
         chat_request.finish(answer, given, manners, losses, items)
+        chat_request.choose_custom(answer, choice)
         return Translated(answer, stood_in_for(tools, manners), namespaced(tools))
-    messages_request.finish(answer, given, manners, losses)
     betas = hosted_tools.add(answer, tools, losses)
+    hosted_tools.choose(answer, choice)
+    messages_request.finish(answer, given, manners, losses)
     return Translated(answer, stood_in_for(tools, manners), namespaced(tools), betas)
 
 

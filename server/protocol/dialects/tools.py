@@ -13,7 +13,8 @@ from server.protocol.dialects.manners import Dialect, Manners
 Tool = dict[str, Any]
 
 WEB_SEARCH = ("web_search", "web_search_preview", "web_search_2025_08_26", "web_search_preview_2025_03_11")
-HOSTED = (*WEB_SEARCH, "code_interpreter", "mcp")
+CHOSEN = (*WEB_SEARCH, "code_interpreter")
+HOSTED = (*CHOSEN, "mcp")
 """Tools that Anthropic runs itself too, see `hosted_tools`."""
 CUSTOM_ARGUMENT = "input"
 """The one argument of the function that stands for a custom tool."""
@@ -123,12 +124,14 @@ def allowed(tools: list[Tool], choice: Any) -> tuple[list[Tool], Any]:
     return [tool for tool in tools if (tool.get("name") or tool.get("type")) in names], inner.get("mode") or "auto"
 
 
-def prepared_choice(choice: Any, losses: Losses) -> Any:
-    """The choice in the form that the library takes; None for the default."""
+def prepared_choice(choice: Any, manners: Manners, losses: Losses) -> Any:
+    """The choice in the form that the library takes; None for the default, or for a tool that it does not know."""
     if choice is None or choice in ("auto", "none", "required"):
         return choice
     kind = choice.get("type") if isinstance(choice, dict) else None
     if kind in ("function", "custom") and choice.get("name"):
         return {"type": "function", "name": choice["name"]}
+    if kind in CHOSEN and manners.dialect is Dialect.MESSAGES:
+        return None
     losses.lose("tool_choice", f"a tool choice of type '{kind}'")
     return None

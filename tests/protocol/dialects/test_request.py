@@ -537,3 +537,77 @@ def test_a_field_that_says_nothing_is_none(body: Json, manners: Manners) -> None
 def test_every_function_has_a_schema_of_an_object(parameters: Json | None) -> None:
     [tool] = asked(CLAUDE, tools=[{"type": "function", "name": "f", "parameters": parameters}])["tools"]
     assert tool["input_schema"] == {"type": "object", "properties": {}}
+
+
+HOSTED: Json = {"type": "web_search"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"),
+    [
+        ("none", {"type": "none"}),
+        ("required", {"type": "any"}),
+        ({"type": "web_search"}, {"type": "tool", "name": "web_search"}),
+        ("auto", None),
+    ],
+)
+def test_a_choice_among_tools_that_claude_runs_itself_is_told(choice: Any, told: Json | None) -> None:
+    body = asked(CLAUDE, tools=[HOSTED], tool_choice=choice, reasoning={"effort": "high"})
+    assert body.get("tool_choice") == told
+    assert ("thinking" in body) is (choice in ("none", "auto")), "it can't think before a call that it must make"
+    mixed = asked(CLAUDE, tools=[HOSTED, FUNCTION], tool_choice=choice)
+    assert mixed.get("tool_choice", {"type": "auto"}) == (told or {"type": "auto"})
+
+
+def test_calls_of_hosted_tools_alone_may_be_forbidden_to_be_parallel() -> None:
+    body = asked(CLAUDE, tools=[HOSTED], parallel_tool_calls=False)
+    assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
+
+
+def test_a_custom_tool_that_must_be_called_is_named_as_one() -> None:
+    body = {"tools": [{"type": "custom", "name": "g"}], "tool_choice": {"type": "custom", "name": "g"}}
+    assert asked(OPENAI, **body)["tool_choice"] == {"type": "custom", "custom": {"name": "g"}}
+    assert asked(MISTRAL, **body)["tool_choice"] == {"type": "function", "function": {"name": "g"}}
+
+
+def test_files_in_an_output_are_mended_and_texts_are_told_as_text() -> None:
+    def file(kind: str, data: str) -> Json:
+        return {"type": "input_file", "filename": "a", "file_data": f"data:{kind};base64,{data}"}
+
+    given = [file("application/pdf", "BBBB"), file("text/plain", "aGk="), file("text/csv", "?")]
+    told = asked(CLAUDE, input=[USER, call("a"), output("a", given)])["messages"][-1]["content"][0]["content"]
+    pdf, words, broken = (block["source"] for block in told)
+    assert (pdf["type"], pdf["data"], pdf["media_type"]) == ("base64", "BBBB", "application/pdf")
+    assert words == {"type": "text", "media_type": "text/plain", "data": "hi"}
+    assert broken["data"] == "?"
+
+
+def test_claude_is_told_of_constraints_that_it_cant_enforce_in_words() -> None:
+    schema = {
+        "type": "object",
+        "description": "A person.",
+        "minProperties": 1,
+        "properties": {
+            "name": {"type": "string", "minLength": 3},
+            "not": {"oneOf": [{"type": "integer", "minimum": 0}, {"type": "null"}]},
+            "tags": {"type": "array", "minItems": 1, "uniqueItems": False, "items": {"$ref": "#/$defs/tag"}},
+        },
+        "$defs": {"tag": {"type": "object", "properties": {}, "additionalProperties": True}},
+    }
+    expected = {
+        "type": "object",
+        "description": "A person. (minProperties: 1)",
+        "properties": {
+            "name": {"type": "string", "description": "(minLength: 3)"},
+            "not": {"anyOf": [{"type": "integer", "description": "(minimum: 0)"}, {"type": "null"}]},
+            "tags": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/tag"}},
+        },
+        "$defs": {"tag": {"type": "object", "properties": {}, "additionalProperties": False}},
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "name": "x", "schema": schema, "strict": True}
+    told = asked(CLAUDE, text={"format": form}, tools=[FUNCTION | {"parameters": schema}])
+    assert told["output_config"]["format"]["schema"] == expected
+    assert told["tools"][0]["input_schema"] == expected
+    lax = asked(CLAUDE, tools=[FUNCTION | {"parameters": schema, "strict": False}])
+    assert lax["tools"][0]["input_schema"] == schema, "nothing is enforced"
