@@ -17,6 +17,9 @@ from server.protocol.reasons import Fields, reason_in
 
 Chunk = dict[str, Any]
 
+_THOUGHTS = {"thinking": "thinking", "reasoning": "summary"}
+"""The types of parts that hold thinking, and where."""
+
 
 class ChatReader:
     """Reads one answer, streamed or whole."""
@@ -179,14 +182,13 @@ def _reasoning(delta: Chunk) -> list[str]:
 
 
 def _content(delta: Chunk) -> list[tuple[str, str]]:
-    """The text, and the thinking that Mistral puts beside it, in their order; of audio the words."""
+    """The text, and the thinking that Mistral and Databricks put beside it, in their order; of audio the words."""
     text = text_in(delta, "content") or text_in(object_in(delta, "audio"), "transcript")
     made = [("content", text)] if text else []
     for part in objects_in(delta, "content"):
-        thinking = part.get("type") == "thinking"
-        text = _words(part, "thinking" if thinking else "text")
-        if text:
-            made.append(("reasoning_content" if thinking else "content", text))
+        place = _THOUGHTS.get(text_in(part, "type"))
+        if words := _words(part, place or "text"):
+            made.append(("reasoning_content" if place else "content", words))
     return made
 
 

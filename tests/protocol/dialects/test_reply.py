@@ -359,6 +359,20 @@ def test_pieces_of_a_call_belong_together_whatever_ids_they_bring() -> None:
     assert said_in_response(events[-1]["response"]).calls == [("f", '{"a":1}')]
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm", "signature": ""}]},
+    ],
+)
+def test_thinking_beside_the_text_is_reasoning(part: Json) -> None:
+    content = [part, {"type": "text", "text": "Hi"}]
+    events = translated(Dialect.CHAT, [chunk({"content": content}, "stop"), chat_usage(1, 2)])
+    is_well_formed(events)
+    assert said_in_response(events[-1]["response"]) == Said("Hi", "Hm", [], (1, 2))
+
+
 def test_a_generated_image_is_an_item() -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     other = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
