@@ -19,12 +19,14 @@ from collections.abc import Mapping, Sequence
 
 import uvloop
 
-from tests.bench import feed, workloads
+from tests.bench import dialects, feed, workloads
 from tests.bench.stage import stage
 from tests.bench.workloads import Figures
 
 WORK = (
     workloads.starting,
+    dialects.starting_with_dialects,
+    dialects.translated_events,
     workloads.proxied_post,
     workloads.proxied_stream,
     workloads.cached_50,
@@ -45,6 +47,9 @@ WORK = (
 TARGETS: dict[str, tuple[str, float]] = {
     "start to ready, s": ("≤", 1.0),
     "idle memory, MB": ("≤", 70),
+    "translated event, chat: µs more": ("≤", 25),
+    "translated event, messages: µs more": ("≤", 25),
+    "other dialects: idle, MB more": ("≤", 5),
     "proxied POST / minimal": ("≤", 1.6),
     "proxied stream, µs per event": ("≤", 8),
     "first event later than minimal, ms": ("≤", 1),

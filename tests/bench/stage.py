@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,13 +113,16 @@ class Stage:
     minimal: Server
 
     @asynccontextmanager
-    async def pollux(self, *, workers: int = 1, **config: Any) -> AsyncIterator[Server]:
-        """A new Pollux on a new store, empty."""
+    async def pollux(self, *, workers: int = 1, models: Sequence[str] = (), **config: Any) -> AsyncIterator[Server]:
+        """A new Pollux on a new store, empty, with further models, named with LiteLLM's prefixes."""
         port = free_port()
         with tempfile.TemporaryDirectory(dir=self.folder) as name:
             folder = Path(name)
             store = f"embedded://{folder / 'store'}"
             settings = make_config(self.upstream, store=store, drain_s=0, **config)
+            for model in models:
+                params = {"model": model, "api_base": self.upstream, "api_key": "sk-upstream-secret"}
+                settings["model_list"].append({"model_name": model, "litellm_params": params})
             (folder / "config.yaml").write_text(yaml.safe_dump(settings))
             words = [*PYTHON, "server", "serve", "--config", str(folder / "config.yaml"), "--port", str(port)]
             if workers > 1:
