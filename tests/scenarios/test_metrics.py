@@ -10,8 +10,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from server.api import metrics as api_metrics
+from server.app import Role, running
+from server.config import parse_config
 from server.jobs import counts
 from server.metrics import FAMILIES, Kind
+from server.sockets import bound
 from tests.support.obliging import obliging
 from tests.support.receiver import answers, running_receiver
 from tests.support.refusals import refusal
@@ -77,6 +81,18 @@ async def test_without_any_key_it_is_open_on_this_machine_unless_there_is_a_metr
         assert (await get(pollux, None)).status == 401
         assert (await get(pollux, "wrong")).status == 401
         assert (await get(pollux, METRICS_KEY)).status == 200
+
+
+async def test_a_process_that_only_runs_jobs_and_has_no_key_shows_them_to_its_own_machine_alone(
+    simulator: str, store_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(simulator, keys=[], store=store_url) | {"general_settings": {}}
+    with bound("127.0.0.1", 0) as sockets:
+        async with running(parse_config(config, environ={}), sockets, Role.WORKER):
+            worker = Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
+            assert (await get(worker, None)).status == 200
+            monkeypatch.setattr(api_metrics, "is_loopback", lambda address: address != "127.0.0.1")
+            assert "metrics_key" in (await refusal(await get(worker, None))).message
 
 
 async def test_a_scraper_may_prefer_openmetrics(pollux: Replica) -> None:
