@@ -25,6 +25,8 @@ Item = dict[str, Any]
 MOST_TURNS = 1000
 MOST_BYTES = 64 * 1024 * 1024
 """How much may be put in front of an input."""
+_CUT = ("in_progress", "incomplete")
+"""How far a call had come when its response failed or was cancelled in the middle of it."""
 _OF_ONE_PROVIDER = frozenset({"message", "function_call", "custom_tool_call"})
 """Items whose ids only the provider that gave them knows; they say the same without."""
 
@@ -52,6 +54,8 @@ class Turn:
         for item in self.output:
             if not isinstance(item, dict) or (item.get("type") == "reasoning" and not self._can_read(item, deployment)):
                 continue
+            if item.get("status") in _CUT and str(item.get("type")).endswith("_call"):
+                continue  # nobody can have run it, and a call without an output is refused
             if item.get("type") in _OF_ONE_PROVIDER:
                 yield {name: value for name, value in item.items() if name not in ("id", "status")}
             else:

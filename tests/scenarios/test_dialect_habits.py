@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from aiohttp import web
 
 from tests.scenarios.test_dialects import config
+from tests.support.dialects import chunk
 from tests.support.replica import running_replica
 from tests.support.upstreams import Upstream, running_script
 
@@ -113,3 +115,27 @@ async def test_a_provider_that_was_told_to_keep_nothing_is_told_the_turns_before
     assert sent.get("previous_response_id") is None
     # It would look up reasoning that does not say itself what it holds, and has not kept it.
     assert [item.get("type", item.get("role")) for item in sent["input"]] == ["user", "message", "user"]
+
+
+async def test_a_chain_goes_on_behind_a_response_that_was_cut_in_a_call(store_url: str) -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a'}}
+    frames = [
+        b"data: %b\n\n" % json.dumps(chunk(delta)).encode() for delta in ({"content": "I"}, {"tool_calls": [call]})
+    ]
+
+    async def answer(request: web.Request) -> web.Response:
+        if len((await request.json())["messages"]) > 1:
+            return await of_two_dialects(request)
+        return web.Response(body=b"".join(frames), content_type="text/event-stream")
+
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(running_script(answer))
+        pollux = await stack.enter_async_context(running_replica(config(upstream.base_url, ("m", "groq/m")), store_url))
+        sdk = await stack.enter_async_context(pollux.client())
+        wait = {"Prefer": "wait=20"}
+        cut = await sdk.responses.create(model="m", input="one", background=True, extra_headers=wait)
+        assert (cut.status, [item.type for item in cut.output]) == ("failed", ["message", "function_call"])
+        await made(sdk, "m", "two", cut.id)
+        told = upstream.requests[-1].json["messages"]
+        assert [message["content"] for message in told] == ["one", "I", "two"]
+        assert "tool_calls" not in told[1]
