@@ -29,8 +29,11 @@ def _placed(items: list[Item], outputs: dict[Any, list[Item]]) -> Iterator[Item]
             called = []
         elif str(item.get("type")).endswith("_call"):
             called.append(item.get("call_id"))
-        if id(item) not in placed:
-            yield item
+        if id(item) in placed:
+            continue
+        if _is_output(item):  # of no call before it
+            outputs[item.get("call_id")].remove(item)
+        yield item
 
 
 def _is_output(item: Item) -> bool:

@@ -463,6 +463,11 @@ def test_a_call_with_the_id_of_an_earlier_one_keeps_its_own_output() -> None:
     assert [message["content"] for message in told["messages"]] == [None, "1", "hi", None, "2", "3"]
 
 
+def test_an_output_whose_call_was_cut_off_is_told_once() -> None:
+    told = asked(OPENAI, input=[output("a", "1"), USER, call("a"), output("a", "2")])
+    assert [message["content"] for message in told["messages"]] == ["1", "hi", None, "2"]
+
+
 @pytest.mark.parametrize("manners", ALL, ids=lambda manners: manners.provider)
 def test_an_empty_output_is_an_output(manners: Manners) -> None:
     assert len(roles(manners, USER, call("a"), output("a", []))) == 3
