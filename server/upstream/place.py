@@ -53,9 +53,10 @@ class Operation:
     def worded(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body in the form that is wanted here."""
         made = {**self.adds, **body}
-        named = made.pop("model", None)
-        if self.model is not None and named is not None:
-            made["model"] = self.model.replace("{model}", str(named))
+        if self.model is None:
+            made.pop("model", None)
+        elif made.get("model") is not None:
+            made["model"] = self.model.replace("{model}", str(made["model"]))
         if not self.says_stream:
             made.pop("stream", None)
         return made
