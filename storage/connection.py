@@ -8,11 +8,11 @@ has the listener. redis-py's own retries stay on, because every script may run t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis
@@ -44,6 +44,8 @@ from storage.cluster import Cluster, Command
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
 from storage.observer import COMMAND, NOBODY, Observer
 from storage.patience import Patience, Turns
+
+T = TypeVar("T")
 
 POOL_SIZE = 32
 """Commands take well under a millisecond, so more connections than this only add context switches."""
@@ -310,3 +312,15 @@ def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
         **secure,
         **options,
     )
+
+
+async def together(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The answers of calls that are made at the same time, in order.
+
+    If some fail, the first of their errors is raised once all have ended: none goes on, with its connection, unwatched.
+    """
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return cast(list[T], answers)

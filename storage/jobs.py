@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from storage.connection import Connections, answered
+from storage.connection import Connections, answered, together
 from storage.errors import StoreError
 from storage.keys import INDEX_TTL_MS, Shard, Shards, by_shard
 from storage.records import Append, Counts, Finish, Lease, Leased, Outcome, Step, UpstreamCancel, Verdict
@@ -87,7 +87,7 @@ class Jobs:
 
     async def count(self) -> Counts:
         """How many jobs there are, of all shards."""
-        counts = await asyncio.gather(*map(self._count, self.shards))
+        counts = await together(map(self._count, self.shards))
         return Counts(*map(sum, zip(*counts, strict=True)))
 
     async def _count(self, shard: Shard) -> list[int]:

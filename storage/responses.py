@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from storage.connection import Connections, answered
+from storage.connection import Connections, answered, together
 from storage.errors import StoreError
 from storage.keys import (
     IDEMPOTENCY_TTL_MS,
@@ -273,7 +272,7 @@ class Responses:
             rows = await FIND.run(self._client, records=records, fields=names)
             found.update(zip(mine, rows, strict=True))
 
-        await asyncio.gather(*(read(shard, mine) for shard, mine in by_shard(ids, self._shards.of).items()))
+        await together(read(shard, mine) for shard, mine in by_shard(ids, self._shards.of).items())
         return [found[response_id] for response_id in ids]
 
 

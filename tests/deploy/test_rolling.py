@@ -150,7 +150,8 @@ async def test_a_rolling_restart_under_load_is_noticed_by_no_client(
             await fleet.restart_all()
             customers.over.set()
         assert set(customers.done) >= {"waits", "preferred waits", "creates", "streams", "proxied streams"}
-        assert max(customers.asked.values()) <= 2
+        # One, and another where a replica leaves. A busy machine may stretch a job beyond the leaving of a second one.
+        assert max(customers.asked.values()) <= 3
         async with AsyncOpenAI(base_url=f"{url}/v1", api_key=ALICE, max_retries=0) as sdk:
             kept = await asyncio.gather(*map(sdk.responses.retrieve, customers.ids))
         assert {response.status for response in kept} == {"completed"}, "none is lost"
