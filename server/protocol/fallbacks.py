@@ -46,6 +46,8 @@ class Fallbacks:
         special = {Cause.WINDOW: self.window, Cause.POLICY: self.policy}.get(cause)
         if special is not None:
             return special.get(model, ())
+        if not self.general:
+            return ()
         for name in (model, self.alike(model), EVERY):
             if name is not None and name in self.general:
                 return self.general[name]

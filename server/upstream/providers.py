@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
 from server.protocol.dialects.manners import Dialect, Manners
@@ -48,6 +49,7 @@ _FAMILIES = tuple(
 """Patterns of model names that identify the provider without a prefix."""
 
 
+@lru_cache(4096)
 def resolve(model: str, listed: str | None, api_base: str | None) -> str | None:
     """The provider of a deployment: as listed, else whose host it names, else of its family; None: nobody knows."""
     if listed is not None:

@@ -90,7 +90,9 @@ class Ways:
 
     def name_at(self, deployment: Deployment, model: str) -> str:
         """By which name a deployment is asked to go on with a response: the model, or what it has fallen back to."""
-        names = (name for name in (model, *self.fallbacks.reachable(model)) if deployment in self.serving(name))
+        if deployment in self.serving(model):  # nearly always
+            return self._deployments.canonical(model)
+        names = (name for name in self.fallbacks.reachable(model) if deployment in self.serving(name))
         return self._deployments.canonical(next(names, model))
 
 
