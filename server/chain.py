@@ -57,7 +57,7 @@ class Turn:
             if item.get("status") in _CUT and str(item.get("type")).endswith("_call"):
                 continue  # nobody can have run it, and a call without an output is refused
             if item.get("type") in _OF_ONE_PROVIDER:
-                yield {name: value for name, value in item.items() if name not in ("id", "status")}
+                yield _told_anew(item)
             else:
                 yield item
 
@@ -85,7 +85,7 @@ class History:
 
     def _resolved(self, item: Any) -> Any:
         found = self.referred.get(item.get("id", "")) if _is_reference(item) else None
-        return item if found is None else {name: value for name, value in found.items() if name not in ("id", "status")}
+        return item if found is None else _told_anew(found)
 
 
 class Chain:
@@ -120,8 +120,7 @@ class Chain:
                 why = "not found" if response_id == newest else f"can't be continued: '{response_id}' before it is gone"
                 raise PreviousNotFound(newest, why)
             if not reading.snapshot:
-                text = f"Previous response with id '{response_id}' is {reading.record.status}: wait until it has ended."
-                raise PreviousNotFinished(text)
+                raise PreviousNotFinished(response_id, reading.record.status)
             size += len(reading.request) + len(reading.snapshot)
             if len(turns) >= MOST_TURNS or size > MOST_BYTES:
                 raise PreviousNotFound(newest, "can't be continued: the turns before it are too long together")
@@ -159,6 +158,11 @@ class Chain:
         """The ids of the responses that may hold the items with this in their ids, if they were made here."""
         kept = await self._store.responses.kept_with(owner, seed)
         return [f"{self._id_prefix}{UUID(seed)}", *([kept] if kept else [])]
+
+
+def _told_anew(item: Item) -> Item:
+    """The item without what only the provider that made it knows."""
+    return {name: value for name, value in item.items() if name not in ("id", "status")}
 
 
 def _has_id(item: Any) -> bool:

@@ -111,6 +111,9 @@ class PreviousNotFinished(BadRequest):
     code = "previous_response_not_finished"
     param = "previous_response_id"
 
+    def __init__(self, response_id: str, status: str) -> None:
+        super().__init__(f"Previous response with id '{response_id}' is {status}: wait until it has ended.")
+
 
 class PreviousNotFound(BadRequest):
     code = "previous_response_not_found"

@@ -102,8 +102,7 @@ async def _left_to_provider(request: web.Request, record: Record, given: str) ->
 
     """
     if not record.terminal:
-        text = f"Previous response with id '{given}' is {record.status}: wait until it has ended."
-        raise PreviousNotFinished(text)
+        raise PreviousNotFinished(given, record.status)
     deployment = context_of(request).deployments.get(record.ran_on)
     if deployment is None or not (deployment.keeps_responses and record.provider_id):
         return None
