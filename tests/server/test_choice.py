@@ -15,19 +15,10 @@ from server.check import describe
 from server.config import parse_config
 from server.upstream.choice import Candidate, Strategy, choose, described, strategy_named, weights_of
 from server.upstream.deployments import Deployment, Deployments
+from tests.support.deployments import deployment
 from tests.support.generated import moderate
 
-PLAIN = Deployment(
-    id="plain",
-    model_name="m",
-    provider="openai",
-    listed_provider="openai",
-    upstream_model="m",
-    base_url=None,
-    query="",
-    headers={},
-    timeout_s=1,
-)
+PLAIN = deployment("plain")
 RNG = random.Random(7)
 
 

@@ -11,6 +11,7 @@ import pytest
 from server.errors import RateLimited
 from server.upstream.deployments import Deployment
 from server.upstream.health import Health
+from tests.support.deployments import deployment
 from tests.support.waiting import wait_until
 
 
@@ -22,24 +23,13 @@ class Clock:
         return self.now
 
 
-def deployment(name: str, limit: int | None = None) -> Deployment:
-    return Deployment(
-        id=name,
-        model_name="m",
-        provider="openai",
-        listed_provider="openai",
-        upstream_model="m",
-        base_url=None,
-        query="",
-        headers={},
-        timeout_s=1,
-        max_parallel_requests=limit,
-    )
+def limited(name: str, limit: int) -> Deployment:
+    return deployment(name, max_parallel_requests=limit)
 
 
 A, B = deployment("a"), deployment("b")
 BOTH = [A, B]
-SINGLE = deployment("single", limit=1)
+SINGLE = limited("single", 1)
 
 
 @pytest.fixture
@@ -234,7 +224,7 @@ async def test_a_cancelled_waiter_takes_no_place(health: Health, *, handed_over:
 
 
 async def test_who_waits_for_one_that_cools_down_is_served_elsewhere(health: Health) -> None:
-    other = deployment("other", limit=1)
+    other = limited("other", 1)
     served: list[str] = []
 
     async def use() -> None:

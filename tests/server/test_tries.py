@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
 from server.errors import UpstreamUnavailable
-from server.upstream.deployments import Deployment
 from server.upstream.health import Health
 from server.upstream.tries import Tries
+from tests.support.deployments import deployment
 
 ERROR = UpstreamUnavailable("down", begun=False)
-
-
-def deployment(name: str, **config: Any) -> Deployment:
-    return Deployment(
-        id=name,
-        model_name="m",
-        provider="openai",
-        listed_provider="openai",
-        upstream_model="m",
-        base_url=None,
-        query="",
-        headers={},
-        timeout_s=1,
-        **config,
-    )
 
 
 @pytest.fixture
