@@ -32,7 +32,7 @@ from server.jobs.receive import Receiver
 from server.jobs.run import Runner
 from server.jobs.worker import Worker
 from server.keyring import Keyring
-from server.metrics import Counting, Shared
+from server.metrics import Counting, Shared, keep_watching
 from server.outbox.endpoints import Configured
 from server.outbox.sending import Sender
 from server.outbox.upstream_cancels import UpstreamCancels
@@ -111,7 +111,10 @@ async def assembled(
     ours = config.pollux
     deployments = Deployments(config)
     metrics = Counting(
-        model_of=deployments.label, deployments={made.id: made.model_name for made in deployments.all}, shared=shared
+        model_of=deployments.label,
+        deployments={made.id: made.model_name for made in deployments.all},
+        role=role,
+        shared=shared,
     )
     store.observe(metrics)
     async with AsyncExitStack() as stack:
@@ -181,6 +184,7 @@ async def assembled(
             ("doubts", submitter.settle_doubts()),
             ("meter", context.meter.run()),
             ("metrics", keep_measuring(context)),
+            ("lag", keep_watching(metrics)),
         ):
             await stack.enter_async_context(_running(name, service, context.broken))
         if role is not Role.API:

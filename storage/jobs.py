@@ -86,13 +86,20 @@ class Jobs:
         return Leased(at_ms, _lease(fields), set_aside=set_aside, waited_s=waited_s, reclaimed=bool(reclaimed))
 
     async def count(self) -> Counts:
-        """How many jobs there are, of all shards."""
-        counts = await together(map(self._count, self.shards))
-        return Counts(*map(sum, zip(*counts, strict=True)))
+        """How many jobs there are, of all shards, and what is late."""
+        found = await together(map(self._count, self.shards))
+        queued, leased, endpoints, jobs_late_ms, deliveries_late_ms = zip(*found, strict=True)
+        return Counts(
+            sum(queued), sum(leased), sum(endpoints), max(jobs_late_ms) / 1000, max(deliveries_late_ms) / 1000
+        )
 
     async def _count(self, shard: Shard) -> list[int]:
         counts: list[int] = await COUNT_JOBS.run(
-            self._client, rotation=shard.rotation, leases=shard.leases, queue_prefix=shard.queue("")
+            self._client,
+            rotation=shard.rotation,
+            leases=shard.leases,
+            endpoints_due=shard.endpoints_due,
+            queue_prefix=shard.queue(""),
         )
         return counts
 

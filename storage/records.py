@@ -205,10 +205,18 @@ class Leased:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many jobs there are."""
+    """What waits and what is worked on, in all shards."""
 
     queued: int
+    """Jobs that wait for a worker."""
     leased: int
+    """Jobs that a worker has."""
+    endpoints_owed: int = 0
+    """Webhook endpoints that must still be told something."""
+    job_overdue_s: float = 0.0
+    """How long ago the first of the queued jobs ought to have begun; 0 if none is late."""
+    delivery_overdue_s: float = 0.0
+    """How long ago the first of the deliveries was due that no process has begun; 0 if none is late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 from aiohttp import web
 
 from server.api.answers import response_answer, status_in
 from server.api.body import read_body
-from server.api.context import REQUEST_ID, Context, client_key_of, context_of, principal_of
+from server.api.context import BEGAN, REQUEST_ID, Context, client_key_of, context_of, principal_of
 from server.api.headers import client_headers, forwarded_headers
 from server.api.hold import State
 from server.api.keeper import Keeper
@@ -113,6 +115,7 @@ async def _create_cached(
     wait = wait_of(request)
     async with context_of(request).admission.turn():
         submitted = await _submit(request, create, raw, serving, walk, webhook)
+    context_of(request).metrics.create_stored(perf_counter() - request[BEGAN])
     if create.stream:
         return await stream_record(request, submitted.id, after=-1)
     if submitted.view is not None and not wait.seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -28,8 +29,10 @@ async def show_metrics(request: web.Request) -> web.Response:
     _check_scraper(request, context)
     counts = await context.job_counts.now()
     measure(context)
+    ready = counts is not None and not (context.leaving or context.draining)
+    show = partial(context.metrics.exposition, counts, request.headers.get("Accept", ""), ready=ready)
     # In a thread, because it takes some ten milliseconds.
-    body, content_type = await asyncio.to_thread(context.metrics.exposition, counts, request.headers.get("Accept", ""))
+    body, content_type = await asyncio.to_thread(show)
     return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
 

@@ -3,6 +3,7 @@
 from server.metrics.counting import Counting
 from server.metrics.families import FAMILIES, Family, Kind
 from server.metrics.files import Shared, forget_levels, new_directory
+from server.metrics.lag import keep_watching
 from server.metrics.levels import Levels, Tally
 from server.metrics.port import SILENT, Metrics
 
@@ -17,5 +18,6 @@ __all__ = [
     "Shared",
     "Tally",
     "forget_levels",
+    "keep_watching",
     "new_directory",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 from prometheus_client import (
@@ -11,22 +13,23 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
-    ProcessCollector,
     disable_created_metrics,
 )
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from server import __version__
 from server.metrics import families
 from server.metrics.families import FROM_STORE, Family
-from server.metrics.files import Shared, keep_values
+from server.metrics.files import Shared, keep_values, leave_pid
 from server.metrics.gathering import Level, Spread, Totals
 from server.metrics.levels import Levels
 from server.metrics.port import Metrics
+from server.metrics.processes import Processes
 from server.protocol.lifecycle import Status
 from server.protocol.tokens import Tokens
-from storage import TERMINAL, Counts, StoreError, StoreFull, StoreMisfit, StoreUnavailable
+from storage import TERMINAL, Counts, StoreError, StoreFull, StoreMisfit, StoreUnavailable, Tried
 
 OTHER = "other"
 """The label of whatever is not in the config, or not known."""
@@ -38,11 +41,17 @@ _KINDS_OF_TOKENS = ("input", "cached_input", "output", "reasoning")
 class Counting(Metrics):
     """The metrics of this process; with `shared`, those of all that share them.
 
-    `model_of` gives a label to any model, and `deployments` has the models of all deployments, by id.
+    `model_of` gives a label to any model, `deployments` has the models of all deployments, by id, and `role` is what
+    the process does.
     """
 
     def __init__(
-        self, *, model_of: Callable[[str], str], deployments: Mapping[str, str], shared: Shared | None = None
+        self,
+        *,
+        model_of: Callable[[str], str],
+        deployments: Mapping[str, str],
+        role: str = "all",
+        shared: Shared | None = None,
     ) -> None:
         self._model_of = model_of
         self._deployments = {made: (model, _short(made)) for made, model in deployments.items()}
@@ -55,6 +64,7 @@ class Counting(Metrics):
         total, spread, level = self._new_total, self._new_spread, self._new_level
         self._requests, self._request_s = total(families.REQUESTS), spread(families.REQUEST_S)
         self._created, self._ended = total(families.CREATED), total(families.ENDED)
+        self._create_s, self._lag_s = spread(families.CREATE_S), spread(families.LAG_S)
         self._wait_s, self._reclaimed = spread(families.WAIT_S), total(families.RECLAIMED)
         self._begun, self._outcomes = total(families.BEGUN), total(families.OUTCOMES)
         self._run_s, self._attempt = spread(families.RUN_S), spread(families.ATTEMPT)
@@ -69,18 +79,25 @@ class Counting(Metrics):
         self._waiters, self._streams = level(families.WAITERS), level(families.STREAMS)
         self._in_flight, self._cooling = level(families.IN_FLIGHT), level(families.COOLING)
         level(families.PROCESSES).set(to=1)
-        if shared is None:
-            ProcessCollector(registry=self._registry)
+        if shared is not None:
+            leave_pid(shared)
+        self._about = (__version__, platform.python_version(), role)
         self._begin_at_zero()
 
-    def exposition(self, counts: Counts | None, accept: str = "") -> tuple[bytes, str]:
+    def exposition(self, counts: Counts | None, accept: str = "", *, ready: bool = True) -> tuple[bytes, str]:
         """All that was told up to the last `measured`: a text in the form that `accept` asks for, and its content type.
 
-        `counts` is what the store says of jobs; without it, that is left out. May be called in a thread.
+        `counts` is what the store says of jobs; without it, that is left out. `ready`: this process takes new work. May
+        be called in a thread.
         """
         encode, content_type = choose_encoder(accept)
+        now = [
+            *_series_of([families.READY], [float(ready)]),
+            *(_series_of(FROM_STORE, astuple(counts)) if counts else ()),
+            _build_info(self._about),
+        ]
         with self._scraping:
-            return encode(_Shown(self._registry, self._files, counts)), content_type
+            return encode(_Shown(self._registry, self._files, now)), content_type
 
     # What `Metrics` is told.
 
@@ -91,6 +108,9 @@ class Counting(Metrics):
 
     def response_created(self, model: str) -> None:
         self._created.add(self._model_of(model))
+
+    def create_stored(self, seconds: float) -> None:
+        self._create_s.observe(value=seconds)
 
     def response_ended(self, model: str, status: str) -> None:
         self._ended.add(self._model_of(model), status)
@@ -143,6 +163,9 @@ class Counting(Metrics):
         if error is not None:
             self._store_errors.add(command, _kind_of(error))
 
+    def loop_lagged(self, seconds: float) -> None:
+        self._lag_s.observe(value=seconds)
+
     def measured(self, levels: Levels) -> None:
         for one in self._all:
             one.hand_over()
@@ -176,28 +199,48 @@ class Counting(Metrics):
         """Show what alerts are made of before it happens: from nothing to one is no increase, in Prometheus's eyes."""
         for model, deployment in dict.fromkeys(self._deployments.values()):
             self._cooled.add(model, deployment, amount=0)
+            self._created.add(model, amount=0)
+            self._reclaimed.add(model, amount=0)
+            for outcome in ("ended", "broke", "store_gone"):
+                self._outcomes.add(model, outcome, amount=0)
             for status in Status:
                 if status in TERMINAL:
                     self._ended.add(model, status.value, amount=0)
+        for outcome in Tried:
+            self._deliveries.add(outcome.value, amount=0)
+        for command in ("create", "lease", "append", "finish"):
+            for kind in ("unavailable", "full"):
+                self._store_errors.add(command, kind, amount=0)
 
     def _deployment(self, deployment: str) -> tuple[str, str]:
         return self._deployments.get(deployment, (OTHER, OTHER))
 
 
 class _Shown:
-    """What one scrape shows, in the form in which the library takes it."""
+    """What one scrape shows, in the form in which the library takes it: what was counted, and what is so just now."""
 
-    def __init__(self, registry: CollectorRegistry, shared: Shared | None, counts: Counts | None) -> None:
-        self._registry: Any = registry
+    def __init__(self, registry: CollectorRegistry, shared: Shared | None, now: Sequence[Metric]) -> None:
+        self._counted: Any = registry
         if shared is not None:
-            self._registry = MultiProcessCollector(None, shared.directory)  # type: ignore[no-untyped-call]
-        self._counts = counts
+            self._counted = MultiProcessCollector(None, shared.directory)  # type: ignore[no-untyped-call]
+        self._processes = Processes(shared)
+        self._now = now
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._registry.collect()
-        if self._counts is not None:
-            for family, value in zip(FROM_STORE, (self._counts.queued, self._counts.leased), strict=True):
-                yield GaugeMetricFamily(family.name, family.help, value=value)
+        yield from self._counted.collect()
+        yield from self._processes.collect()
+        yield from self._now
+
+
+def _series_of(found: Sequence[Family], values: Sequence[float]) -> Iterator[Metric]:
+    for family, value in zip(found, values, strict=True):
+        yield GaugeMetricFamily(family.name, family.help, value=value)
+
+
+def _build_info(about: Sequence[str]) -> Metric:
+    info = GaugeMetricFamily(families.BUILD.name, families.BUILD.help, labels=families.BUILD.labels)
+    info.add_metric(about, 1.0)
+    return info
 
 
 _HASH_LENGTH, _SHOWN_LENGTH = 64, 16

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 QUICK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+REQUEST_BOUNDS_S = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
+    *(120.0, 300.0, 600.0, 1800.0, 3600.0),
+)
+"""From a read that is answered from memory to a proxied request that a model answers after an hour."""
 LONG_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0)
 STORE_S = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 1.0, 5.0)
 SIZES_BYTES = tuple(float(4**power) for power in range(4, 13))
@@ -47,15 +52,25 @@ REQUESTS = _counter("http_requests_total", "Answers to clients that have begun."
 REQUEST_S = _histogram(
     "http_request_duration_seconds",
     "From a request until its answer begins; waits included, the rest of a stream not.",
-    QUICK_S,
+    REQUEST_BOUNDS_S,
     *("method", "route"),
 )
 
 CREATED = _counter("responses_created_total", "Cached responses that were created.", "model")
+CREATE_S = _histogram(
+    "response_create_duration_seconds",
+    "From a request for a cached response until that is stored, so that no client loses it any more.",
+    QUICK_S,
+)
 ENDED = _counter(
     "responses_ended_total", "Cached responses that have ended, those deleted before not.", "model", "status"
 )
 QUEUED = _gauge("jobs_queued", "Jobs that wait for a worker, of all replicas. From the store, up to 5 s old.")
+OVERDUE_S = _gauge(
+    "jobs_overdue_seconds",
+    "How long ago the first of the queued jobs ought to have begun, of all replicas; 0 if none is late. From the "
+    "store, up to 5 s old.",
+)
 LEASED = _gauge("jobs_leased", "Jobs that a worker has, of all replicas. From the store, up to 5 s old.")
 WAIT_S = _histogram("job_wait_seconds", "From the creation of a job until it was first leased.", LONG_S, "model")
 RECLAIMED = _counter(
@@ -117,6 +132,15 @@ DELIVERIES = _counter(
     "outcome",
 )
 DELIVERY_S = _histogram("webhook_delivery_duration_seconds", "How long endpoints of webhooks took.", QUICK_S)
+OWED = _gauge(
+    "webhook_endpoints_owed",
+    "Webhook endpoints that must still be told something, of all replicas. From the store, up to 5 s old.",
+)
+DELIVERY_OVERDUE_S = _gauge(
+    "webhooks_overdue_seconds",
+    "How long ago the first of the deliveries was due that no process has begun, of all replicas; 0 if none is late. "
+    "From the store, up to 5 s old.",
+)
 
 TOKENS = _counter(
     "tokens_total",
@@ -125,8 +149,17 @@ TOKENS = _counter(
     *("model", "kind"),
 )
 
+BUILD = _gauge("build_info", "Always 1. What runs is in the labels.", "version", "python", "role")
+READY = _gauge(
+    "ready", "1 if the process that answers takes new work: its store answers, and it has not been told to end."
+)
 PROCESSES = _gauge("processes", "Processes that this scrape tells of.")
+LAG_S = _histogram(
+    "event_loop_lag_seconds",
+    "How much too late a timer fired, looked at ten times a second. All else in that process was late too.",
+    QUICK_S,
+)
 
 FAMILIES = tuple(value for value in list(globals().values()) if isinstance(value, Family))
-FROM_STORE = (QUEUED, LEASED)
-"""Those that no process counts: they are read from the store for each scrape."""
+FROM_STORE = (QUEUED, LEASED, OWED, OVERDUE_S, DELIVERY_OVERDUE_S)
+"""Those that no process counts: they are read from the store for each scrape. In the order of `storage.Counts`."""

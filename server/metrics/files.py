@@ -11,7 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,29 @@ def new_directory() -> Iterator[str | None]:
 def forget_levels(shared: Shared) -> None:
     """Drop the levels of a process that has ended."""
     mark_process_dead(shared.number, shared.directory)  # type: ignore[no-untyped-call]
+    _pid_file(shared).unlink(missing_ok=True)
+
+
+def leave_pid(shared: Shared) -> None:
+    """Tell the other processes which one this is."""
+    _pid_file(shared).write_text(str(os.getpid()))
+
+
+def pids_in(directory: Path) -> list[tuple[int, int]]:
+    """The numbers and the process ids of all that share this directory, by number."""
+    found: list[tuple[int, int]] = []
+    for file in directory.glob(f"*{_PID}"):
+        # It may have ended, or may just begin to write its id.
+        with suppress(OSError, ValueError):
+            found.append((int(file.stem), int(file.read_text())))
+    return sorted(found)
+
+
+_PID = ".pid"
+
+
+def _pid_file(shared: Shared) -> Path:
+    return Path(shared.directory) / f"{shared.number}{_PID}"
 
 
 def keep_values(shared: Shared | None) -> None:

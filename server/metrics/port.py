@@ -24,6 +24,9 @@ class Metrics:
     def response_created(self, model: str) -> None:
         """A cached response was created."""
 
+    def create_stored(self, seconds: float) -> None:
+        """A cached response was stored, so many seconds after the request for it came."""
+
     def response_ended(self, model: str, status: str) -> None:
         """A cached response has taken a terminal status."""
 
@@ -65,6 +68,9 @@ class Metrics:
 
     def answered(self, command: str, seconds: float, error: StoreError | None) -> None:
         """The store has answered, or failed to; this makes `Metrics` an observer of the store."""
+
+    def loop_lagged(self, seconds: float) -> None:
+        """A timer fired so much too late."""
 
     def measured(self, levels: Levels) -> None:
         """What was just found of everything that rises and falls."""

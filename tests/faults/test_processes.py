@@ -25,7 +25,7 @@ from server.supervise import _Parent, reserved
 from storage.embedded import _locate, _try_lock
 from tests.support.refusals import refusal
 from tests.support.replica import ALICE, Replica, all_complete, create, free_port, make_config, with_output
-from tests.support.scraping import scraped
+from tests.support.scraping import Scrape, scraped
 from tests.support.waiting import wait_until
 
 KEY = {"Authorization": f"Bearer {ALICE}"}
@@ -378,6 +378,8 @@ async def test_a_scrape_of_any_process_tells_of_all_and_nothing_of_the_dead(
             await wait_until(lambda: _shows(replica, "responses_created_total", 24), what="all of both")
         assert (await scraped(replica)).value("responses_ended_total", status="completed") == 24
         assert (await scraped(replica)).value("jobs_queued") == 0, "what the store says is not added up"
+        before = _started(await scraped(replica))
+        assert before.keys() == {"parent", "1", "2"}
         hanging = [await create(replica, "[[words=3]] [[first_delay_ms=60000]]") for _ in range(8)]
         await wait_until(lambda: _shows(replica, "runs_active", 8), what="all run")
         os.kill(pollux.serving[0], signal.SIGKILL)
@@ -387,15 +389,28 @@ async def test_a_scrape_of_any_process_tells_of_all_and_nothing_of_the_dead(
         await wait_until(lambda: _shows(replica, "processes", 1), what="the dead one counts no more")
         await pollux.serve(4)
         await wait_until(lambda: _shows(replica, "runs_active", 8), what="each run is counted once")
+        after = _started(await scraped(replica))
+        assert after.keys() == before.keys()
+        assert len([name for name in after if after[name] != before[name]]) == 1, "the new one has the dead one's number"
         created = (await scraped(replica)).value("responses_created_total")
         assert 24 <= created <= 32, "of the dead one, only its last second is lost"
         directory = Path(str(pollux.logged("sharing metrics")[0]["directory"]))
-        assert len({path.stem.rpartition("_")[2] for path in directory.iterdir()}) == 2, "files of two processes"
+        assert len({path.stem.rpartition("_")[2] for path in directory.glob("*.db")}) == 2, "files of two processes"
         async with replica.http() as http:
             await asyncio.gather(*(http.post(f"responses/{one}/cancel") for one in hanging))
         pollux.process.terminate()
         assert await pollux.ended() == 0
         assert not directory.exists()
+
+
+def _started(scrape: Scrape) -> dict[str, float]:
+    """When each process was started."""
+    return {
+        sample.labels["process"]: sample.value
+        for family in scrape.families
+        for sample in family.samples
+        if sample.name == "process_start_time_seconds"
+    }
 
 
 async def _shows(replica: Replica, name: str, value: float) -> bool:

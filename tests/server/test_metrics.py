@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics
 
+from server import __version__
 from server.metrics import FAMILIES, SILENT, Counting, Levels, Metrics, Shared, forget_levels
 from server.metrics.families import FROM_STORE, STORE_S, Kind
 from server.metrics.files import keep_values
@@ -40,6 +42,8 @@ def everything(metrics: Metrics) -> None:
     """Each call once."""
     metrics.request_answered("GET", "/responses", 200, 0.01)
     metrics.response_created("m")
+    metrics.create_stored(0.01)
+    metrics.loop_lagged(0.002)
     metrics.response_ended("m", "completed")
     metrics.job_leased("m", 0.1, reclaimed=True)
     metrics.run_began("m")
@@ -84,11 +88,12 @@ def test_every_metric_moves() -> None:
     one = counting()
     everything(SILENT)
     everything(one)
-    scrape = shown(one, Counts(8, 9))
+    scrape = shown(one, Counts(8, 9, 10, 11.0, 12.5))
     for family in FAMILIES:
         name = family.name.removeprefix("pollux_") + ("_count" if family.kind is Kind.HISTOGRAM else "")
         assert scrape.value(name) > 0, name
-    assert [scrape.value(name) for name in ("jobs_queued", "jobs_leased")] == [8, 9]
+    from_store = ("jobs_queued", "jobs_leased", "webhook_endpoints_owed", "jobs_overdue_seconds")
+    assert [scrape.value(name) for name in (*from_store, "webhooks_overdue_seconds")] == [8, 9, 10, 11, 12.5]
     kinds = ("input", "cached_input", "output", "reasoning")
     assert [scrape.value("tokens_total", kind=kind) for kind in kinds] == [4, 3, 2, 1]
 
@@ -96,6 +101,29 @@ def test_every_metric_moves() -> None:
 def test_without_the_store_its_metrics_are_left_out() -> None:
     text = shown(counting()).text
     assert not any(family.name in text for family in FROM_STORE)
+
+
+def test_what_alerts_look_at_is_zero_before_it_happens() -> None:
+    """A series that begins at one is no increase, so the first of its kind would wake nobody."""
+    one = counting()
+    one.measured(Levels())
+    scrape = shown(one)
+    for name, labels in (
+        ("responses_ended_total", {"model": "m", "status": "failed"}),
+        ("jobs_reclaimed_total", {"model": "m"}),
+        ("runs_ended_total", {"model": "m", "outcome": "broke"}),
+        ("deployment_cooldowns_total", {"model": "m"}),
+        ("store_errors_total", {"command": "create", "kind": "full"}),
+        ("webhook_deliveries_total", {"outcome": "failed"}),
+    ):
+        assert [sample.value for sample in scrape.samples(name, **labels)] == [0], name
+
+
+def test_what_runs_is_told() -> None:
+    one = Counting(model_of=str, deployments={}, role="worker")
+    assert shown(one).value("build_info", version=__version__, python=platform.python_version(), role="worker") == 1
+    for ready in (True, False):
+        assert Scrape(one.exposition(None, ready=ready)[0].decode()).value("ready") == ready
 
 
 def test_what_the_config_does_not_have_is_other() -> None:

@@ -23,7 +23,7 @@ from storage import (
     Store,
     Verdict,
 )
-from storage.keys import shard_of
+from storage.keys import Shards, shard_of
 from tests.support.keys import contents
 from tests.support.stored import (
     ALICE,
@@ -676,14 +676,38 @@ async def test_upstream_cancels_that_were_broken_by_hand_hinder_no_other(store: 
 
 
 async def test_jobs_are_counted_in_all_shards(store: Store) -> None:
-    assert await store.jobs.count() == Counts(0, 0)
+    async def counted() -> tuple[int, int]:
+        found = await store.jobs.count()
+        return found.queued, found.leased
+
+    assert await counted() == (0, 0)
     for owner in (ALICE, ALICE, BOB, CAROL):
         await create(store, owner)
-    assert await store.jobs.count() == Counts(4, 0)
+    assert await counted() == (4, 0)
     taken = await lease(store)
-    assert await store.jobs.count() == Counts(3, 1)
+    assert await counted() == (3, 1)
     await finish(store, taken, 3)
-    assert await store.jobs.count() == Counts(3, 0)
+    assert await counted() == (3, 0)
+
+
+async def test_what_is_late_is_counted(store: Store, admin: redis.Redis) -> None:
+    """A job that may wait for a while is not late until then, and neither is a delivery that is put off."""
+    assert await store.jobs.count() == Counts(0, 0)
+    patient = await create(store, ALICE, begin_within_s=3600.0)
+    assert (await store.jobs.count()).job_overdue_s == 0
+    shard = Shards(store.shards).of(ALICE)
+    [seconds, micros] = admin.time()
+    now_ms = seconds * 1000 + micros // 1000
+    admin.zadd(shard.queue(ALICE), {patient: now_ms - 60_000})
+    admin.zadd(shard.endpoints_due, {"of the config": now_ms - 90_000, "put off": now_ms + 90_000})
+    found = await store.jobs.count()
+    assert (found.queued, found.endpoints_owed) == (1, 2)
+    assert 60 <= found.job_overdue_s < 70
+    assert 90 <= found.delivery_overdue_s < 100
+    admin.delete(shard.endpoints_due)
+    admin.set(shard.endpoints_due, "broken by hand")
+    assert (await store.jobs.count()).delivery_overdue_s == 0
+    admin.delete(shard.endpoints_due)
 
 
 async def test_a_lease_tells_how_long_its_job_was_queued_and_whether_another_worker_lost_it(
