@@ -137,7 +137,7 @@ async def assembled(
         sender, tester = [await stack.enter_async_context(Sender(private=ours.webhook_allow_private)) for _ in range(2)]
         affinity = Affinity(deployments, id_secrets)
         chain = Chain(store, deployments, ours.id_prefix)
-        keyring = Keyring(config, config.master_key(), store.id_secret)
+        keyring = Keyring(config, store.id_secret)
         ways = Ways(config, deployments, keyring)
         receiver = Receiver(store, upstream, config.num_retries)
         producer = Producer(upstream, ways, deployments, affinity, chain, receiver, config.num_retries)

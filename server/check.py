@@ -46,7 +46,7 @@ def unusable_in(config: Config) -> Iterator[str]:
 def _general(config: Config) -> Iterator[str]:
     if config.included:
         yield f"included files: {', '.join(map(str, config.included))}"
-    keyring = Keyring(config, config.master_key())
+    keyring = Keyring(config)
     yield f"store: {_store(config.store_url())}"
     yield f"keys: {_keys(config) if not keyring.empty else _no_keys(config)}"
     yield f"cached responses are kept for {config.ttl_s:g} s after their end"
@@ -73,7 +73,7 @@ _FORMS = {
 def _keys(config: Config) -> str:
     names = sorted({key.name for key in config.pollux.keys})
     others = ["any other, of which providers decide"] if config.pollux.accept_any_key else []
-    return ", ".join([*(["master"] if config.master_key() else []), *names, *others])
+    return ", ".join([*(["master"] if config.master_keys() else []), *names, *others])
 
 
 def _no_keys(config: Config) -> str:

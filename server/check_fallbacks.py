@@ -21,7 +21,7 @@ _NAMES = {
 
 def ways_of(config: Config) -> Ways:
     """The ways of all requests by this config."""
-    return Ways(config, Deployments(config), Keyring(config, config.master_key()))
+    return Ways(config, Deployments(config), Keyring(config))
 
 
 def fallbacks_of(ways: Ways, model: str) -> Iterator[str]:

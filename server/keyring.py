@@ -8,8 +8,10 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from server.config import GUEST, Config
+from server.config import Config
 from server.errors import Unauthorized
+from server.keyhash import HashedKey
+from server.ours import GUEST, Key
 from server.sections import ConfigError
 
 MASTER = "master"
@@ -68,22 +70,13 @@ class Principal:
 class Keyring:
     """All configured keys. If there are none, every caller is the master, unless any key is accepted."""
 
-    def __init__(self, config: Config, master_key: str | None, secret: bytes = b"") -> None:
+    def __init__(self, config: Config, secret: bytes = b"") -> None:
         """`secret`: makes the names of guests, so it must always be the same."""
-        self._principals: list[tuple[bytes, Principal]] = []
         self._takes_guests = config.pollux.accept_any_key
         self._secret = secret
-        for key in config.pollux.keys:
-            models = None if key.models is None else frozenset(key.models)
-            principal = Principal(key.name, models, key.max_in_flight, key.requests_per_minute)
-            self._add(key.key.get_secret_value(), principal)
-        if master_key:
-            self._add(master_key, Principal(MASTER))
-        given = config.pollux.metrics_key
-        self._metrics_key = _digest(given.get_secret_value()) if given else None
-
-    def _add(self, key: str, principal: Principal) -> None:
-        self._principals.append((_digest(key), principal))
+        self._principals = {key.key: _principal(key) for key in config.pollux.keys}
+        self._principals |= dict.fromkeys(config.master_keys(), Principal(MASTER))
+        self._for_metrics = frozenset(config.pollux.metrics_key)
 
     @property
     def empty(self) -> bool:
@@ -92,7 +85,7 @@ class Keyring:
     @property
     def owners(self) -> list[str]:
         """The names of all principals."""
-        return list(dict.fromkeys(principal.name for _, principal in self._principals))
+        return list(dict.fromkeys(principal.name for principal in self._principals.values()))
 
     def known_as(self, name: str) -> Principal | None:
         """The principal of this name. Of several keys with it, one is enough to use a model."""
@@ -100,7 +93,7 @@ class Keyring:
             return Principal(MASTER)
         if is_guest(name):
             return Principal(name) if self._takes_guests else None
-        known = [principal for _, principal in self._principals if principal.name == name]
+        known = [principal for principal in self._principals.values() if principal.name == name]
         if not known:
             return None
         models = [principal.models for principal in known]
@@ -119,19 +112,18 @@ class Keyring:
         key = _presented(headers)
         if not key:
             raise Unauthorized("You didn't provide an API key. Send it in the header Authorization: Bearer YOUR_KEY.")
-        digest = _digest(key)
-        found: Principal | None = None
-        # Every key is compared, each in constant time, so that the time taken reveals nothing about the keys.
-        for known, principal in self._principals:
-            if hmac.compare_digest(known, digest):
-                found = principal
-        may_be_guest = self._takes_guests and digest != self._metrics_key and key.isascii() and key.isprintable()
-        if found is None and may_be_guest:
-            # Others can't stand in a header, so no provider could be asked about them.
-            return Principal(f"key-{hmac.digest(self._secret, b'owner of a key' + digest, hashlib.sha256).hex()[:16]}")
-        if found is None:
-            raise Unauthorized(f"Incorrect API key provided: {masked(key)}.")
-        return found
+        hashed = HashedKey.of(key)
+        if found := self._principals.get(hashed):
+            return found
+        # Keys with other characters can't stand in a header, so no provider could be asked about them.
+        if self._takes_guests and hashed not in self._for_metrics and key.isascii() and key.isprintable():
+            return Principal(self._name_of_guest(key))
+        raise Unauthorized(f"Incorrect API key provided: {masked(key)}.")
+
+    def _name_of_guest(self, key: str) -> str:
+        """The owner's name of a key that is not listed: the same in every process, and of no use to find the key."""
+        hashed = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        return f"key-{hmac.digest(self._secret, b'owner of a key' + hashed, hashlib.sha256).hex()[:16]}"
 
     def client_key(self, headers: Mapping[str, str], principal: Principal) -> ClientKey | None:
         """The key of this principal's request, if providers may get it: the master key opens all that is here."""
@@ -139,20 +131,25 @@ class Keyring:
         return ClientKey(key, principal.name) if key else None
 
     def authenticate_scraper(self, headers: Mapping[str, str]) -> None:
-        """Let pass whoever has the `metrics_key` or the master key.
+        """Let pass whoever has a `metrics_key` or a master key.
 
         Raises:
             Unauthorized
 
         """
         key = _presented(headers)
-        if self._metrics_key is not None:
-            if key and hmac.compare_digest(self._metrics_key, _digest(key)):
+        if self._for_metrics:
+            if key and HashedKey.of(key) in self._for_metrics:
                 return
             if self.empty:
                 raise Unauthorized("The metrics need pollux.metrics_key, in the header Authorization: Bearer THE_KEY.")
         if not self.authenticate(headers).is_master:
             raise Unauthorized("The metrics need the master key, or pollux.metrics_key.")
+
+
+def _principal(key: Key) -> Principal:
+    models = None if key.models is None else frozenset(key.models)
+    return Principal(key.name, models, key.max_in_flight, key.requests_per_minute)
 
 
 def _presented(headers: Mapping[str, str]) -> str | None:
@@ -164,10 +161,6 @@ def _presented(headers: Mapping[str, str]) -> str | None:
             # LiteLLM's own header may carry the scheme too.
             return value.removeprefix("Bearer ").strip()
     return None
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def masked(key: str) -> str:
@@ -183,7 +176,7 @@ def check_exposure(config: Config, host: str) -> None:
         ConfigError
 
     """
-    open_to_all = Keyring(config, config.master_key()).empty
+    open_to_all = Keyring(config).empty
     if open_to_all and not config.pollux.allow_unauthenticated and not is_loopback(host):
         raise ConfigError(
             f"no key is configured, so Pollux serves loopback only, not {host}: set general_settings.master_key "

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from server.config import Config, Webhook
+from server.config import Config
+from server.ours import Webhook
 from server.outbox.addresses import NotAllowed, check_url
 from server.protocol import jsontext
 from server.protocol.lifecycle import Status

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from server.config import ModelPrice
+from server.ours import ModelPrice
 from server.protocol.tokens import Price
 from server.sections import ModelEntry, TokenCosts
 

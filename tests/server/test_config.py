@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from server.config import Config, load_config, parse_config
+from server.keyhash import HashedKey
 from server.sections import ConfigError
 from server.unused import keys_without_effect, told_in_one
 
@@ -86,7 +87,7 @@ def test_litellms_own_file_is_understood(file: Path) -> None:
     assert config.background_mode.polling_via_cache == ["openai"]
     assert config.background_mode.native_background_mode == ("o4-mini-deep-research",)
     assert config.router_settings.model_group_alias["short"] == "gpt-5.2"
-    assert config.master_key({}) == "sk-1234"
+    assert config.master_keys({}) == [HashedKey.of("sk-1234")]
     assert config.store_url({}) == "redis://127.0.0.1:6379/0"
 
 
@@ -291,7 +292,7 @@ def test_the_environment_stands_in_for_any_string() -> None:
     assert config.model_list[0].litellm_params.extra_headers == {"x": "sk-1"}
     assert config.background_mode.polling_via_cache == "all"
     assert config.pollux.max_wait_s == 7.5
-    assert config.pollux.keys[0].key.get_secret_value() == "sk-1"
+    assert config.pollux.keys[0].key == HashedKey.of("sk-1")
 
 
 @pytest.mark.parametrize(
@@ -322,11 +323,11 @@ def test_a_variable_that_only_litellm_needs_may_be_unset() -> None:
 
 def test_the_master_key_comes_from_the_file_or_else_from_the_environment() -> None:
     environ = {"LITELLM_MASTER_KEY": "sk-environ"}
-    assert config_of().master_key(environ) == "sk-environ"
-    assert config_of(general_settings={"master_key": "sk-file"}).master_key(environ) == "sk-file"
-    assert config_of(general_settings={"master_key": ""}).master_key(environ) == "sk-environ"
-    assert config_of().master_key({}) is None
-    assert config_of().master_key({"LITELLM_MASTER_KEY": ""}) is None
+    assert config_of().master_keys(environ) == [HashedKey.of("sk-environ")]
+    assert config_of(general_settings={"master_key": "sk-file"}).master_keys(environ) == [HashedKey.of("sk-file")]
+    assert config_of(general_settings={"master_key": ""}).master_keys(environ) == [HashedKey.of("sk-environ")]
+    assert config_of().master_keys({}) == []
+    assert config_of().master_keys({"LITELLM_MASTER_KEY": ""}) == []
 
 
 # The store.
@@ -608,12 +609,12 @@ def test_white_space_around_secrets_and_addresses_is_no_part_of_them() -> None:
     assert (found.model, found.api_base) == ("openai/m", "http://h/v1")
     assert found.api_key is not None
     assert found.api_key.get_secret_value() == "sk-1"
-    assert config.master_key({}) == "sk-1"
-    assert [key.key.get_secret_value() for key in config.pollux.keys] == ["sk-bob"]
+    assert config.master_keys({}) == [HashedKey.of("sk-1")]
+    assert [key.key for key in config.pollux.keys] == [HashedKey.of("sk-bob")]
     assert [secret.get_secret_value() for secret in config.pollux.id_secrets] == ["sk-1"]
     assert config.store_url({}) == "redis://:sk-1@h:6379/0"
-    assert config_of().master_key({"LITELLM_MASTER_KEY": " sk-2\n"}) == "sk-2"
-    assert config_of().master_key({"LITELLM_MASTER_KEY": " \n"}) is None
+    assert config_of().master_keys({"LITELLM_MASTER_KEY": " sk-2\n"}) == [HashedKey.of("sk-2")]
+    assert config_of().master_keys({"LITELLM_MASTER_KEY": " \n"}) == []
     assert config_of().store_url({"POLLUX_STORE": "redis://h\n"}) == "redis://h"
 
 

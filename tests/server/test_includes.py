@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from server.check import describe, warnings_about
 from server.config import load_config
 from server.includes import DEEPEST, Merged, read_merged
+from server.keyhash import HashedKey
 from server.sections import ConfigError
 from tests.support.generated import json_values, moderate
 
@@ -51,7 +52,7 @@ def test_lists_are_added_up_and_all_else_is_the_last_files(folder: Path) -> None
     config = load_config(first, {})
     assert [found.model_name for found in config.model_list] == ["a", "b", "c"]
     assert (config.litellm_settings.num_retries, config.litellm_settings.request_timeout) == (7, None)
-    assert config.master_key({}) == "sk-1"
+    assert config.master_keys({}) == [HashedKey.of("sk-1")]
     assert config.included == (folder / "models.yaml", folder / "settings.yaml")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import hashlib
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
@@ -23,8 +26,9 @@ KEYS: list[dict[str, Any]] = [
 ]
 
 
-def keyring(keys: list[dict[str, Any]] | None = None, master: str | None = None) -> Keyring:
-    return Keyring(parse_config({"pollux": {"keys": KEYS if keys is None else keys}}, environ={}), master)
+def keyring(keys: list[dict[str, Any]] | None = None, master: str | list[str] | None = None) -> Keyring:
+    settings = {"pollux": {"keys": KEYS if keys is None else keys}, "general_settings": {"master_key": master}}
+    return Keyring(parse_config(settings, environ={}))
 
 
 def caller(headers: dict[str, str], ring: Keyring | None = None) -> Principal:
@@ -149,15 +153,57 @@ def test_a_masked_key_shows_seven_characters_at_most(key: str) -> None:
     assert len(key) >= 12 or shown == "…"
 
 
-def test_keys_are_kept_only_as_hashes() -> None:
-    ring = keyring(master=MASTER)
-    kept = repr(vars(ring))
-    assert not any(key in kept for key in (ALICE, ALICE_NEW, BOB, MASTER))
+METRICS = "sk-metrics-0001"
+
+
+def test_keys_are_kept_only_as_hashes_in_the_config_too() -> None:
+    config = parse_config(
+        {
+            "pollux": {"keys": KEYS, "metrics_key": METRICS, "accept_any_key": True},
+            "general_settings": {"master_key": [MASTER]},
+        },
+        environ={},
+    )
+    kept = everything_in([config, vars(Keyring(config))])
+    assert {"alice", "bob"} <= set(kept), "it looks everywhere"
+    for key in (ALICE, ALICE_NEW, BOB, MASTER, METRICS):
+        for trace in (key, key.encode().hex(), hashlib.sha256(key.encode()).hexdigest()):
+            assert not any(trace in one for one in kept), "it, or a hash that others can make too"
+    assert repr(config.pollux.keys[0].key) == "HashedKey()"
+
+
+def everything_in(found: Any) -> list[str]:
+    """All texts, and bytes in hexadecimal digits, that can be reached from an object."""
+    seen, left, kept = set[int](), [found], list[str]()
+    while left:
+        one = left.pop()
+        if id(one) in seen or isinstance(one, type | ModuleType | FunctionType):
+            continue
+        seen.add(id(one))
+        if isinstance(one, str | bytes):
+            kept.append(one if isinstance(one, str) else one.hex())
+        left.extend(gc.get_referents(one))
+    return kept
+
+
+def test_of_several_master_keys_each_is_the_master_and_so_is_each_metrics_key() -> None:
+    config = parse_config(
+        {"pollux": {"metrics_key": [METRICS, "second"]}, "general_settings": {"master_key": [MASTER, "sk-old"]}},
+        environ={"LITELLM_MASTER_KEY": "sk-environ"},
+    )
+    ring = Keyring(config)
+    assert [caller({"api-key": key}, ring).name for key in (MASTER, "sk-old")] == ["master", "master"]
+    assert ring.owners == ["master"]
+    for key in (METRICS, "second", MASTER, "sk-old"):
+        ring.authenticate_scraper(CIMultiDict({"api-key": key}))
+    for key in (METRICS, "second", "sk-environ"):
+        with pytest.raises(Unauthorized):
+            caller({"api-key": key}, ring)
 
 
 def guests(secret: bytes = b"stored") -> Keyring:
-    settings = {"pollux": {"keys": KEYS, "accept_any_key": True}}
-    return Keyring(parse_config(settings, environ={}), MASTER, secret)
+    settings = {"pollux": {"keys": KEYS, "accept_any_key": True}, "general_settings": {"master_key": MASTER}}
+    return Keyring(parse_config(settings, environ={}), secret)
 
 
 def test_a_guest_is_named_after_its_key_and_the_secret_of_the_store() -> None:
@@ -183,7 +229,7 @@ def test_a_guest_needs_a_key_that_a_provider_can_be_told(headers: dict[str, str]
 
 
 def test_who_takes_guests_serves_nobody_without_a_key() -> None:
-    ring = Keyring(parse_config({"pollux": {"accept_any_key": True}}, environ={}), None, b"stored")
+    ring = Keyring(parse_config({"pollux": {"accept_any_key": True}}, environ={}), b"stored")
     assert not ring.empty
     with pytest.raises(Unauthorized):
         caller({}, ring)
