@@ -28,6 +28,7 @@ from storage.owed import Hooks, no_hooks
 from storage.rates import Rates
 from storage.records import Durability
 from storage.responses import Responses
+from storage.room import Room, room_at
 from storage.statuses import DAY, Retention
 from storage.terms import LEDGER, Ledger, Terms
 from storage.usage import Usage
@@ -73,6 +74,10 @@ class Store:
     def exchanges(self) -> int:
         """How many exchanges with the server are under way: so many connections are in use."""
         return self.connections.in_use
+
+    async def room(self) -> Room:
+        """How full the server is; of a cluster, the fullest primary. Raises `StoreUnavailable`."""
+        return await room_at(self.connections)
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless the server answers; of a cluster, the node that keeps the settings."""

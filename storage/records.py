@@ -217,6 +217,10 @@ class Counts:
     """How long ago the first of the queued jobs ought to have begun; 0 if none is late."""
     delivery_overdue_s: float = 0.0
     """How long ago the first of the deliveries was due that no process has begun; 0 if none is late."""
+    memory_bytes: int = 0
+    """What the store uses; of a cluster, the primary that is fullest."""
+    memory_limit_bytes: int = 0
+    """What that server may use; 0 if it has no limit of its own."""
 
 
 @dataclass(frozen=True, slots=True)

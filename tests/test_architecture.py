@@ -29,7 +29,7 @@ FLOORS = (
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
     ("storage.terms",),
     (
-        *("storage.responses", "storage.jobs", "storage.feed", "storage.deliveries"),
+        *("storage.responses", "storage.room", "storage.jobs", "storage.feed", "storage.deliveries"),
         *("storage.rates", "storage.usage"),
         *("storage.notify", "storage.embedded"),
     ),

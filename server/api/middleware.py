@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from server.api.context import BEGAN, PRINCIPAL, REQUEST_ID, context_of
+from server.api.context import BEGAN, CONTEXT, PRINCIPAL, REQUEST_ID, context_of
 from server.errors import (
     Internal,
     MalformedBody,
@@ -57,20 +57,20 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         authenticate(request)
         return await handler(request)
     except PolluxError as error:
-        return error_answer(error)
+        return _refused(request, error)
     except (StoreUnavailable, StoreFull) as error:
         log.warning("answered 503: %s", error, extra={"request_id": request[REQUEST_ID]})
-        return error_answer(Unavailable("The service can't reach its store right now. Try again shortly."))
+        return _refused(request, Unavailable("The service can't reach its store right now. Try again shortly."))
     except web.RequestPayloadError:
-        answer = error_answer(MalformedBody())
+        answer = _refused(request, MalformedBody())
         # The rest of the body can't be read either, so the next request on this connection can't be found.
         answer.force_close()
         return answer
     except web.HTTPException as error:
-        return error_answer(_of_aiohttp(request, error))
+        return _refused(request, _of_aiohttp(request, error))
     except Exception:
         log.exception("request broke", extra={"request_id": request[REQUEST_ID], "route": _route(request)})
-        return error_answer(Internal())
+        return _refused(request, Internal())
 
 
 def _refuse_websocket(request: web.Request) -> None:
@@ -116,6 +116,13 @@ def close_after(response: web.StreamResponse) -> None:
     """Make an answer, whose headers are not out yet, the last one on its connection."""
     response.headers["Connection"] = "close"
     response.force_close()
+
+
+def _refused(request: web.Request, error: PolluxError) -> web.Response:
+    # While the process starts there is no context yet, and nobody to tell.
+    if (context := request.app.get(CONTEXT)) is not None:
+        context.metrics.request_failed(type(error).__name__)
+    return error_answer(error)
 
 
 def error_answer(error: PolluxError) -> web.Response:

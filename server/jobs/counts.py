@@ -1,9 +1,10 @@
-"""How many jobs there are, as the store said a moment ago."""
+"""How many jobs there are, what is late, and how full the store is, as the store said a moment ago."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 from storage import Counts, Store, StoreError
 
@@ -28,8 +29,13 @@ class JobCounts:
             if time.monotonic() >= self._until:
                 try:
                     async with asyncio.timeout(WITHIN_S):
-                        self._counts = await self._store.jobs.count()
+                        self._counts = await _asked(self._store)
                 except (StoreError, TimeoutError):
                     self._counts = None
                 self._until = time.monotonic() + KEPT_S
             return self._counts
+
+
+async def _asked(store: Store) -> Counts:
+    counts, room = await asyncio.gather(store.jobs.count(), store.room())
+    return replace(counts, memory_bytes=room.used_bytes, memory_limit_bytes=room.limit_bytes)

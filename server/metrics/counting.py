@@ -63,6 +63,7 @@ class Counting(Metrics):
         self._all: list[Totals | Spread] = []
         total, spread, level = self._new_total, self._new_spread, self._new_level
         self._requests, self._request_s = total(families.REQUESTS), spread(families.REQUEST_S)
+        self._errors = total(families.ERRORS)
         self._created, self._ended = total(families.CREATED), total(families.ENDED)
         self._create_s, self._lag_s = spread(families.CREATE_S), spread(families.LAG_S)
         self._wait_s, self._reclaimed = spread(families.WAIT_S), total(families.RECLAIMED)
@@ -105,6 +106,9 @@ class Counting(Metrics):
         method = method if method in METHODS else OTHER
         self._requests.add(method, route, status)
         self._request_s.observe(method, route, value=seconds)
+
+    def request_failed(self, error: str) -> None:
+        self._errors.add(error)
 
     def response_created(self, model: str) -> None:
         self._created.add(self._model_of(model))
@@ -206,6 +210,8 @@ class Counting(Metrics):
             for status in Status:
                 if status in TERMINAL:
                     self._ended.add(model, status.value, amount=0)
+        for error in ("Unavailable", "Internal"):
+            self._errors.add(error, amount=0)
         for outcome in Tried:
             self._deliveries.add(outcome.value, amount=0)
         for command in ("create", "lease", "append", "finish"):

@@ -55,6 +55,13 @@ REQUEST_S = _histogram(
     REQUEST_BOUNDS_S,
     *("method", "route"),
 )
+ERRORS = _counter(
+    "http_errors_total",
+    "Errors that clients were answered. error: Unavailable (the store is away, or this process is full or draining), "
+    "Internal (a defect), UpstreamRefusal (a provider's own error, passed on), UpstreamUnavailable, UpstreamTimeout, "
+    "RateLimited, Unauthorized, ResponseNotFound, and what else server/errors.py has.",
+    "error",
+)
 
 CREATED = _counter("responses_created_total", "Cached responses that were created.", "model")
 CREATE_S = _histogram(
@@ -123,6 +130,15 @@ STORE_CALL_S = _histogram(
 STORE_ERRORS = _counter(
     "store_errors_total", "Calls that the store failed. kind: unavailable, full, misfit, other.", "command", "kind"
 )
+STORE_MEMORY = _gauge(
+    "store_memory_bytes",
+    "Memory that the store uses; of a cluster, the fullest primary. From the store, up to 5 s old.",
+)
+STORE_MEMORY_LIMIT = _gauge(
+    "store_memory_limit_bytes",
+    "maxmemory of that server: when it is reached, nothing new is taken. 0 if there is none. From the store, up to 5 s "
+    "old.",
+)
 EXCHANGES = _gauge("store_connections_active", "Connections to the store that are in use; at most 32 for each process.")
 
 DELIVERIES = _counter(
@@ -161,5 +177,5 @@ LAG_S = _histogram(
 )
 
 FAMILIES = tuple(value for value in list(globals().values()) if isinstance(value, Family))
-FROM_STORE = (QUEUED, LEASED, OWED, OVERDUE_S, DELIVERY_OVERDUE_S)
+FROM_STORE = (QUEUED, LEASED, OWED, OVERDUE_S, DELIVERY_OVERDUE_S, STORE_MEMORY, STORE_MEMORY_LIMIT)
 """Those that no process counts: they are read from the store for each scrape. In the order of `storage.Counts`."""

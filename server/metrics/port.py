@@ -19,6 +19,9 @@ class Metrics:
     def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """An answer has begun, so many seconds after the request came. `route` is a pattern, never a path."""
 
+    def request_failed(self, error: str) -> None:
+        """A client is answered this error, the name of a class."""
+
     # Responses and jobs.
 
     def response_created(self, model: str) -> None:

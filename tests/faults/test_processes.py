@@ -391,7 +391,9 @@ async def test_a_scrape_of_any_process_tells_of_all_and_nothing_of_the_dead(
         await wait_until(lambda: _shows(replica, "runs_active", 8), what="each run is counted once")
         after = _started(await scraped(replica))
         assert after.keys() == before.keys()
-        assert len([name for name in after if after[name] != before[name]]) == 1, "the new one has the dead one's number"
+        assert len([name for name in after if after[name] != before[name]]) == 1, (
+            "the new one has the dead one's number"
+        )
         created = (await scraped(replica)).value("responses_created_total")
         assert 24 <= created <= 32, "of the dead one, only its last second is lost"
         directory = Path(str(pollux.logged("sharing metrics")[0]["directory"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from server.config import parse_config
 from server.jobs import counts
 from server.metrics import FAMILIES, Kind
 from server.sockets import bound
+from storage import Counts, StoreUnavailable
+from storage.jobs import Jobs
 from tests.support.obliging import obliging
 from tests.support.receiver import answers, running_receiver
 from tests.support.refusals import refusal
@@ -149,6 +152,27 @@ async def test_labels_are_bounded_and_hold_nothing_of_a_client(store_url: str) -
     assert scrape.value("http_requests_total", route="none", status="404") == 5
     assert scrape.value("http_requests_total", method="GET", route="/responses", status="200") == 5
     assert scrape.value("responses_ended_total", model="openai/*") == 5
+    assert scrape.value("http_errors_total", error="ResponseNotFound") == 5
+    assert scrape.value("http_errors_total", error="Internal") == 0
+
+
+async def test_ready_is_what_readyz_says(pollux: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    scrape = await scraped(pollux)
+    assert scrape.value("ready") == 1
+    assert scrape.value("store_memory_bytes") > 0
+    assert pollux.context is not None
+    pollux.context.leaving = True
+    assert (await scraped(pollux)).value("ready") == 0
+    pollux.context.leaving = False
+
+    async def away(_jobs: Jobs) -> Counts:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(Jobs, "count", away)
+    scrape = await scraped(pollux)
+    assert list(scrape.samples("ready")) != []
+    assert scrape.value("ready") == 0
+    assert list(scrape.samples("jobs_queued")) == list(scrape.samples("store_memory_bytes")) == []
 
 
 # What moves.
@@ -162,6 +186,9 @@ async def test_a_cached_response_moves_what_belongs_to_it(pollux: Replica) -> No
     assert scrape.value("http_requests_total", method="POST", route="/responses", status="200") == 1
     assert scrape.value("http_request_duration_seconds_count", method="POST", route="/responses") == 1
     assert scrape.value("responses_created_total", model=CACHED) == 1
+    assert scrape.value("response_create_duration_seconds_count") == 1
+    create_s = scrape.value("response_create_duration_seconds_sum")
+    assert 0 < create_s < scrape.value("http_request_duration_seconds_sum", method="POST", route="/responses")
     assert scrape.value("responses_ended_total", model=CACHED, status="completed") == 1
     assert scrape.value("responses_ended_total", model=NATIVE) == 0
     assert scrape.value("runs_started_total", model=CACHED) == 1
@@ -183,6 +210,13 @@ async def test_a_cached_response_moves_what_belongs_to_it(pollux: Replica) -> No
     for command in ("create", "lease", "append", "finish", "read"):
         assert scrape.value("store_command_duration_seconds_count", command=command) > 0
     assert scrape.value("store_errors_total") == 0
+
+
+async def test_the_event_loop_is_watched_all_the_time(pollux: Replica) -> None:
+    await until(pollux, lambda scrape: scrape.value("event_loop_lag_seconds_count") >= 3)
+    lag_s = (await scraped(pollux)).value("event_loop_lag_seconds_sum")
+    time.sleep(0.3)  # noqa: ASYNC251 - it holds up the loop that is watched
+    await until(pollux, lambda scrape: scrape.value("event_loop_lag_seconds_sum") > lag_s + 0.19)
 
 
 async def test_proxied_and_native_responses_move_tokens_and_calls(pollux: Replica) -> None:

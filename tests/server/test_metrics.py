@@ -41,6 +41,7 @@ def shown(one: Counting, counts: Counts | None = None) -> Scrape:
 def everything(metrics: Metrics) -> None:
     """Each call once."""
     metrics.request_answered("GET", "/responses", 200, 0.01)
+    metrics.request_failed("Internal")
     metrics.response_created("m")
     metrics.create_stored(0.01)
     metrics.loop_lagged(0.002)
@@ -88,12 +89,13 @@ def test_every_metric_moves() -> None:
     one = counting()
     everything(SILENT)
     everything(one)
-    scrape = shown(one, Counts(8, 9, 10, 11.0, 12.5))
+    scrape = shown(one, Counts(8, 9, 10, 11.0, 12.5, 13, 14))
     for family in FAMILIES:
         name = family.name.removeprefix("pollux_") + ("_count" if family.kind is Kind.HISTOGRAM else "")
         assert scrape.value(name) > 0, name
-    from_store = ("jobs_queued", "jobs_leased", "webhook_endpoints_owed", "jobs_overdue_seconds")
-    assert [scrape.value(name) for name in (*from_store, "webhooks_overdue_seconds")] == [8, 9, 10, 11, 12.5]
+    from_store: tuple[str, ...] = ("jobs_queued", "jobs_leased", "webhook_endpoints_owed", "jobs_overdue_seconds")
+    from_store = (*from_store, "webhooks_overdue_seconds", "store_memory_bytes", "store_memory_limit_bytes")
+    assert [scrape.value(name) for name in from_store] == [8, 9, 10, 11, 12.5, 13, 14]
     kinds = ("input", "cached_input", "output", "reasoning")
     assert [scrape.value("tokens_total", kind=kind) for kind in kinds] == [4, 3, 2, 1]
 
@@ -109,6 +111,7 @@ def test_what_alerts_look_at_is_zero_before_it_happens() -> None:
     one.measured(Levels())
     scrape = shown(one)
     for name, labels in (
+        ("http_errors_total", {"error": "Internal"}),
         ("responses_ended_total", {"model": "m", "status": "failed"}),
         ("jobs_reclaimed_total", {"model": "m"}),
         ("runs_ended_total", {"model": "m", "outcome": "broke"}),
