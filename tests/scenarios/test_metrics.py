@@ -215,7 +215,7 @@ async def test_a_cached_response_moves_what_belongs_to_it(pollux: Replica) -> No
 async def test_the_event_loop_is_watched_all_the_time(pollux: Replica) -> None:
     await until(pollux, lambda scrape: scrape.value("event_loop_lag_seconds_count") >= 3)
     lag_s = (await scraped(pollux)).value("event_loop_lag_seconds_sum")
-    time.sleep(0.3)  # noqa: ASYNC251 - it holds up the loop that is watched
+    time.sleep(0.3)
     await until(pollux, lambda scrape: scrape.value("event_loop_lag_seconds_sum") > lag_s + 0.19)
 
 
