@@ -7,7 +7,7 @@ from time import perf_counter
 
 from aiohttp import web
 
-from server.api.context import BEGAN
+from server.api.context import BEGAN, ERROR
 from server.api.routes import OPERATIONS, PREFIXES, ROUTES
 from server.metrics import Metrics
 
@@ -36,3 +36,5 @@ class Answers:
         began = request.get(BEGAN)
         seconds = 0.0 if began is None else perf_counter() - began
         self._metrics.request_answered(request.method, route, response.status, seconds)
+        if error := request.get(ERROR):
+            self._metrics.request_failed(route, error)

@@ -70,6 +70,8 @@ PRINCIPAL = web.RequestKey("principal", Principal)
 REQUEST_ID = web.RequestKey("request_id", str)
 BEGAN = web.RequestKey("began", float)
 """When the request came, by `time.perf_counter`."""
+ERROR = web.RequestKey("error", str)
+"""The class of the error that is answered, if one is: for the metrics."""
 
 
 def context_of(request: web.Request) -> Context:

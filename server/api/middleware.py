@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from server.api.context import BEGAN, CONTEXT, PRINCIPAL, REQUEST_ID, context_of
+from server.api.context import BEGAN, ERROR, PRINCIPAL, REQUEST_ID, context_of
 from server.errors import (
     Internal,
     MalformedBody,
@@ -119,9 +119,7 @@ def close_after(response: web.StreamResponse) -> None:
 
 
 def _refused(request: web.Request, error: PolluxError) -> web.Response:
-    # While the process starts there is no context yet, and nobody to tell.
-    if (context := request.app.get(CONTEXT)) is not None:
-        context.metrics.request_failed(type(error).__name__)
+    request[ERROR] = type(error).__name__
     return error_answer(error)
 
 

@@ -80,6 +80,7 @@ class Counting(Metrics):
         self._waiters, self._streams = level(families.WAITERS), level(families.STREAMS)
         self._in_flight, self._cooling = level(families.IN_FLIGHT), level(families.COOLING)
         level(families.PROCESSES).set(to=1)
+        self._processes = Processes(shared)
         if shared is not None:
             leave_pid(shared)
         self._about = (__version__, platform.python_version(), role)
@@ -98,6 +99,7 @@ class Counting(Metrics):
             _build_info(self._about),
         ]
         with self._scraping:
+            now.extend(self._processes.collect())
             return encode(_Shown(self._registry, self._files, now)), content_type
 
     # What `Metrics` is told.
@@ -107,8 +109,8 @@ class Counting(Metrics):
         self._requests.add(method, route, status)
         self._request_s.observe(method, route, value=seconds)
 
-    def request_failed(self, error: str) -> None:
-        self._errors.add(error)
+    def request_failed(self, route: str, error: str) -> None:
+        self._errors.add(route, error)
 
     def response_created(self, model: str) -> None:
         self._created.add(self._model_of(model))
@@ -211,7 +213,7 @@ class Counting(Metrics):
                 if status in TERMINAL:
                     self._ended.add(model, status.value, amount=0)
         for error in ("Unavailable", "Internal"):
-            self._errors.add(error, amount=0)
+            self._errors.add("/responses", error, amount=0)
         for outcome in Tried:
             self._deliveries.add(outcome.value, amount=0)
         for command in ("create", "lease", "append", "finish"):
@@ -229,12 +231,10 @@ class _Shown:
         self._counted: Any = registry
         if shared is not None:
             self._counted = MultiProcessCollector(None, shared.directory)  # type: ignore[no-untyped-call]
-        self._processes = Processes(shared)
         self._now = now
 
     def collect(self) -> Iterator[Metric]:
         yield from self._counted.collect()
-        yield from self._processes.collect()
         yield from self._now
 
 

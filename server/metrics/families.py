@@ -60,7 +60,7 @@ ERRORS = _counter(
     "Errors that clients were answered. error: Unavailable (the store is away, or this process is full or draining), "
     "Internal (a defect), UpstreamRefusal (a provider's own error, passed on), UpstreamUnavailable, UpstreamTimeout, "
     "RateLimited, Unauthorized, ResponseNotFound, and what else server/errors.py has.",
-    "error",
+    *("route", "error"),
 )
 
 CREATED = _counter("responses_created_total", "Cached responses that were created.", "model")

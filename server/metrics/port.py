@@ -19,7 +19,7 @@ class Metrics:
     def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """An answer has begun, so many seconds after the request came. `route` is a pattern, never a path."""
 
-    def request_failed(self, error: str) -> None:
+    def request_failed(self, route: str, error: str) -> None:
         """A client is answered this error, the name of a class."""
 
     # Responses and jobs.

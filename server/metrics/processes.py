@@ -28,11 +28,15 @@ class Processes:
 
     def __init__(self, shared: Shared | None) -> None:
         self._shared = shared
+        self._pid = os.getpid()
+        # One for all of them, because each finds out anew when the machine was booted, which may differ by a second.
+        self._kernel = ProcessCollector(pid=lambda: self._pid, registry=None)
 
     def collect(self) -> Iterator[Metric]:
         found: dict[str, Metric] = {}
         for name, pid in self._pids():
-            for metric in _told_of(pid):
+            self._pid = pid
+            for metric in self._kernel.collect():  # nothing of a process that has ended
                 family = found.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
                 family.samples.extend(_named(sample, name) for sample in metric.samples)
         yield from found.values()
@@ -44,11 +48,6 @@ class Processes:
         yield PARENT, os.getppid()
         for number, pid in pids_in(Path(self._shared.directory)):
             yield str(number), pid
-
-
-def _told_of(pid: int) -> list[Metric]:
-    """Nothing of a process that has ended."""
-    return list(ProcessCollector(pid=lambda: pid, registry=None).collect())
 
 
 def _named(sample: Sample, name: str) -> Sample:

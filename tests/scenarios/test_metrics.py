@@ -152,7 +152,7 @@ async def test_labels_are_bounded_and_hold_nothing_of_a_client(store_url: str) -
     assert scrape.value("http_requests_total", route="none", status="404") == 5
     assert scrape.value("http_requests_total", method="GET", route="/responses", status="200") == 5
     assert scrape.value("responses_ended_total", model="openai/*") == 5
-    assert scrape.value("http_errors_total", error="ResponseNotFound") == 5
+    assert scrape.value("http_errors_total", route="/responses/{id}", error="ResponseNotFound") == 5
     assert scrape.value("http_errors_total", error="Internal") == 0
 
 

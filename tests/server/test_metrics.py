@@ -41,7 +41,7 @@ def shown(one: Counting, counts: Counts | None = None) -> Scrape:
 def everything(metrics: Metrics) -> None:
     """Each call once."""
     metrics.request_answered("GET", "/responses", 200, 0.01)
-    metrics.request_failed("Internal")
+    metrics.request_failed("/responses", "Internal")
     metrics.response_created("m")
     metrics.create_stored(0.01)
     metrics.loop_lagged(0.002)
