@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from server import __version__
-from server.app import Role
+from server.assembly import Role
 from server.check import describe, unusable_in, warnings_about
 from server.config import Config, load_config
 from server.logs import configure_logs

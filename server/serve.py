@@ -13,9 +13,9 @@ import logging
 import signal
 
 from server import signals
-from server.api.context import Context
 from server.api.front import Front
-from server.app import BACKLOG, HANDLERS_END_WITHIN_S, Role, drain, running
+from server.app import BACKLOG, HANDLERS_END_WITHIN_S, running
+from server.assembly import Process, Role, drain
 from server.config import Config
 from server.files import OpenFiles, raise_limit
 from server.keyring import check_exposure
@@ -59,13 +59,13 @@ async def serve(
                 held.listen(BACKLOG)  # from here on no client is refused, only kept waiting for a moment
             log.info("listening on http://%s:%d, with room for %s", host, port, files)
             serving = running(config, sockets, role, most_clients=files.clients, shared=shared)
-            async with serving as (context, front):
+            async with serving as (process, front):
                 spare_the_collector()
-                log.info("serving on http://%s:%d, store %s", host, port, context.store.name)
-                await end.come(context.broken)
-                grace_s = 0.0 if role is Role.WORKER else config.pollux.drain_grace_s
-                await _leave(context, front, end, grace_s)
-                broke = context.broken.is_set()
+                log.info("serving on http://%s:%d, store %s", host, port, process.store.name)
+                await end.come(process.phase.broken)
+                grace_s = 0.0 if role is Role.WORKER else process.live.now.config.pollux.drain_grace_s
+                await _leave(process, front, end, grace_s)
+                broke = process.phase.broken.is_set()
     except asyncio.CancelledError:
         if not end.asked.is_set():
             raise
@@ -76,17 +76,18 @@ async def serve(
         raise ServiceBroke
 
 
-async def _leave(context: Context, front: Front, end: _End, grace_s: float) -> None:
-    context.leaving = True
-    if grace_s and not context.broken.is_set():
+async def _leave(process: Process, front: Front, end: _End, grace_s: float) -> None:
+    broken = process.phase.broken
+    process.phase.leaving = True
+    if grace_s and not broken.is_set():
         log.info("leaving in %g s: not ready any more, but serving", grace_s)
-        await end.grace(grace_s, context.broken)
+        await end.grace(grace_s, broken)
     log.info("draining")
     loop = asyncio.get_running_loop()
-    patience_s = 0.0 if context.broken.is_set() else context.config.pollux.drain_s
+    patience_s = 0.0 if broken.is_set() else process.live.now.config.pollux.drain_s
     deadline = loop.time() + patience_s
     await front.close(end.hurry)
-    await drain(context, patience_s=max(0.0, deadline - loop.time()), hurry=end.hurry)
+    await drain(process.live.now, patience_s=max(0.0, deadline - loop.time()), hurry=end.hurry)
     # Left are requests that were passed on to providers, and can't be resumed elsewhere: they have as long as runs.
     await front.end_requests(deadline - loop.time(), end.hurry)
     await front.end_requests(HANDLERS_END_WITHIN_S, asyncio.Event())

@@ -24,8 +24,9 @@ from server.api.sse import HEARTBEAT_S
 from server.app import HANDLERS_END_WITHIN_S, LONGEST_LINE_BYTES
 from server.check import describe
 from server.cli import _parser, main
-from server.config import Config, Pollux, load_config, parse_config
+from server.config import Config, load_config, parse_config
 from server.metrics import FAMILIES
+from server.ours import Pollux
 from server.unused import keys_without_effect
 
 ROOT = Path(__file__).parents[1]

@@ -1,22 +1,27 @@
-"""The context: everything that request handlers share, stored in the application under one typed key."""
+"""The context: everything that request handlers share. A reload makes another one, for the requests that come then."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
 from server.admission import Admission
+from server.api.cors import Cors
 from server.chain import Chain
 from server.config import Config
 from server.feed import Feed
 from server.hub import Hub
 from server.jobs.counts import JobCounts
+from server.jobs.run import Runner
 from server.jobs.worker import Worker
 from server.keyring import ClientKey, Keyring, Principal
 from server.metrics import Counting, Tally
+from server.outbox.endpoints import Configured
 from server.outbox.sending import Sender
+from server.protocol.lifecycle import Status
 from server.responses.submit import Submitter
 from server.responses.tails import Tails
 from server.responses.view import Views
@@ -27,36 +32,13 @@ from server.upstream.deployments import Deployments
 from server.upstream.poll import Pollers
 from server.upstream.ways import Ways
 from server.usage import Meter
-from storage import Store
+from storage import Lease, Outcome, Store
 
 
 @dataclass
-class Context:
-    config: Config
-    deployments: Deployments
-    ways: Ways
-    affinity: Affinity
-    chain: Chain
-    keyring: Keyring
-    store: Store
-    hub: Hub
-    feed: Feed
-    views: Views
-    tails: Tails
-    submitter: Submitter
-    worker: Worker
-    upstream: Upstream
-    pollers: Pollers
-    sealer: Sealer
-    sender: Sender
-    meter: Meter
-    metrics: Counting
-    job_counts: JobCounts
-    id_secrets: list[bytes] = field(repr=False)
-    """New ids are signed with the first secret; an id is valid if any of them verifies it."""
-    admission: Admission = field(default_factory=Admission)
-    streams: Tally = field(default_factory=Tally)
-    """The streams to clients that are open now."""
+class Phase:
+    """How near its end a process is."""
+
     leaving: bool = False
     """Whether the process has been told to end: it serves on for a while, and says so to load balancers."""
     draining: bool = False
@@ -65,7 +47,64 @@ class Context:
     """Set when a service of the process failed: the process must then exit."""
 
 
-CONTEXT = web.AppKey("context", Context)
+@dataclass(frozen=True)
+class Context:
+    """What depends on one config, and what the process has for all of them."""
+
+    config: Config
+    deployments: Deployments
+    ways: Ways
+    affinity: Affinity
+    chain: Chain
+    keyring: Keyring
+    configured: Configured
+    cors: Cors
+    submitter: Submitter
+    runner: Runner
+    sealer: Sealer
+    id_secrets: list[bytes] = field(repr=False)
+    """New ids are signed with the first secret; an id is valid if any of them verifies it."""
+
+    store: Store
+    hub: Hub
+    feed: Feed
+    views: Views
+    tails: Tails
+    worker: Worker
+    upstream: Upstream
+    pollers: Pollers
+    sender: Sender
+    """For clients who test endpoints of webhooks."""
+    meter: Meter
+    metrics: Counting
+    job_counts: JobCounts
+    admission: Admission
+    streams: Tally
+    """The streams to clients that are open now."""
+    phase: Phase
+
+
+@dataclass
+class Live:
+    """The newest context. New work begins with it, and keeps it to its end: so it sees one config."""
+
+    now: Context = field(init=False)
+
+    def run(self, lease: Lease, on_lost: Callable[[Outcome], None]) -> Awaitable[Status]:
+        """Run a job, see `Runner.run`."""
+        return self.now.runner.run(lease, on_lost)
+
+    def endpoints_for(self, owner: str, status: str) -> Sequence[str]:
+        """The endpoints of webhooks in the config that such an end of one of this owner's responses concerns."""
+        return self.now.configured.telling(owner, status)
+
+    def label(self, model: str) -> str:
+        """The name under which a model's usage is counted."""
+        return self.now.deployments.label(model)
+
+
+LIVE = web.AppKey("live", Live)
+CONTEXT = web.RequestKey("context", Context)
 PRINCIPAL = web.RequestKey("principal", Principal)
 REQUEST_ID = web.RequestKey("request_id", str)
 BEGAN = web.RequestKey("began", float)
@@ -75,7 +114,11 @@ ERROR = web.RequestKey("error", str)
 
 
 def context_of(request: web.Request) -> Context:
-    return request.app[CONTEXT]
+    """The context that was the newest when this request was first asked about."""
+    context = request.get(CONTEXT)
+    if context is None:
+        context = request[CONTEXT] = request.app[LIVE].now
+    return context
 
 
 def client_key_of(request: web.Request) -> ClientKey | None:

@@ -28,12 +28,10 @@ class Cors:
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.rstrip("/") for origin in origins)
 
-    def allow(self, app: web.Application) -> None:
-        """Put the headers on every answer of the application, errors and streams included."""
-        if self._origins:
-            app.on_response_prepare.append(self._stamp)
-
-    async def _stamp(self, request: web.Request, response: web.StreamResponse) -> None:
+    def stamp(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Put the headers on an answer, errors and streams included."""
+        if not self._origins:
+            return
         headers, origin = response.headers, request.headers.get("Origin")
         if ANY not in self._origins:
             headers.add("Vary", "Origin")

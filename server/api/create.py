@@ -60,7 +60,7 @@ async def create_response(request: web.Request) -> web.StreamResponse:
         providers_of=context.deployments.providers_of,
     )
     serving = _serving(context, mode, walk, principal.name)
-    if context.draining and mode is not Mode.PROXIED:
+    if context.phase.draining and mode is not Mode.PROXIED:
         raise Unavailable("This instance is shutting down. Try again: another one will take it.")
     webhook = await take_own_webhook(request, create.body, cached=mode is Mode.CACHED)
     if mode is Mode.CACHED:

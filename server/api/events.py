@@ -38,7 +38,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     context = context_of(request)
     since = _since(request)
     interest = await _interest(request, since)
-    if context.draining:
+    if context.phase.draining:
         raise Unavailable("This instance is shutting down. Try again: another one will serve it.")
     subscriber = Subscriber(context.feed, context.store, interest)
     stream = SseStream(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 
-from server.api.context import CONTEXT
+from server.api.context import LIVE, context_of
 from server.api.middleware import authenticate, error_answer, name_request
 from server.errors import ExpectationFailed, PolluxError, TooLarge
 
@@ -37,10 +37,9 @@ def _check(request: web.Request) -> None:
         Unauthorized, TooLarge
 
     """
-    context = request.config_dict.get(CONTEXT)
-    if context is None:
-        return
+    if LIVE not in request.app:
+        return  # the process starts
     authenticate(request)
-    limit_bytes = context.config.pollux.max_body_bytes
+    limit_bytes = context_of(request).config.pollux.max_body_bytes
     if (request.content_length or 0) > limit_bytes:
         raise TooLarge(limit_bytes)

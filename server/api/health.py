@@ -24,7 +24,7 @@ async def readyz(request: web.Request) -> web.Response:
 
     """
     context = context_of(request)
-    if context.leaving or context.draining:
+    if context.phase.leaving or context.phase.draining:
         raise Unavailable("This instance is shutting down.")
     await context.store.ping()
     return web.json_response({"status": "ok"})

@@ -49,7 +49,7 @@ async def answer_after(request: web.Request, wait: Wait, look: Look) -> web.Stre
     """
     silent_s, held_s = parts_of(request, wait)
     state = await look(silent_s)
-    if held_s and state.unfinished and not context_of(request).draining:
+    if held_s and state.unfinished and not context_of(request).phase.draining:
         return await hold(request, wait, _body(look(held_s)))
     return response_answer(request, state.body, etag=state.etag, status=state.status, wait=wait)
 

@@ -54,7 +54,7 @@ async def retrieve_many(request: web.Request) -> web.StreamResponse:
     silent_s, held_s = parts_of(request, wait)
     await asked.find()
     await asked.wait(silent_s)
-    if held_s and not asked.answered and not context_of(request).draining:
+    if held_s and not asked.answered and not context_of(request).phase.draining:
         return await hold(request, wait, asked.body_after(held_s))
     headers = {"Cache-Control": "private, no-cache", **wait.headers}
     if not asked.answered:

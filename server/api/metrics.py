@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from server.api.context import Context, context_of
+from server.api.context import Context, Live, context_of
 from server.api.middleware import open_to_all
 from server.errors import Unauthorized
 from server.keyring import is_loopback
@@ -29,7 +29,7 @@ async def show_metrics(request: web.Request) -> web.Response:
     _check_scraper(request, context)
     counts = await context.job_counts.now()
     measure(context)
-    ready = counts is not None and not (context.leaving or context.draining)
+    ready = counts is not None and not (context.phase.leaving or context.phase.draining)
     show = partial(context.metrics.exposition, counts, request.headers.get("Accept", ""), ready=ready)
     # In a thread, because it takes some ten milliseconds.
     body, content_type = await asyncio.to_thread(show)
@@ -48,10 +48,10 @@ def _is_local(request: web.Request) -> bool:
     return bool(address) and is_loopback(address[0])
 
 
-async def keep_measuring(context: Context) -> None:
+async def keep_measuring(live: Live) -> None:
     """Measure until cancelled, so that every process can show what the others found last."""
     while True:
-        measure(context)
+        measure(live.now)
         await asyncio.sleep(MEASURE_EVERY_S)
 
 

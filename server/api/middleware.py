@@ -106,9 +106,14 @@ async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     headers["Server"] = SERVER
 
 
-async def part(request: web.Request, response: web.StreamResponse) -> None:
-    """Once the process is to end, close the connection after each answer, so that the next request goes elsewhere."""
-    if context_of(request).leaving:
+async def adapt(request: web.Request, response: web.StreamResponse) -> None:
+    """Put on an answer what the config says of pages of other origins.
+
+    Once the process is to end, close the connection after each answer, so that the next request goes elsewhere.
+    """
+    context = context_of(request)
+    context.cors.stamp(request, response)
+    if context.phase.leaving:
         close_after(response)
 
 

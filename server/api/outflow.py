@@ -66,7 +66,7 @@ class Outflow:
 
     async def end(self) -> None:
         """End cleanly, which tells the client that the answer is complete."""
-        if context_of(self._request).leaving:
+        if context_of(self._request).phase.leaving:
             self.response.force_close()  # the headers may have gone out before the process was told to end
         try:
             async with asyncio.timeout(WRITE_TIMEOUT_S):

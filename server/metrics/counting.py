@@ -39,22 +39,11 @@ _KINDS_OF_TOKENS = ("input", "cached_input", "output", "reasoning")
 
 
 class Counting(Metrics):
-    """The metrics of this process; with `shared`, those of all that share them.
+    """The metrics of this process; with `shared`, those of all that share them. `role` is what the process does."""
 
-    `model_of` gives a label to any model, `deployments` has the models of all deployments, by id, and `role` is what
-    the process does.
-    """
-
-    def __init__(
-        self,
-        *,
-        model_of: Callable[[str], str],
-        deployments: Mapping[str, str],
-        role: str = "all",
-        shared: Shared | None = None,
-    ) -> None:
-        self._model_of = model_of
-        self._deployments = {made: (model, _short(made)) for made, model in deployments.items()}
+    def __init__(self, *, role: str = "all", shared: Shared | None = None) -> None:
+        self._model_of: Callable[[str], str] = lambda _: OTHER
+        self._deployments: dict[str, tuple[str, str]] = {}
         self._files = shared
         self._registry = CollectorRegistry()
         self._scraping = threading.Lock()
@@ -85,6 +74,16 @@ class Counting(Metrics):
             leave_pid(shared)
         self._about = (__version__, platform.python_version(), role)
         self._begin_at_zero()
+
+    def heed(self, model_of: Callable[[str], str], deployments: Mapping[str, str]) -> None:
+        """From now on, `model_of` gives a label to any model, and `deployments` has their models, by id."""
+        gone = [self._deployments[known] for known in self._deployments.keys() - deployments.keys()]
+        for labels in gone:
+            for series in (self._in_flight, self._cooling):
+                series.set(*labels, to=0)
+        self._model_of = model_of
+        self._deployments = {made: (model, _short(made)) for made, model in deployments.items()}
+        self._begin_deployments_at_zero()
 
     def exposition(self, counts: Counts | None, accept: str = "", *, ready: bool = True) -> tuple[bytes, str]:
         """All that was told up to the last `measured`: a text in the form that `accept` asks for, and its content type.
@@ -203,6 +202,15 @@ class Counting(Metrics):
 
     def _begin_at_zero(self) -> None:
         """Show what alerts are made of before it happens: from nothing to one is no increase, in Prometheus's eyes."""
+        for error in ("Unavailable", "Internal"):
+            self._errors.add("/responses", error, amount=0)
+        for outcome in Tried:
+            self._deliveries.add(outcome.value, amount=0)
+        for command in ("create", "lease", "append", "finish"):
+            for kind in ("unavailable", "full"):
+                self._store_errors.add(command, kind, amount=0)
+
+    def _begin_deployments_at_zero(self) -> None:
         for model, deployment in dict.fromkeys(self._deployments.values()):
             self._cooled.add(model, deployment, amount=0)
             self._created.add(model, amount=0)
@@ -212,13 +220,6 @@ class Counting(Metrics):
             for status in Status:
                 if status in TERMINAL:
                     self._ended.add(model, status.value, amount=0)
-        for error in ("Unavailable", "Internal"):
-            self._errors.add("/responses", error, amount=0)
-        for outcome in Tried:
-            self._deliveries.add(outcome.value, amount=0)
-        for command in ("create", "lease", "append", "finish"):
-            for kind in ("unavailable", "full"):
-                self._store_errors.add(command, kind, amount=0)
 
     def _deployment(self, deployment: str) -> tuple[str, str]:
         return self._deployments.get(deployment, (OTHER, OTHER))

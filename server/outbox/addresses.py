@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from server.outbox.names import AddressInfo, Names
@@ -95,15 +94,16 @@ async def check_host(url: str, *, private: bool) -> None:
         raise NotAllowed("its address is not public")
 
 
-def guarded_socket(*, private: bool) -> Callable[[AddressInfo], socket.socket]:
-    """For a connector: makes the socket of a connection, or refuses to."""
+def guarded_socket(info: AddressInfo, *, private: bool) -> socket.socket:
+    """The socket of a connection to this address.
 
-    def make(info: AddressInfo) -> socket.socket:
-        family, kind, protocol, _, address = info
-        if not private and not is_public(str(address[0])):
-            raise NotAllowed("its address is not public")
-        made = socket.socket(family, kind, protocol)
-        made.setblocking(False)
-        return made
+    Raises:
+        NotAllowed
 
-    return make
+    """
+    family, kind, protocol, _, address = info
+    if not private and not is_public(str(address[0])):
+        raise NotAllowed("its address is not public")
+    made = socket.socket(family, kind, protocol)
+    made.setblocking(False)
+    return made

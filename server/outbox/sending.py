@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from standardwebhooks import Webhook
 from server import __version__
 from server.outbox.addresses import NotAllowed, check_url, guarded_socket
 from server.outbox.endpoints import Endpoint
-from server.outbox.names import Resolver
+from server.outbox.names import AddressInfo, Resolver
 
 TIMEOUT_S = 10.0
 """For the whole of it: an endpoint should take the event and work on it later."""
@@ -48,19 +49,23 @@ def signed_headers(secrets: Sequence[str], event_id: str, body: str, at: datetim
 class Sender:
     """Sends, to where it may be sent."""
 
-    def __init__(self, *, private: bool) -> None:
-        self._private = private
+    def __init__(self, *, private: bool = False) -> None:
+        self.private = private
+        """Whether addresses will do that are not public, and http."""
         # No proxy and no `.netrc`: what the environment says is for upstreams.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=MOST_CONNECTIONS,
                 resolver=Resolver(MOST_LOOKUPS),
-                socket_factory=guarded_socket(private=private),
+                socket_factory=self._socket,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
             headers={"User-Agent": f"pollux/{__version__}", "Content-Type": "application/json"},
         )
+
+    def _socket(self, info: AddressInfo) -> socket.socket:
+        return guarded_socket(info, private=self.private)
 
     async def __aenter__(self) -> Self:
         return self
@@ -74,7 +79,7 @@ class Sender:
         began = clock()
         code, reason = 0, ""
         try:
-            check_url(endpoint.url, private=self._private)
+            check_url(endpoint.url, private=self.private)
             headers = signed_headers(endpoint.secrets, event_id, body, datetime.now(UTC))
             async with self._session.post(
                 endpoint.url, data=body.encode(), headers=headers, allow_redirects=False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from server.errors import PolluxError
@@ -34,7 +35,8 @@ class UpstreamCancels:
 
     store: Store
     upstream: Upstream
-    deployments: Deployments
+    deployments: Callable[[], Deployments]
+    """Those of the newest config."""
 
     async def run(self) -> None:
         """Send upstream cancels until this task is cancelled."""
@@ -55,7 +57,7 @@ class UpstreamCancels:
     async def _tell(self, cancel: UpstreamCancel) -> bool:
         """Tell the provider. Returns whether the cancel is settled: it worked, or trying again would not help."""
         fields = {"deployment": cancel.deployment[:16], "provider_id": cancel.provider_id}
-        deployment = self.deployments.get(cancel.deployment)
+        deployment = self.deployments().get(cancel.deployment)
         if deployment is None or time.time() - cancel.since_ms / 1000 > GIVE_UP_S:
             log.warning("upstream run not cancelled: its deployment is gone, or it is too old", extra=fields)
             return True

@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -47,8 +48,9 @@ class Webhooks:
     store: Store
     hub: Hub
     sender: Sender
-    configured: Configured
-    sealer: Sealer
+    configured: Callable[[], Configured]
+    sealer: Callable[[], Sealer]
+    """What the newest config has."""
     metrics: Metrics = SILENT
     _busy: Counter[str] = field(default_factory=Counter)
     """Tries that are under way, by endpoint."""
@@ -126,11 +128,11 @@ class Webhooks:
 
     def _endpoint_of(self, delivery: Delivery) -> Endpoint | None:
         if delivery.sealed:
-            return unsealed(self.sealer, delivery.sealed)
+            return unsealed(self.sealer(), delivery.sealed)
         if delivery.stored:
             stored = Stored.from_bytes(delivery.endpoint, delivery.stored)
-            return None if stored is None else stored.endpoint(self.sealer, time.time())
-        return self.configured.get(delivery.endpoint)
+            return None if stored is None else stored.endpoint(self.sealer(), time.time())
+        return self.configured().get(delivery.endpoint)
 
 
 def _judged(delivery: Delivery, answer: Answer) -> Attempt:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import time
@@ -20,6 +19,7 @@ from server.protocol.snapshot import Identity, response_object
 from server.protocol.sse import frame_data, split_frames
 from server.protocol.status_events import event_of, stored_metadata
 from server.protocol.windows import begin_within_s, window_s
+from server.responses.doubts import Doubts
 from server.responses.view import View
 from storage import (
     CreateOutcome,
@@ -27,7 +27,6 @@ from storage import (
     NewResponse,
     Record,
     Store,
-    StoreError,
     StoreUnavailable,
     draw_id,
 )
@@ -36,8 +35,6 @@ log = logging.getLogger("pollux.jobs")
 
 UNSTORED_TTL_S = 600.0
 """A response with `store: false` is kept for ten minutes after its end, so that it can be fetched at all."""
-MOST_DOUBTS = 10_000
-"""How many creates with an unknown outcome are remembered. Beyond that the oldest is forgotten, and may run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +76,17 @@ class Submitted:
     """The queued response as it was created; None if the idempotency key had started this response before."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Submitter:
     """Creates cached responses."""
 
     store: Store
+    doubts: Doubts
     id_prefix: str
     ttl_s: float
     max_run_s: float
     max_queued: int | None = None
     metrics: Metrics = SILENT
-    _doubts: dict[str, Record] = field(default_factory=dict)
 
     async def submit(self, request: CreateRequest, raw: bytes, submission: Submission) -> Submitted:
         """Store a request as a new response, or find the response that its idempotency key started before.
@@ -104,7 +101,7 @@ class Submitter:
         except StoreUnavailable:
             if not submission.idempotency_key:
                 # It may have been created all the same, but the client gets a 503 and will create another one.
-                self._doubt(new)
+                self.doubts.note(new_record(new))
             raise
         match created.outcome:
             case CreateOutcome.REUSED:
@@ -178,30 +175,6 @@ class Submitter:
             most_in_flight=submission.max_in_flight or 0,
             begin_within_s=begin_within_s(window_s(request.body), self.max_run_s),
         )
-
-    def _doubt(self, new: NewResponse) -> None:
-        if len(self._doubts) >= MOST_DOUBTS:
-            self._doubts.pop(next(iter(self._doubts)))
-        self._doubts[new.id] = new_record(new)
-
-    async def settle_doubts(self) -> None:
-        """Once the store is back, remove responses whose create was answered with 503. Runs until cancelled."""
-        while True:
-            await asyncio.sleep(1.0)
-            for response_id, record in list(self._doubts.items()):
-                try:
-                    removed = await self.store.responses.delete(record, uuid4().hex)
-                except StoreError:
-                    # The store is still away. Next time another response comes first: its shard may be back sooner.
-                    if self._doubts.pop(response_id, None):  # otherwise it was forgotten meanwhile
-                        self._doubts[response_id] = record
-                    break
-                self._doubts.pop(response_id, None)
-                if removed:
-                    log.info(
-                        "response removed, its create was answered with 503",
-                        extra={"response_id": response_id},
-                    )
 
 
 def new_record(new: NewResponse) -> Record:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,21 +40,37 @@ _ACCOUNT_IS_OF_NO_USE = (401, 402, 429)
 class Timeouts:
     """How long an upstream may be silent. A deployment's own `timeout` and `stream_timeout` take precedence."""
 
-    connect_s: float
-    first_byte_s: float
+    connect_s: float = 10.0
+    first_byte_s: float = 120.0
     """Until the status line of a streamed answer; includes connecting and sending."""
-    stream_s: float
+    stream_s: float = 600.0
     """Between two pieces of a stream."""
 
 
 class Upstream:
     """The connection to all deployments."""
 
-    def __init__(self, session: aiohttp.ClientSession, health: Health, timeouts: Timeouts) -> None:
+    def __init__(self, session: aiohttp.ClientSession, health: Health, grants: Grants) -> None:
         self.health = health
-        self.grants = Grants(session)
+        self.grants = grants
         self._session = session
+        self._timeouts = Timeouts()
+        self._newest: Mapping[str, Deployment] = {}
+
+    def heed(self, timeouts: Timeouts, deployments: Sequence[Deployment]) -> None:
+        """Make further calls by these timeouts, and with the credentials that these deployments have."""
         self._timeouts = timeouts
+        self._newest = {deployment.id: deployment for deployment in deployments}
+        self.grants.keep(deployment.credential for deployment in deployments)
+
+    def _renewed(self, deployment: Deployment) -> Deployment:
+        """The deployment of work that began under an earlier config, with the credential that it has now.
+
+        A key that was replaced may be revoked at any time, and the next call of a run is as good with the new one. All
+        else stays as it was when the work began.
+        """
+        newest = self._newest.get(deployment.id, deployment)
+        return deployment if newest is deployment else deployment.let_in_like(newest)
 
     @asynccontextmanager
     async def open(self, deployment: Deployment, call: Call) -> AsyncIterator[Answer]:
@@ -69,6 +85,7 @@ class Upstream:
             UpstreamUnavailable, UpstreamTimeout: also while the body is read, inside the block
 
         """
+        deployment = self._renewed(deployment)
         if deployment.unusable is not None:
             raise ModelNotServed(deployment.model_name, deployment.unusable)
         key = call.key if deployment.forwards_key else None

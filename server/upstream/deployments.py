@@ -104,6 +104,16 @@ class Deployment:
             self.key_header, key
         )
 
+    def let_in_like(self, newer: Deployment) -> Deployment:
+        """This deployment with the credential of a newer one of the same id, if that is fit and at the same place."""
+
+        def place(one: Deployment) -> tuple[Any, ...]:
+            return one.base_url, one.operation, one.manners.dialect, one.key_header
+
+        if newer.unusable is not None or place(newer) != place(self):
+            return self
+        return replace(self, headers=newer.headers, credential=newer.credential, proxy=newer.proxy, verify=newer.verify)
+
     def url(self, *path: str, query: str = "") -> str:
         """The URL of an operation below /responses. Every part is escaped, so it can't change the rest of the path."""
         tail = "".join("/" + quote(part, safe="") for part in path)

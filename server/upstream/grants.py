@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import aiohttp
@@ -56,6 +56,11 @@ class Grants:
         held = self._held.get(credential)
         if held is not None and self._clock() - held.begun >= YOUNG_S:
             del self._held[credential]
+
+    def keep(self, credentials: Iterable[Credential]) -> None:
+        """Forget what others than these credentials have obtained. Who still needs one of them obtains it again."""
+        kept = set(credentials)
+        self._held = {credential: held for credential, held in self._held.items() if credential in kept}
 
     async def close(self) -> None:
         """End all renewals. (A thread of a blocking library ends by itself, within its own timeout.)"""

@@ -17,7 +17,7 @@ import logging
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -70,6 +70,12 @@ class _State:
     trials: int = 0
     """Calls in flight that began while the deployment was doubted."""
 
+    def trust(self, enough: int) -> None:
+        """Forget all failures. `enough`: so many lead to a cool-down from now on."""
+        self.failures = deque(maxlen=enough)
+        self.cooled_at = self.cools_until = 0.0
+        self.doubted = False
+
     @property
     def full(self) -> bool:
         return self.limit is not None and self.in_flight >= self.limit
@@ -83,28 +89,63 @@ class _State:
         return len(self.waiting) / self.limit if self.limit is not None and self.full else None
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How deployments are judged and chosen."""
+
+    allowed_fails: int = 0
+    """So many failures within a minute are forgiven."""
+    cooldown_s: float | None = 5.0
+    """None: none cools down."""
+    least_pause_s: float = 0.0
+    """How long a retry waits at least where no other deployment is healthy."""
+    strategy: Strategy = Strategy.AUTO
+
+    @property
+    def enough(self) -> int:
+        return self.allowed_fails + 1
+
+
+_DEFAULT = Rules()
+
+
 class Health:
     """The state of all deployments in this process."""
 
     def __init__(
-        self,
-        *,
-        allowed_fails: int = 0,
-        cooldown_s: float | None = 5.0,
-        least_pause_s: float = 0.0,
-        strategy: Strategy = Strategy.AUTO,
-        metrics: Metrics = SILENT,
-        clock: Callable[[], float] = time.monotonic,
+        self, rules: Rules = _DEFAULT, *, metrics: Metrics = SILENT, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.least_pause_s = least_pause_s
-        """How long a retry waits at least where no other deployment is healthy."""
-        self._strategy = strategy
+        self._rules = rules
         self._metrics = metrics
         self._rng = random.Random()  # noqa: S311 - nothing depends on its being secret
-        self._enough = allowed_fails + 1
-        self._cooldown_s = cooldown_s
         self._clock = clock
         self._states: dict[str, _State] = {}
+        self._heeded: Mapping[str, Deployment] = {}
+
+    @property
+    def least_pause_s(self) -> float:
+        return self._rules.least_pause_s
+
+    def heed(self, rules: Rules, deployments: Sequence[Deployment]) -> None:
+        """Go on by these rules, with these deployments.
+
+        What is known of a deployment stays, unless it was changed: then it is trusted again, as after a start. The
+        state of one that is gone is forgotten when no call is left on it.
+        """
+        before, self._heeded = self._heeded, {deployment.id: deployment for deployment in deployments}
+        self._rules = rules
+        for known, state in list(self._states.items()):
+            deployment = self._heeded.get(known)
+            if deployment is None:
+                if not state.in_flight and not state.waiting:
+                    del self._states[known]
+                continue
+            if deployment != before.get(known):
+                state.trust(rules.enough)
+            elif state.failures.maxlen != rules.enough:
+                state.failures = deque(state.failures, maxlen=rules.enough)
+            state.limit = deployment.max_parallel_requests
+            _hand_over(state)
 
     def is_healthy(self, deployment: Deployment) -> bool:
         return self._state(deployment).healthy(self._clock())
@@ -120,7 +161,7 @@ class Health:
         if len(deployments) == 1:
             return deployments[0]
         if healthy := [deployment for deployment in deployments if self.is_healthy(deployment)]:
-            return choose([self._candidate(made, tried) for made in healthy], self._strategy, self._rng)
+            return choose([self._candidate(made, tried) for made in healthy], self._rules.strategy, self._rng)
         return min(deployments, key=lambda d: (self._state(d).cooled_at, self._rng.random()))
 
     def _candidate(self, deployment: Deployment, tried: Sequence[str]) -> Candidate:
@@ -166,13 +207,13 @@ class Health:
 
     def failed(self, deployment: Deployment, *, retry_after_s: float | None = None, limited: bool = False) -> None:
         """Record a failure that other calls may meet too. If the provider `limited` us, it cools down at once."""
-        if self._cooldown_s is None:
+        if self._rules.cooldown_s is None:
             return
         state, now = self._state(deployment), self._clock()
         state.failures.append(now)
-        often = len(state.failures) == self._enough and now - state.failures[0] <= FAILURES_WITHIN_S
+        often = len(state.failures) == self._rules.enough and now - state.failures[0] <= FAILURES_WITHIN_S
         # In LiteLLM's order: what the deployment says goes before what the provider asks.
-        said = (deployment.cooldown_s, retry_after_s, self._cooldown_s)
+        said = (deployment.cooldown_s, retry_after_s, self._rules.cooldown_s)
         pause_s = next(pause_s for pause_s in said if pause_s is not None)
         if (often or limited) and pause_s > 0:
             self._cool(deployment, state, now, pause_s)
@@ -210,7 +251,7 @@ class Health:
     def _state(self, deployment: Deployment) -> _State:
         state = self._states.get(deployment.id)
         if state is None:
-            state = _State(deployment.max_parallel_requests, deque(maxlen=self._enough))
+            state = _State(deployment.max_parallel_requests, deque(maxlen=self._rules.enough))
             self._states[deployment.id] = state
         return state
 

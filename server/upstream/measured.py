@@ -15,8 +15,9 @@ from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, Upstrea
 from server.metrics import Metrics
 from server.upstream.answer import Answer
 from server.upstream.call import Call
-from server.upstream.client import Timeouts, Upstream
+from server.upstream.client import Upstream
 from server.upstream.deployments import Deployment
+from server.upstream.grants import Grants
 from server.upstream.health import Health
 
 
@@ -38,8 +39,8 @@ class CallOutcome(StrEnum):
 class MeasuredUpstream(Upstream):
     """`Upstream`, and the metrics are told. A call that was never sent does not count."""
 
-    def __init__(self, session: aiohttp.ClientSession, health: Health, timeouts: Timeouts, metrics: Metrics) -> None:
-        super().__init__(session, health, timeouts)
+    def __init__(self, session: aiohttp.ClientSession, health: Health, grants: Grants, metrics: Metrics) -> None:
+        super().__init__(session, health, grants)
         self._metrics = metrics
 
     @asynccontextmanager

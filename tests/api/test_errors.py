@@ -21,7 +21,8 @@ import pytest
 import redis
 from aiohttp import web
 
-from server.app import drain, running
+from server.app import running
+from server.assembly import drain
 from server.config import parse_config
 from server.sockets import bound
 from tests.conftest import plain_url

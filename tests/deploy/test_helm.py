@@ -12,7 +12,8 @@ import yaml
 
 import server
 from server.api.routes import OPERATIONS, PREFIXES
-from server.app import HANDLERS_END_WITHIN_S, Role
+from server.app import HANDLERS_END_WITHIN_S
+from server.assembly import Role
 from server.check import describe
 from server.cli import _parser
 from server.config import Config

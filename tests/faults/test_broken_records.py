@@ -183,6 +183,6 @@ async def test_a_service_that_breaks_is_told_and_asks_for_the_end(
     monkeypatch.setattr("server.hub.Hub.sweep", breaks)
     async with running_replica(make_config(simulator), store_url) as pollux:
         assert pollux.context is not None
-        await asyncio.wait_for(pollux.context.broken.wait(), 5)
+        await asyncio.wait_for(pollux.context.phase.broken.wait(), 5)
     (line,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
     assert line.getMessage() == "the sweep broke, shutting down"

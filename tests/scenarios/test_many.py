@@ -294,7 +294,7 @@ async def test_a_drain_answers_waits_for_many_with_the_current_states(
             waiting = asyncio.create_task(many(http, ids, wait=600, until="all"))
             await wait_until(lambda: watched(pollux) == 1, what="the wait sleeps")
             began = time.monotonic()
-            pollux.context.draining = True
+            pollux.context.phase.draining = True
             pollux.context.hub.drain()
             await pollux.context.pollers.drain()
             assert set(statuses(await waiting)) <= {"queued", "in_progress"}

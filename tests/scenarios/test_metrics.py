@@ -12,7 +12,8 @@ import pytest
 from aiohttp import web
 
 from server.api import metrics as api_metrics
-from server.app import Role, running
+from server.app import running
+from server.assembly import Role
 from server.config import parse_config
 from server.jobs import counts
 from server.metrics import FAMILIES, Kind
@@ -161,9 +162,9 @@ async def test_ready_is_what_readyz_says(pollux: Replica, monkeypatch: pytest.Mo
     assert scrape.value("ready") == 1
     assert scrape.value("store_memory_bytes") > 0
     assert pollux.context is not None
-    pollux.context.leaving = True
+    pollux.context.phase.leaving = True
     assert (await scraped(pollux)).value("ready") == 0
-    pollux.context.leaving = False
+    pollux.context.phase.leaving = False
 
     async def away(_jobs: Jobs) -> Counts:
         raise StoreUnavailable("away")

@@ -258,7 +258,7 @@ async def test_a_drain_answers_held_waits_with_the_current_state(simulator: str,
         answer = await http.get(f"responses/{response_id}?wait=25")
         assert await answer.content.readexactly(1) == b" "
         assert pollux.context is not None
-        pollux.context.draining = True
+        pollux.context.phase.draining = True
         pollux.context.hub.drain()
         assert json.loads(await answer.read())["status"] == "in_progress"
 

@@ -31,12 +31,11 @@ def test_not_public(address: str) -> None:
 
 
 def test_the_last_check_is_where_a_socket_is_made() -> None:
-    guarded = guarded_socket(private=False)
     for address in ("127.0.0.1", "2130706433"):
         with pytest.raises(NotAllowed):
-            guarded((socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 443)))
-    for make, address in ((guarded, "93.184.216.34"), (guarded_socket(private=True), "127.0.0.1")):
-        made = make((socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 443)))
+            guarded_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 443)), private=False)
+    for private, address in ((False, "93.184.216.34"), (True, "127.0.0.1")):
+        made = guarded_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 443)), private=private)
         assert not made.getblocking()
         made.close()
 

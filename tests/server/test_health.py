@@ -10,7 +10,7 @@ import pytest
 
 from server.errors import RateLimited
 from server.upstream.deployments import Deployment
-from server.upstream.health import Health
+from server.upstream.health import Health, Rules
 from tests.support.deployments import deployment
 from tests.support.waiting import wait_until
 
@@ -39,7 +39,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def health(clock: Clock) -> Health:
-    return Health(allowed_fails=0, cooldown_s=5, clock=clock)
+    return Health(Rules(allowed_fails=0, cooldown_s=5), clock=clock)
 
 
 def chosen(health: Health, tried: tuple[str, ...] = ()) -> set[str]:
@@ -74,7 +74,7 @@ def test_of_cooling_ones_the_least_recently_cooled_is_tried(health: Health, cloc
 
 
 def test_it_cools_down_after_more_failures_than_allowed_within_a_minute(clock: Clock) -> None:
-    health = Health(allowed_fails=2, cooldown_s=5, clock=clock)
+    health = Health(Rules(allowed_fails=2, cooldown_s=5), clock=clock)
     for pause_s in (0, 40, 30):
         clock.now += pause_s
         health.failed(A)
@@ -84,7 +84,7 @@ def test_it_cools_down_after_more_failures_than_allowed_within_a_minute(clock: C
 
 
 def test_a_limited_one_cools_at_once_for_as_long_as_it_asks(clock: Clock) -> None:
-    health = Health(allowed_fails=5, cooldown_s=5, clock=clock)
+    health = Health(Rules(allowed_fails=5, cooldown_s=5), clock=clock)
     health.failed(A, retry_after_s=30, limited=True)
     clock.now += 29
     assert not health.is_healthy(A)
@@ -93,7 +93,7 @@ def test_a_limited_one_cools_at_once_for_as_long_as_it_asks(clock: Clock) -> Non
 
 
 def test_without_a_cooldown_time_none_cools(clock: Clock) -> None:
-    health = Health(cooldown_s=0, clock=clock)
+    health = Health(Rules(cooldown_s=0), clock=clock)
     health.failed(A)
     assert chosen(health) == {"a", "b"}
 
@@ -111,7 +111,7 @@ def test_a_deployment_may_have_a_cooldown_time_of_its_own(health: Health, clock:
 
 
 def test_cooldowns_can_be_switched_off(clock: Clock) -> None:
-    health = Health(cooldown_s=None, clock=clock)
+    health = Health(Rules(cooldown_s=None), clock=clock)
     health.failed(A, retry_after_s=30, limited=True)
     assert chosen(health) == {"a", "b"}
 

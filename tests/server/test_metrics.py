@@ -29,9 +29,9 @@ def _in_memory_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def counting(shared: Shared | None = None) -> Counting:
-    return Counting(
-        model_of=lambda model: model if model == "m" else "other", deployments={DEPLOYMENT: "m"}, shared=shared
-    )
+    made = Counting(shared=shared)
+    made.heed(lambda model: model if model == "m" else "other", {DEPLOYMENT: "m"})
+    return made
 
 
 def shown(one: Counting, counts: Counts | None = None) -> Scrape:
@@ -123,7 +123,7 @@ def test_what_alerts_look_at_is_zero_before_it_happens() -> None:
 
 
 def test_what_runs_is_told() -> None:
-    one = Counting(model_of=str, deployments={}, role="worker")
+    one = Counting(role="worker")
     assert shown(one).value("build_info", version=__version__, python=platform.python_version(), role="worker") == 1
     for ready in (True, False):
         assert Scrape(one.exposition(None, ready=ready)[0].decode()).value("ready") == ready

@@ -10,6 +10,7 @@ import pytest
 
 from server.errors import PolluxError
 from server.protocol.requests import parse_create
+from server.responses.doubts import Doubts
 from server.responses.submit import Submission, Submitter
 from storage import NewResponse, Record, Store, StoreUnavailable
 from tests.support.waiting import wait_until
@@ -43,9 +44,11 @@ class Away:
 async def test_doubts_are_settled_once_the_store_is_back_however_many_came_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("server.responses.submit.MOST_DOUBTS", 3)
+    monkeypatch.setattr("server.responses.doubts.MOST_DOUBTS", 3)
     away = Away()
-    submitter = Submitter(cast("Store", SimpleNamespace(responses=away, shards=1)), "litellm_poll_", 60.0, 3600.0)
+    store = cast("Store", SimpleNamespace(responses=away, shards=1))
+    doubts = Doubts(store)
+    submitter = Submitter(store, doubts, "litellm_poll_", 60.0, 3600.0)
 
     async def create() -> None:
         with pytest.raises((StoreUnavailable, PolluxError)):
@@ -53,7 +56,7 @@ async def test_doubts_are_settled_once_the_store_is_back_however_many_came_meanw
 
     for _ in range(3):
         await create()
-    settling = asyncio.create_task(submitter.settle_doubts())
+    settling = asyncio.create_task(doubts.settle())
     await away.asked.wait()
     await create()  # the oldest doubt is let run, in the very moment in which it is looked at
     away.back = True

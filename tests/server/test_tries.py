@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from server.errors import UpstreamUnavailable
-from server.upstream.health import Health
+from server.upstream.health import Health, Rules
 from server.upstream.tries import Tries
 from tests.support.deployments import deployment
 
@@ -59,8 +59,8 @@ async def test_the_first_one_tried_decides(pauses: list[float]) -> None:
 
 
 async def test_a_retry_waits_at_least_as_long_as_configured_where_there_is_no_other(pauses: list[float]) -> None:
-    await tried(Tries(Health(least_pause_s=30), [deployment("a")], 2))
+    await tried(Tries(Health(Rules(least_pause_s=30)), [deployment("a")], 2))
     assert pauses == [30, 30]
     pauses.clear()
-    await tried(Tries(Health(least_pause_s=30), [deployment("a"), deployment("b")], 1))
+    await tried(Tries(Health(Rules(least_pause_s=30)), [deployment("a"), deployment("b")], 1))
     assert pauses[0] < 1

@@ -100,8 +100,8 @@ async def running_replica(
     """A replica in this process, on a free port. `environ` is what the config's `os.environ/NAME` stand for."""
     parsed = parse_config({**config, "pollux": {**config["pollux"], "store": store_url}}, environ=environ)
     with bound("127.0.0.1", 0) as sockets:
-        async with running(parsed, sockets) as (context, _):
-            yield Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", context)
+        async with running(parsed, sockets) as (process, _):
+            yield Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", process.live.now)
 
 
 MAIN = (Path(server.__file__).parent / "__main__.py").read_text()
