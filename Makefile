@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 UV     := .venv-uv/bin/uv
 
-.PHONY: install demo run test chaos bench bench-litellm check fmt lock check-locks clean
+.PHONY: install demo run test image image-test chaos bench bench-litellm check fmt lock check-locks clean
 
 install: $(STAMP)
 
@@ -27,6 +27,19 @@ run: install
 # The tests start Pollux more than a hundred times: without bytecode, each start compiles all of it anew.
 test: install
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+
+# The image, labelled with what it was built from; SOURCE is the address of the repository. With podman:
+# DOCKER=podman ARGS="--format docker", or it has no health check. The top of the Dockerfile tells what else can be set.
+DOCKER ?= docker
+SOURCE ?=
+image:
+	$(DOCKER) build --file deploy/Dockerfile --tag pollux $(ARGS) \
+	  --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' server/__init__.py)" \
+	  --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg SOURCE="$(SOURCE)" .
+
+# Builds the image and runs compose.yaml without a Docker daemon, as root: kills, restarts, and checks what it claims.
+image-test:
+	.ci/image
 
 # Kills, pauses and restarts everything under load, and proves that no promise is broken: ARGS="--jobs 500 --seed 1".
 chaos: install
@@ -55,9 +68,16 @@ fmt: install
 # without the tools.
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --no-emit-find-links
+# What the image has by request only: each has a lock of what it adds.
+EXTRAS := bedrock vertex
 lock: $(UV)
 	$(LOCK) pyproject.toml --extra dev --output-file requirements.lock
 	$(LOCK) pyproject.toml --constraint requirements.lock --output-file deploy/requirements.lock
+	for extra in $(EXTRAS); do \
+	  $(LOCK) pyproject.toml --extra $$extra --constraint requirements.lock --output-file deploy/locks/$$extra.lock \
+	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' deploy/requirements.lock) || exit; \
+	done
+	$(LOCK) deploy/locks/build.in --output-file deploy/locks/build.lock
 	$(LOCK) .ci/helm.in --output-file .ci/helm.lock
 
 # Whether each package of the locks has a wheel for every Python and platform that we name. Installs nothing.

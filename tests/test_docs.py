@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from pydantic import BaseModel
 
+import server
 from deploy.healthcheck import address_in
 from server.api.sse import HEARTBEAT_S
 from server.app import HANDLERS_END_WITHIN_S, LONGEST_LINE_BYTES
@@ -31,6 +32,9 @@ from server.unused import keys_without_effect
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "deploy" / "config.example.yaml"
+LOCKS = ROOT / "deploy" / "locks"
+MACHINE = ["127.0.0.1:4000", "127.0.0.1:4001"]
+"""Two replicas without containers."""
 
 
 # The example of a config.
@@ -186,7 +190,7 @@ def deployed(name: str) -> str:
 
 def instructions(name: str) -> list[list[str]]:
     """The instructions of the Dockerfile that begin with this word, split into the words behind it."""
-    text = re.sub(r"^#.*\n", "", deployed("Dockerfile"), flags=re.MULTILINE).replace("\\\n", " ")
+    text = re.sub(r"^ *#.*\n", "", deployed("Dockerfile"), flags=re.MULTILINE).replace("\\\n", " ")
     found = [re.fullmatch(rf"{name} +(.*)", line) for line in text.splitlines()]
     return [_words(match[1]) for match in found if match]
 
@@ -199,7 +203,9 @@ def _words(text: str) -> list[str]:
 
 
 def understood(command: list[str]) -> dict[str, Any]:
-    """What our own command line makes of a `pollux …`; it ends the test if it makes nothing of it."""
+    """What our own command line makes of a `pollux …` behind the init; it ends the test if it makes nothing of it."""
+    assert command[:2] == ["tini", "--"]
+    command = command[2:]
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert command[0] in scripts
     return vars(_parser().parse_args(command[1:]))
@@ -213,8 +219,10 @@ def compose() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def composed(compose: dict[str, Any]) -> Config:
-    """The config that stands in compose.yaml."""
-    return parse_config(yaml.safe_load(compose["configs"]["pollux"]["content"]), environ={})
+    """The config that compose.yaml mounts."""
+    file = compose["configs"]["pollux"]["file"]
+    environ = {"POLLUX_METRICS_KEY": "sk-metrics"}
+    return parse_config(yaml.safe_load((ROOT / "deploy" / file).read_text(encoding="utf-8")), environ=environ)
 
 
 def replicas(compose: dict[str, Any]) -> list[dict[str, Any]]:
@@ -247,6 +255,7 @@ def test_the_health_check_follows_the_port(words: list[str], address: tuple[str,
 
 
 def test_the_image_ends_orderly_and_does_not_run_as_root() -> None:
+    assert ["--from=build", "/usr/bin/tini", "/usr/bin/tini"] in instructions("COPY")
     assert instructions("STOPSIGNAL") == [["SIGTERM"]]
     assert instructions("USER") == [["10001:10001"]]
 
@@ -269,18 +278,47 @@ def test_the_image_installs_what_was_tested_and_no_more() -> None:
     tested, installed = pins("requirements.lock"), pins("deploy/requirements.lock")
     assert installed.items() <= tested.items(), "run make lock"
     assert {name_of(dependency) for dependency in project["dependencies"]} <= installed.keys()
-    only_for_tests = {name_of(needed) for extra in project["optional-dependencies"].values() for needed in extra}
-    assert not only_for_tests & installed.keys()
-    [install] = [words for words in instructions("RUN") if "-r" in words]
-    assert "--require-hashes" in install
-    assert install[-1].endswith("deploy/requirements.lock")
+    only_by_request = {name_of(needed) for extra in project["optional-dependencies"].values() for needed in extra}
+    assert not only_by_request & installed.keys()
+    installing = [words for words in instructions("RUN") if "-r" in words]
+    assert len(installing) == 2
+    assert all(
+        {"--require-hashes", "--only-binary=:all:"} <= {word.strip(";") for word in words} for words in installing
+    )
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "deploy/requirements.lock"])
+def test_the_image_can_have_each_extra_as_it_was_tested() -> None:
+    """`--build-arg EXTRAS=…`: what each adds has a lock of its own."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"].keys() - {"dev", "clients"}
+    assert {file.stem for file in LOCKS.glob("*.lock")} == {*extras, "build"}, "add it to EXTRAS in the Makefile"
+    tested, installed = pins("requirements.lock"), pins("deploy/requirements.lock")
+    for extra in extras:
+        added = pins(f"deploy/locks/{extra}.lock")
+        assert added.items() <= tested.items(), "run make lock"
+        assert not added.keys() & installed.keys()
+        assert {name_of(needed) for needed in project["optional-dependencies"][extra]} <= added.keys()
+
+
+def test_the_image_tells_what_it_is() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [labels] = [dict(word.split("=", 1) for word in words) for words in instructions("LABEL")]
+    of = "org.opencontainers.image."
+    assert labels[f"{of}description"] == project["description"]
+    assert labels[f"{of}licenses"] == project["license"]
+    assert ["VERSION=" + server.__version__, "REVISION=", "SOURCE="] in instructions("ARG")
+    assert labels.keys() == {
+        f"{of}{word}" for word in ("title", "description", "licenses", "version", "revision", "source")
+    }
+
+
+@pytest.mark.parametrize(
+    "lock", sorted(str(file.relative_to(ROOT)) for file in (ROOT / "requirements.lock", *ROOT.glob("deploy/**/*.lock")))
+)
 def test_a_lock_has_hashes_and_names_no_host(lock: str) -> None:
     text = (ROOT / lock).read_text()
     assert "://" not in text
-    assert len(re.findall(r"^\S+==\S+ (?:; .+ )?\\\n +--hash=sha256:", text, re.MULTILINE)) == len(pins(lock)) > 10
+    assert len(re.findall(r"^\S+==\S+ (?:; .+ )?\\\n +--hash=sha256:", text, re.MULTILINE)) == len(pins(lock)) > 1
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
@@ -346,11 +384,45 @@ def test_compose_starts_commands_that_exist(compose: dict[str, Any]) -> None:
         assert replica["depends_on"].keys() <= compose["services"].keys()
 
 
-def test_compose_has_two_replicas_on_ports_of_this_machine_alone(compose: dict[str, Any]) -> None:
+def test_compose_opens_one_port_of_pollux_and_none_to_other_machines(compose: dict[str, Any]) -> None:
+    nginx = compose["services"]["nginx"]["ports"]
+    assert nginx == ["${POLLUX_LISTEN:-127.0.0.1:4000}:" + str(listened("nginx.conf"))]
+    opened = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
+    assert opened.keys() == {"nginx", "prometheus", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for ports in opened.values() for port in ports if ports is not nginx)
+
+
+def test_compose_sends_nginx_to_both_replicas(compose: dict[str, Any]) -> None:
+    """It puts their addresses where nginx.conf has those of two replicas on its own machine."""
+    nginx = compose["services"]["nginx"]
+    [script] = nginx["command"]
     [image_port] = instructions("EXPOSE")[0]
-    assert [replica["ports"] for replica in replicas(compose)] == [
-        [f"127.0.0.1:{port}:{image_port}"] for port in (4000, 4001)
+    replaced = dict(re.findall(r"s/([0-9.:]+)/\$\$(\w+)/", script))
+    assert [*replaced] == servers_in("nginx.conf", "server") == MACHINE
+    assert [nginx["environment"][name] for name in replaced.values()] == [
+        f"{replica['networks']['default']['ipv4_address']}:{image_port}" for replica in replicas(compose)
     ]
+
+
+def test_compose_bounds_and_hardens_every_service(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert {"cpus", "mem_limit", "pids_limit", "logging", "healthcheck"} <= service.keys() | (
+            {"healthcheck"} if service["image"] == "pollux" else set()
+        ), name
+        inline = {source for source, config in compose["configs"].items() if "content" in config}
+        # Compose can't put inline content into a root that is read-only.
+        assert service.get("read_only", False) != any(used["source"] in inline for used in service.get("configs", ()))
+    redis = compose["services"]["redis"]
+    assert (redis["mem_limit"], redis["command"][redis["command"].index("--maxmemory") + 1]) == ("2g", "1gb")
+
+
+def test_compose_mounts_only_what_exists(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        for volume in service.get("volumes", ()):
+            source = volume.partition(":")[0]
+            assert source in compose["volumes"] or (ROOT / "deploy" / source).exists(), source
 
 
 def test_compose_gives_replicas_the_time_to_drain(compose: dict[str, Any], composed: Config) -> None:
@@ -378,12 +450,15 @@ def test_compose_has_a_redis_that_keeps_what_it_accepted(compose: dict[str, Any]
     assert program == "redis-server"
     assert dict(zip(options[::2], options[1::2], strict=True)) == {
         "--appendonly": "yes",
+        "--appendfsync": "everysec",
+        "--save": "",
+        "--maxmemory": "1gb",
         "--maxmemory-policy": "noeviction",
         "--notify-keyspace-events": "Kgxe",
     }
 
 
-def test_nginx_lets_waits_streams_and_bodies_through(compose: dict[str, Any], composed: Config) -> None:
+def test_nginx_lets_waits_streams_and_bodies_through(composed: Config) -> None:
     directives = dict(re.findall(r"^ +([a-z_]+) +(.+);$", deployed("nginx.conf"), re.MULTILINE))
     assert directives["proxy_buffering"] == "off"
     assert directives["proxy_http_version"] == "1.1"
@@ -391,30 +466,29 @@ def test_nginx_lets_waits_streams_and_bodies_through(compose: dict[str, Any], co
     assert directives["client_max_body_size"].endswith("m")
     assert int(directives["client_max_body_size"][:-1]) * 1024**2 > composed.pollux.max_body_bytes
     assert directives["large_client_header_buffers"] == f"4 {LONGEST_LINE_BYTES // 1024}k"
-    assert servers_in("nginx.conf", "server") == [*published(compose)]
+    assert servers_in("nginx.conf", "server") == MACHINE
 
 
-def test_nginx_and_haproxy_never_send_a_post_twice(compose: dict[str, Any]) -> None:
+def test_nginx_and_haproxy_never_send_a_post_twice() -> None:
     nginx = dict(re.findall(r"^ +([a-z_]+) +(.+);$", deployed("nginx.conf"), re.MULTILINE))
     assert nginx["proxy_next_upstream"] == "error timeout"
     assert "\n    http-request disable-l7-retry unless METH_GET\n" in deployed("haproxy.cfg")
     assert "keepalive" not in re.sub("#.*", "", deployed("nginx.conf")), "on a kept connection it may be lost"
 
 
-def test_haproxy_lets_waits_streams_and_long_lines_through(compose: dict[str, Any], composed: Config) -> None:
+def test_haproxy_lets_waits_streams_and_long_lines_through(composed: Config) -> None:
     directives = dict(re.findall(r"^ +((?:timeout )?[a-z.]+) +(\d+)s?$", deployed("haproxy.cfg"), re.MULTILINE))
     for side in ("client", "server"):
         assert int(directives[f"timeout {side}"]) > max(composed.pollux.max_wait_s, 600, HEARTBEAT_S)
     assert int(directives["tune.bufsize"]) == LONGEST_LINE_BYTES
-    assert servers_in("haproxy.cfg", r"server \w+") == 2 * [*published(compose)]
+    assert servers_in("haproxy.cfg", r"server \w+") == 2 * MACHINE
     [(inter_s, fall)] = re.findall(r"check inter (\d+)s fall (\d+)", deployed("haproxy.cfg"))
     assert int(inter_s) * (int(fall) + 1) < Pollux().drain_grace_s, "it notices in time"
 
 
-def published(compose: dict[str, Any]) -> Iterator[str]:
-    """Where the replicas of the composition can be reached."""
-    for replica in replicas(compose):
-        yield from (port.rpartition(":")[0] for port in replica["ports"])
+def listened(file: str) -> int:
+    [port] = re.findall(r"^ +listen (\d+);$", deployed(file), re.MULTILINE)
+    return int(port)
 
 
 def servers_in(file: str, beginning: str) -> list[str]:
