@@ -68,6 +68,7 @@ class Counting(Metrics):
         self._runs, self._exchanges = level(families.RUNS), level(families.EXCHANGES)
         self._waiters, self._streams = level(families.WAITERS), level(families.STREAMS)
         self._in_flight, self._cooling = level(families.IN_FLIGHT), level(families.COOLING)
+        self._tasks = level(families.TASKS)
         level(families.PROCESSES).set(to=1)
         self._processes = Processes(shared)
         if shared is not None:
@@ -176,6 +177,7 @@ class Counting(Metrics):
             one.hand_over()
         self._runs.set(to=levels.runs)
         self._exchanges.set(to=levels.store_exchanges)
+        self._tasks.set(to=levels.tasks)
         for series, found in ((self._waiters, levels.waiters), (self._streams, levels.streams)):
             for kind, number in found.items():
                 series.set(kind, to=number)

@@ -169,6 +169,7 @@ BUILD = _gauge("build_info", "Always 1. What runs is in the labels.", "version",
 READY = _gauge(
     "ready", "1 if the process that answers takes new work: its store answers, and it has not been told to end."
 )
+TASKS = _gauge("event_loop_tasks", "Tasks of the event loop: all that is under way, each client's request included.")
 PROCESSES = _gauge("processes", "Processes that this scrape tells of.")
 LAG_S = _histogram(
     "event_loop_lag_seconds",

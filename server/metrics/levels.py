@@ -22,6 +22,8 @@ class Levels:
     """Creating calls under way, by deployment."""
     cooling: Mapping[str, bool] = field(default_factory=dict)
     """By deployment."""
+    tasks: int = 0
+    """Of the event loop."""
 
 
 class Tally(Counter[str]):

@@ -58,7 +58,7 @@ def everything(metrics: Metrics) -> None:
     metrics.tokens_spent("m", Tokens(4, 3, 2, 1))
     metrics.answered("append", 0.001, StoreUnavailable("away"))
     metrics.measured(
-        Levels(2, 3, {"cached": 4, "native": 0}, {"cached": 5}, {DEPLOYMENT: 6}, {DEPLOYMENT: True}),
+        Levels(2, 3, {"cached": 4, "native": 0}, {"cached": 5}, {DEPLOYMENT: 6}, {DEPLOYMENT: True}, 7),
     )
 
 
