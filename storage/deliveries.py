@@ -16,7 +16,7 @@ from storage.scripts import CLAIM_DELIVERIES, FIND, REDELIVER, SETTLE_DELIVERY, 
 from storage.statuses import Place, StatusEntry, parse_place
 
 LISTED = 100
-"""How many of an endpoint's last deliveries are kept."""
+"""How many of an endpoint's last deliveries are listed. Of others only those are kept that are owed or have failed."""
 
 
 class Deliveries:
@@ -39,6 +39,7 @@ class Deliveries:
         """Some that are due, at most `most_each` of one endpoint; they are due again after `for_s`, unless settled."""
         claimed = await CLAIM_DELIVERIES.run(
             self._client,
+            whole=shard.whole,
             endpoints_due=shard.endpoints_due,
             most=most,
             most_each=most_each,
@@ -56,12 +57,14 @@ class Deliveries:
         """Note how a try went. Whether the endpoint is paused now, because it has failed so often in a row."""
         word = await SETTLE_DELIVERY.run(
             self._client,
+            whole=shard.whole,
             endpoints_due=shard.endpoints_due,
             due=shard.due(delivery.endpoint),
             delivery=shard.delivery(delivery.name),
             paused=shard.paused(delivery.endpoint),
             health=shard.health(delivery.endpoint),
             delivered=shard.delivered(delivery.endpoint),
+            delivery_prefix=shard.delivery(""),
             name=delivery.name,
             endpoint=delivery.endpoint,
             token=delivery.token,
@@ -158,6 +161,9 @@ class Deliveries:
         client: Any = self._client
         async with answered(client):
             there: Any = await client.hdel(shard.endpoints(owner), endpoint)
+            listed: Any = await client.lrange(shard.delivered(endpoint), 0, LISTED - 1)
+            for name in map(_text, listed):
+                await client.delete(shard.delivery(name))
             for key in (shard.due(endpoint), shard.delivered(endpoint), shard.health(endpoint), shard.paused(endpoint)):
                 await client.delete(key)
             await client.zrem(shard.endpoints_due, endpoint)

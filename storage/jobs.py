@@ -31,7 +31,6 @@ class Jobs:
 
     def __init__(self, connections: Connections, shards: int, terms: Terms) -> None:
         self._client = connections.commands
-        self._clustered = connections.clustered
         self._terms = terms
         self._pack = terms.pack
         self._renewals = connections.renewals
@@ -58,6 +57,7 @@ class Jobs:
         while True:
             at_ms, word, some, *job = await LEASE.run(
                 self._client,
+                whole=shard.whole,
                 leases=shard.leases,
                 rotation=shard.rotation,
                 grant=shard.grant(token),
@@ -96,6 +96,7 @@ class Jobs:
     async def _count(self, shard: Shard) -> list[int]:
         counts: list[int] = await COUNT_JOBS.run(
             self._client,
+            whole=shard.whole,
             rotation=shard.rotation,
             leases=shard.leases,
             endpoints_due=shard.endpoints_due,
@@ -137,11 +138,10 @@ class Jobs:
             batches += (self._pack(append.frames), 2 * len(fields))
             for field in fields.items():
                 batches += field
-        moving = (name(append.lease.id) for append in appends for name in (shard.record, shard.log))
         answer = await APPEND.run(
             self._client,
+            whole=shard.whole,
             leases=shard.leases,
-            moving=list(moving) if self._clustered else (),
             lease_ms=int(lease_s * 1000),
             record_prefix=shard.record(""),
             log_prefix=shard.log(""),
@@ -181,6 +181,7 @@ class Jobs:
         answer = await FINISH.run_durably(
             self._client,
             self._terms.durability,
+            whole=shard.whole,
             record=shard.record(lease.id),
             log=shard.log(lease.id),
             leases=shard.leases,

@@ -26,6 +26,7 @@
 | `pollux:{n}:idempotency:<owner>:<digest>` | hash | `id`, `body`: what it started | `IDEMPOTENCY_TTL_MS` |
 | `pollux:{n}:kept:<owner>:<digits>` | string | id of a kept response, by the digits in its items' ids | as the record |
 | `pollux:{n}:tombstone:<id>` | string | token of its `delete`, for repeats of it and of `create` | a minute |
+| `pollux:{n}:whole` | none | never there: see `Shard.whole` | |
 | `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once | none |
 
 | channel | says |
@@ -84,6 +85,16 @@ class Shard:
     @cached_property
     def prefix(self) -> str:
         return f"pollux:{{{self.n}}}:"
+
+    @cached_property
+    def whole(self) -> str:
+        """A key that nobody writes. A script names it that uses keys which it can't name in advance.
+
+        On a Cluster, while a slot is being moved, a script would find some of those keys and miss others. A server
+        refuses a call with TRYAGAIN if one of the keys that it names is not there, so it refuses this one until the
+        whole slot is in one place again.
+        """
+        return f"{self.prefix}whole"
 
     def record(self, response_id: str) -> str:
         return f"{self.prefix}record:{response_id}"

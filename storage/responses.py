@@ -62,6 +62,7 @@ class Responses:
         word, detail = await CREATE.run_durably(
             self._client,
             self._terms.durability,
+            whole=shard.whole,
             record=shard.record(new.id),
             log=shard.log(new.id),
             queue=shard.queue(new.owner),
@@ -183,6 +184,7 @@ class Responses:
         shard = self._shards.of(record.id)
         outcome = await CANCEL.run(
             self._client,
+            whole=shard.whole,
             record=shard.record(record.id),
             log=shard.log(record.id),
             leases=shard.leases,
@@ -208,6 +210,7 @@ class Responses:
         shard = self._shards.of(record.id)
         outcome = await DELETE.run(
             self._client,
+            whole=shard.whole,
             record=shard.record(record.id),
             log=shard.log(record.id),
             leases=shard.leases,

@@ -3,9 +3,8 @@
 -- script; `finish` has the flag, so that a run can still end.
 -- Batches of one lease are numbered, so that a batch which is repeated after a later one does not reset its fields.
 -- KEYS
+--   whole                          see `keys.py`
 --   leases
---   moving...                      on a cluster each record and log: the server then refuses the whole call while some
---                                  of them are being moved to another node
 -- ARGV
 --   lease_ms:number
 --   record_prefix, log_prefix, moved_prefix

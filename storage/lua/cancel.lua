@@ -2,6 +2,7 @@
 -- Cancel a response in one step: set the status, append the terminal event and end the lease. The caller does not know
 -- the event's sequence number, so the script puts it between two halves of the frame.
 -- KEYS
+--   whole                          see `keys.py`
 --   record, log, leases, owned, ended, queue, upstream_cancels, feed, endpoints, endpoints_due, usage, usage_owners
 -- ARGV
 --   id

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Take some of the due deliveries, for a while: if their taker dies, they are due again after it.
 -- KEYS
+--   whole                          see `keys.py`
 --   endpoints_due
 -- ARGV
 --   most:number                    deliveries

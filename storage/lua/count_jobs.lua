@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Count what waits in a shard, and tell for how long. Only a primary may answer, see `read.lua`.
 -- KEYS
+--   whole                          see `keys.py`
 --   rotation, leases, endpoints_due
 -- ARGV
 --   queue_prefix

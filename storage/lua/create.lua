@@ -2,6 +2,7 @@
 -- Write the record, events 0 and 1, and the job in one step. Without allow-oom, because a full server must take no new
 -- work.
 -- KEYS
+--   whole                          see `keys.py`
 --   record, log, queue, rotation, owned, ended, tombstone, feed
 --   idempotency?
 -- ARGV

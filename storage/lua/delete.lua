@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Remove a response and all that belongs to it in one step; if it runs, that also cancels it.
 -- KEYS
+--   whole                          see `keys.py`
 --   record, log, leases, owned, ended, queue, tombstone, upstream_cancels, feed, usage, usage_owners
 -- ARGV
 --   id, token

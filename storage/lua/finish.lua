@@ -2,6 +2,7 @@
 -- End a response: write the last batch with the terminal frame, the status and the final object. If the response
 -- already has a terminal status, that one stays.
 -- KEYS
+--   whole                          see `keys.py`
 --   record, log, leases, owned, ended, upstream_cancels, feed, endpoints, endpoints_due, usage, usage_owners
 -- ARGV
 --   id, token, epoch

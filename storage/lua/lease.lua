@@ -2,6 +2,7 @@
 -- Take one job: first one whose lease ran out, otherwise the next job of the owner whose turn it is.
 -- Jobs of models that this worker can't serve are left to other workers.
 -- KEYS
+--   whole                          see `keys.py`
 --   leases, rotation, grant, feed
 -- ARGV
 --   token

@@ -1,15 +1,17 @@
 #!lua flags=allow-oom
 -- Note what became of a try: told, to be tried again, or given up. Pause an endpoint that fails again and again.
 -- KEYS
+--   whole                          see `keys.py`
 --   endpoints_due, due, delivery, paused, health, delivered
 -- ARGV
+--   delivery_prefix
 --   name, endpoint, token
 --   outcome                        told, again, failed, or later (it was not tried)
 --   again_ms:number                after how long it is tried again
 --   code, latency_ms, reason       of this try
 --   most_failures:number           in a row, after which the endpoint is paused
 --   pause_ms:number                between two probes
---   kept:number                    ended deliveries that are listed
+--   kept:number                    ended deliveries that are listed. One that was told is forgotten when it leaves the list
 --   kept_ms                        for how long
 -- Returns 'stale' if somebody else has it by now, 'paused' if the endpoint is paused by this, else 'ok'.
 if redis.call('HGET', delivery, 'token') ~= token then return 'stale' end
@@ -35,6 +37,9 @@ if outcome == 'told' or outcome == 'failed' then
   redis.call('HSET', delivery, 'outcome', outcome)
   redis.call('LREM', delivered, 0, name)
   redis.call('LPUSH', delivered, name)
+  for _, old in ipairs(redis.call('LRANGE', delivered, kept, -1)) do
+    if redis.pcall('HGET', delivery_prefix .. old, 'outcome') == 'told' then redis.call('DEL', delivery_prefix .. old) end
+  end
   redis.call('LTRIM', delivered, 0, kept - 1)
   redis.call('PEXPIRE', delivered, kept_ms)
   redis.call('PEXPIRE', delivery, kept_ms)

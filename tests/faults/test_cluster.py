@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+from storage import Counts, StoreUnavailable, open_store
 from storage.keys import SETTINGS, Shard, shard_of
 from tests.support.cluster import ClusterServers, running_cluster
 from tests.support.replica import CACHED, MASTER_KEY, Replica, ended, make_config, replica_process, running_replica
 from tests.support.servers import documented_rights
+from tests.support.stored import ALICE, finish, run
 from tests.support.subscribers import Patient, faults_of, lives_in
 from tests.support.upstreams import runs_of
 from tests.support.waiting import wait_until
@@ -142,6 +144,29 @@ async def test_the_masters_subscriber_is_told_each_transition_once_while_a_prima
     assert lives_in(everybodys.events) == {one: life for one, _ in jobs}
     assert lives_in(own.events) == {one: life for one, key in jobs if key == f"sk-{TEAMS[0]}"}
     assert faults_of(everybodys.events) == faults_of(own.events) == []
+
+
+async def test_what_a_script_would_find_half_moved_waits_until_its_slot_has_moved(cluster: ClusterServers) -> None:
+    """A delivery of which the queue is still here and the rest is there already would be taken for one that is gone."""
+    shard = Shard(shard_of(ALICE, 16))
+    async with open_store(cluster.url) as store:
+        assert await store.deliveries.add(ALICE, "we_1", b'{"statuses": ["completed"]}', 20)
+        taken = await run(store)
+        await finish(store, taken, 3)
+        source = cluster.owner_of(shard.leases)
+        target = next(node for node in cluster.nodes if node.is_primary and node is not source)
+        cluster.open_slot(shard.leases, source, target)
+        cluster.move_keys([shard.delivery(f"we_1 completed {taken.id}")], source, target)
+        with pytest.raises(StoreUnavailable):
+            await store.deliveries.claim(shard, "t", most=1, most_each=1, for_s=60)
+        with pytest.raises(StoreUnavailable):
+            await store.jobs.count()
+        cluster.move_slot(shard.leases, source, target)
+        assert cluster.owner_of(shard.leases) is target
+        [delivery] = await store.deliveries.claim(shard, "t", most=1, most_each=1, for_s=60)
+        assert delivery.entry.response_id == taken.id
+        assert await store.jobs.count() == Counts(0, 0)
+        await store.deliveries.remove(ALICE, "we_1")
 
 
 async def test_a_create_waits_until_a_replica_of_its_node_has_it(cluster: ClusterServers, simulator: str) -> None:

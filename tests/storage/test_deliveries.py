@@ -6,7 +6,7 @@ import orjson
 import pytest
 import redis
 
-from storage import Attempt, Delivery, EndpointHealth, Pausing, Store, Tried
+from storage import Attempt, Delivery, EndpointHealth, Pausing, Store, Tried, deliveries
 from storage.keys import shard_of
 from tests.support.stored import ALICE, BOB, cancel, create, finish, record_of, run
 
@@ -110,6 +110,24 @@ async def test_one_that_fails_again_and_again_is_only_probed(store: Store) -> No
     # What ends meanwhile makes it due no earlier.
     await finish(store, await run(store), 3)
     assert await claim(store) == []
+
+
+@pytest.mark.usefixtures("_endpoint")
+async def test_of_deliveries_that_are_no_longer_listed_only_those_stay_that_failed(
+    store: Store, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "LISTED", 2)
+    names = []
+    for tried in (Tried.TOLD, Tried.FAILED, Tried.TOLD, Tried.TOLD):
+        await finish(store, await run(store), 3)
+        [delivery] = await claim(store)
+        await settle(store, delivery, tried)
+        names.append(delivery.name)
+    kept = {name for name in names if await store.deliveries.redeliver(ALICE, name)}
+    assert kept == set(names[1:])
+    assert await store.deliveries.remove(ALICE, ENDPOINT)
+    left = {key.decode().partition("delivery:")[2] for key in admin.scan_iter("*:delivery:*")}
+    assert left == {names[1]}, "until its time is over"
 
 
 @pytest.mark.usefixtures("_endpoint")

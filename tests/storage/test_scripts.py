@@ -120,7 +120,14 @@ def test_a_script_finds_what_it_is_given_by_name_and_uses_it(script: Script) -> 
     code = re.sub(r"--.*", "", body)
     assert not re.search(r"\b(KEYS|ARGV)\b", code), "by name, not by place"
     for name in (*script.keys.names, *script.args.names):
-        assert re.search(rf"\b{name}\b", code) or name == "moving", f"{name} is not used"
+        assert re.search(rf"\b{name}\b", code) or name == "whole", f"{name} is not used"
+
+
+@pytest.mark.parametrize("script", ALL, ids=lambda script: script.name)
+def test_a_script_that_makes_names_of_keys_wants_the_slot_whole(script: Script) -> None:
+    body = (LUA / f"{script.name}.lua").read_text()
+    makes_names = "idempotency_of" in body or any(name.endswith("_prefix") for name in script.args.names)
+    assert makes_names == ("whole" in script.keys.names)
 
 
 async def test_a_wrong_or_missing_name_is_refused_before_anything_is_sent() -> None:
@@ -136,7 +143,7 @@ def test_a_header_is_read_as_it_is_written() -> None:
     assert CREATE.keys.names[-1] == "idempotency"
     assert CREATE.args.names[-3:] == ("feed_most", "feed_ms", "fields")
     for line in (
-        "local idempotency = KEYS[9]\n",
+        "local idempotency = KEYS[10]\n",
         "local opening = ARGV[4]\n",
         "local ttl_ms = tonumber(ARGV[13])\n",
         "local fields = from(ARGV, 19)\n",

@@ -22,6 +22,8 @@ from storage.embedded_binary import _candidates
 from tests.support.replica import free_port
 
 SLOTS = 16384
+KEYS_AT_ONCE = 10
+"""How many keys of a slot are moved in one step, as by `redis-cli --cluster reshard`."""
 
 
 @dataclass
@@ -118,12 +120,42 @@ class ClusterServers:
         """Wait until each node that runs finds all well."""
         _until(lambda: all(node.is_fine for node in self.nodes if node.runs), "the cluster is whole", timeout_s)
 
-    def replicate(self) -> None:
-        """Wait until the replicas have all that their primaries have now."""
-        for node in self.nodes:
+    def replicate(self, *primaries: Node) -> None:
+        """Wait until the replicas of these primaries, or of all, have all that these have now."""
+        for node in primaries or self.nodes:
             about: Any = node.client.info("replication")
             if about["role"] == "master":
                 _until(partial(_has_reached, node, about["master_repl_offset"]), "a replica has it all")
+
+    def move_slot(self, key: str, source: Node, target: Node, *, pause_s: float = 0.0) -> int:
+        """Move the slot of a key to another primary, as an operator does who reshards: ten keys at a time.
+
+        Between them come pauses, in which some keys are here and some are there. Returns how many keys were moved.
+        """
+        slot = self.open_slot(key, source, target)
+        moved = 0
+        while keys := source.cluster("GETKEYSINSLOT", slot, KEYS_AT_ONCE):
+            self.move_keys(keys, source, target)
+            moved += len(keys)
+            time.sleep(pause_s)
+        self.close_slot(slot, source, target)
+        return moved
+
+    def open_slot(self, key: str, source: Node, target: Node) -> int:
+        """Begin to move the slot of a key; its number."""
+        slot: int = source.cluster("KEYSLOT", key)
+        target.cluster("SETSLOT", slot, "IMPORTING", source.cluster("MYID"))
+        source.cluster("SETSLOT", slot, "MIGRATING", target.cluster("MYID"))
+        return slot
+
+    def move_keys(self, keys: list[Any], source: Node, target: Node) -> None:
+        # Without REPLACE, so that it fails where a key is on both nodes: nobody may write to the slot in two places.
+        source.client.migrate("127.0.0.1", target.port, keys, 0, 5000)
+
+    def close_slot(self, slot: int, source: Node, target: Node) -> None:
+        """Let all primaries know that the slot has moved."""
+        for node in (target, source, *(one for one in self.nodes if one.runs and one.is_primary)):
+            node.cluster("SETSLOT", slot, "NODE", target.cluster("MYID"))
 
 
 @contextmanager

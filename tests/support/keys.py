@@ -9,8 +9,11 @@ import redis
 from storage.keys import SETTINGS
 from storage.records import TERMINAL
 
+Admin = redis.Redis | redis.RedisCluster
+"""A client that looks at a store from behind."""
 
-def contents(admin: redis.Redis) -> dict[str, object]:
+
+def contents(admin: Admin) -> dict[str, object]:
     """Every key with its value: equal before and after whatever changes nothing.
 
     Not the deadlines of leases, which are merely pushed on.
@@ -18,7 +21,7 @@ def contents(admin: redis.Redis) -> dict[str, object]:
     return {key: _value(admin, key) for key in _keys(admin)}
 
 
-def leaked_keys(admin: redis.Redis) -> list[str]:
+def leaked_keys(admin: Admin) -> list[str]:
     """The keys without a time to live that no unfinished response accounts for: after a test there is none.
 
     May stay for ever: the settings, the endpoints of owners, which are a few and stay until they are deleted, and each
@@ -40,7 +43,7 @@ def leaked_keys(admin: redis.Redis) -> list[str]:
     return [key for key in immortal if not _accounted_for(admin, key, unfinished)]
 
 
-def _accounted_for(admin: redis.Redis, key: str, unfinished: set[str]) -> bool:
+def _accounted_for(admin: Admin, key: str, unfinished: set[str]) -> bool:
     kind, _, name = key.partition("}:")[2].partition(":")
     if key == SETTINGS or kind in ("rotation", "endpoints"):
         return True
@@ -52,11 +55,11 @@ def _accounted_for(admin: redis.Redis, key: str, unfinished: set[str]) -> bool:
     return False
 
 
-def _keys(admin: redis.Redis) -> list[str]:
+def _keys(admin: Admin) -> list[str]:
     return sorted(key.decode() for key in admin.scan_iter())
 
 
-def _value(admin: redis.Redis, key: str) -> object:
+def _value(admin: Admin, key: str) -> object:
     kind: Any = admin.type(key)
     match kind.decode():
         case "hash":
