@@ -1,7 +1,7 @@
 """The chaos run: mixed jobs and patient clients, while replicas and the store are killed, paused and restarted.
 
     python -m tests.faults.chaos [--jobs 500] [--seed N] [--replicas 3] [--store embedded|redis-server] [--span S]
-                                 [--rolling]
+                                 [--cluster [--shards 16]] [--rolling]
 
 At the end an auditor proves from the outside that no promise was broken. It exits 0 if so, else 1 with a list of what
 was. The same seed draws the same jobs and the same schedule of misfortunes.
@@ -28,20 +28,12 @@ from typing import Any
 import aiohttp
 import uvloop
 
-from storage.keys import Shard
 from tests.faults.chaos_audit import Auditor
 from tests.faults.chaos_clients import Client
-from tests.faults.chaos_faults import (
-    Misfortune,
-    StoreServer,
-    draw_rolling,
-    draw_schedule,
-    running_fleet,
-    running_store,
-    until_well,
-)
+from tests.faults.chaos_faults import Misfortune, draw_rolling, draw_schedule, running_fleet, until_well
 from tests.faults.chaos_feed import running_subscribers
-from tests.faults.chaos_jobs import CHAT, MESSAGES, SURVIVABLE, Job, draw_jobs
+from tests.faults.chaos_jobs import CHAT, MESSAGES, OWNERS, SURVIVABLE, Job, draw_jobs
+from tests.faults.chaos_store import running_store
 from tests.faults.chaos_webhooks import running_moody_receiver
 from tests.support.replica import free_port, make_config
 from tests.support.waiting import wait_until
@@ -61,6 +53,7 @@ class Options:
     span_s: float = 0.0
     """For how long clients come and misfortunes happen; 0: as the number of jobs suggests."""
 
+    shards: int = 1
     rolling: bool = False
     """Nothing but a deploy, in which each replica has time enough for its runs."""
 
@@ -104,25 +97,26 @@ class Report:
 async def run_chaos(options: Options, folder: Path, say: Callable[[str], None] = print) -> Report:
     """One run. Leaves nothing behind but logs in the folder."""
     chance = random.Random(options.seed)
-    jobs = draw_jobs(chance, options.jobs, options.lasts_s)
-    draw = draw_rolling if options.rolling else partial(draw_schedule, chance)
-    schedule = draw(options.replicas, options.lasts_s)
-    say(f"seed {options.seed}: {len(jobs)} jobs and {len(schedule)} faults in {options.lasts_s:.0f} s; logs: {folder}")
+    # In one shard two owners are enough; more of them lie in many shards.
+    jobs = draw_jobs(chance, options.jobs, options.lasts_s, OWNERS[: 2 * options.shards])
     report = Report(options, jobs)
     began = time.monotonic()
     async with (
         running_simulator_process(folder) as simulator,
         running_moody_receiver(options.seed) as receiver,
-        running_store(options.store, folder / "redis") as store,
+        running_store(options.store, folder / "redis", options.shards, options.seed) as store,
         # Logged as JSON: what happened to one response can be found by its id.
         running_fleet(options.replicas, config_for(simulator, options, **receiver.config), store.url, folder) as fleet,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
         running_subscribers(fleet.urls) as subscribers,
     ):
         await asyncio.to_thread(store.settle)
+        draw = draw_rolling if options.rolling else partial(draw_schedule, chance, store.kinds)
+        schedule = draw(options.replicas, options.lasts_s)
+        say(f"seed {options.seed}: {len(jobs)} jobs, {len(schedule)} faults in {options.lasts_s:.0f} s; logs: {folder}")
         # One is always left alone; a deploy takes them in turns.
         misfortune = Misfortune(fleet, store, say, 1 if options.rolling else max(1, options.replicas - 1))
-        clients = [Client(job, http, fleet.urls, lambda one: _record(store, one)) for job in jobs]
+        clients = [Client(job, http, fleet.urls, store.record) for job in jobs]
         async with asyncio.TaskGroup() as group:
             group.create_task(misfortune.run(schedule))
             for job, client in zip(jobs, clients, strict=True):
@@ -149,7 +143,18 @@ async def _come(job: Job, client: Client) -> None:
 
 def config_for(simulator: str, options: Options, **pollux: Any) -> dict[str, Any]:
     drain_s = 12 if options.rolling else 2
-    config = make_config(simulator, lease_s=2, drain_s=drain_s, max_attempts=20, log_format="json", **pollux)
+    config = make_config(
+        simulator,
+        lease_s=2,
+        drain_s=drain_s,
+        max_attempts=20,
+        log_format="json",
+        shards=options.shards,
+        keys=[{"name": name, "key": key} for name, key in OWNERS],
+        # Where there are replicas, half of all seeds wait for them.
+        store_sync="replica" if options.store == "cluster" and options.seed % 2 else "none",
+        **pollux,
+    )
     usual = config["model_list"][0]
     config["model_list"].append({**usual, "model_name": SURVIVABLE, "model_info": {"upstream_background": True}})
     for name, provider in ((CHAT, "mistral"), (MESSAGES, "anthropic")):
@@ -157,13 +162,6 @@ def config_for(simulator: str, options: Options, **pollux: Any) -> dict[str, Any
         config["model_list"].append({"model_name": name, "litellm_params": params})
         config["litellm_settings"]["responses"]["background_mode"]["polling_via_cache"].append(provider)
     return config
-
-
-def _record(store: StoreServer, response_id: str) -> dict[str, str]:
-    """What the store has of a response. (There is one shard.)"""
-    with store.client() as client:
-        found: Any = client.hgetall(Shard(0).record(response_id))
-        return {name.decode(): value.decode(errors="replace") for name, value in found.items()}  # some are compressed
 
 
 def _complaints(folder: Path) -> list[str]:
@@ -207,11 +205,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None, help="replays a run (default: a new one)")
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--store", default="embedded", help="embedded, or a server to start, as redis-server")
+    parser.add_argument("--cluster", action="store_true", help="a Cluster of three primaries, each with a replica")
+    parser.add_argument("--shards", type=int, default=None, help="hash slots used (default: 1, on a Cluster 16)")
     parser.add_argument("--span", type=float, default=0.0, help="seconds of trouble (default: by the number of jobs)")
     parser.add_argument("--rolling", action="store_true", help="nothing but a deploy, one replica after the other")
     given = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
-    options = Options(seed, given.jobs, given.replicas, given.store, given.span, given.rolling)
+    store = "cluster" if given.cluster else given.store
+    shards = given.shards or (16 if given.cluster else 1)
+    options = Options(seed, given.jobs, given.replicas, store, given.span, shards, given.rolling)
     folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         report = runner.run(run_chaos(options, folder))

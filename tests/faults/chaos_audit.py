@@ -7,12 +7,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import aiohttp
-import redis
 
 from tests.faults.chaos_feed import faults_of_feeds, have_been_told
 from tests.faults.chaos_jobs import TERMINAL, Job, said_in
 from tests.faults.chaos_webhooks import MoodyReceiver
-from tests.support.keys import leaked_keys
+from tests.support.keys import Admin, leaked_keys
 from tests.support.replica import CACHED, MASTER_KEY
 from tests.support.sse import read_stream
 from tests.support.subscribers import Patient
@@ -29,7 +28,7 @@ AT_ONCE = 20
 class Auditor:
     """Looks at everything once it is quiet; `violations` is what was found."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, simulator: str, admin: redis.Redis) -> None:
+    def __init__(self, http: aiohttp.ClientSession, url: str, simulator: str, admin: Admin) -> None:
         self._http = http
         self._url = f"{url}/v1/responses"
         self._simulator = simulator.removesuffix("/v1")

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
-import subprocess
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
-from tests.conftest import plain_url
+from tests.faults.chaos_store import AnyStore
 from tests.support.replica import Replica, replica_process
 from tests.support.waiting import wait_until
 
@@ -30,10 +23,8 @@ KINDS = {
     "SIGTERM": 4,
     "pause": 5,
     "kill -9 all": 1,
-    "store kill -9": 2,
-    "store pause": 3,
 }
-"""What happens, and how often compared to the rest."""
+"""What happens to replicas, and how often compared to the rest."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +43,13 @@ class Fault:
         return f"{self.at_s:5.1f} s  {self.kind}{whom} for {self.lasts_s:.1f} s"
 
 
-def draw_schedule(chance: random.Random, replicas: int, span_s: float) -> list[Fault]:
-    """The same schedule for the same seed."""
+def draw_schedule(chance: random.Random, of_store: Mapping[str, int], replicas: int, span_s: float) -> list[Fault]:
+    """The same schedule for the same seed. `of_store`: what happens to this store, and how often."""
+    kinds = {**KINDS, **of_store}
     schedule, at_s = [], chance.uniform(1.0, 2.0)
     while at_s < span_s:
-        (kind,) = chance.choices(list(KINDS), list(KINDS.values()))
-        longest_s = {"pause": 4.0, "store pause": 3.0}.get(kind, 1.0)
+        (kind,) = chance.choices(list(kinds), list(kinds.values()))
+        longest_s = {"pause": 4.0, "store pause": 3.0, "store node pause": 4.0, "store slot moves": 2.0}.get(kind, 1.0)
         lasts_s = chance.uniform(1.0 if "pause" in kind else 0.0, longest_s)
         schedule.append(Fault(at_s, kind, chance.randrange(replicas), lasts_s))
         at_s += chance.uniform(0.4, 2.0)
@@ -134,88 +126,10 @@ async def running_fleet(count: int, config: dict[str, Any], store_url: str, fold
             await place.stack.aclose()
 
 
-class StoreServer:
-    """The server of the store: what may be done to it. Its calls block, so they run in a thread."""
-
-    def __init__(self, url: str, revive: Callable[[], None] | None = None) -> None:
-        self.url = url
-        self._revive = revive
-        self.pid = 0
-
-    def client(self) -> redis.Redis:
-        return redis.Redis.from_url(plain_url(self.url), retry=Retry(NoBackoff(), 0), socket_timeout=5)
-
-    def settle(self) -> None:
-        """Wait until it answers, and let an acknowledgement be worth a write to the disk: a kill may lose no more."""
-        deadline = time.monotonic() + 30
-        while True:
-            with self.client() as client, suppress(redis.RedisError):
-                client.config_set("appendfsync", "always")
-                self.pid = int(client.info("server")["process_id"])
-                return
-            assert time.monotonic() < deadline, "the store does not come back"
-            time.sleep(0.05)
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-
-    def revive(self) -> None:
-        """Start it again, unless (the embedded one) the replicas do."""
-        if self._revive is not None:
-            self._revive()
-        self.settle()
-
-
-@asynccontextmanager
-async def running_store(kind: str, folder: Path) -> AsyncIterator[StoreServer]:
-    """`embedded`, which lives with the replicas, or a `redis-server` of its own."""
-    if kind == "embedded":
-        store = StoreServer(f"embedded://{folder / 'store'}")
-        try:
-            yield store
-        finally:
-            with suppress(ProcessLookupError):
-                if store.pid and _is_ours(store.pid, folder):
-                    store.kill()
-        return
-    folder.mkdir(exist_ok=True)
-    servers: list[subprocess.Popen[bytes]] = []
-
-    def start() -> None:
-        if servers:
-            servers[-1].wait()
-        options = {
-            "port": "0",
-            "unixsocket": f"{folder}/redis.sock",
-            "dir": str(folder),
-            "save": "",
-            "appendonly": "yes",
-            "appendfsync": "always",
-            "notify-keyspace-events": "Kgxe",
-        }
-        words = [word for name, value in options.items() for word in (f"--{name}", value)]
-        with (folder / "redis.log").open("ab") as log:
-            servers.append(subprocess.Popen([kind, *words], stdin=subprocess.DEVNULL, stdout=log))
-
-    start()
-    try:
-        yield StoreServer(f"unix://{folder}/redis.sock", start)
-    finally:
-        servers[-1].kill()
-        servers[-1].wait()
-
-
-def _is_ours(pid: int, folder: Path) -> bool:
-    """Whether the server that we know still has this number: numbers are used again."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cwd").readlink().is_relative_to(folder)
-    return False
-
-
 class Misfortune:
     """Carries out a schedule."""
 
-    def __init__(self, fleet: Fleet, store: StoreServer, say: Callable[[str], None], at_once: int) -> None:
+    def __init__(self, fleet: Fleet, store: AnyStore, say: Callable[[str], None], at_once: int) -> None:
         self._fleet = fleet
         self._store = store
         self._say = say
@@ -237,7 +151,7 @@ class Misfortune:
         if "store" in fault.kind:
             async with self._store_busy:
                 self._say(str(fault))
-                await self._on_store(fault)
+                await self._store.befall(fault.kind, fault.lasts_s)
         elif fault.kind == "kill -9 all":
             # In one order, so that two of them can't wait for each other.
             async with AsyncExitStack() as stack:
@@ -266,17 +180,8 @@ class Misfortune:
         await asyncio.sleep(fault.lasts_s)
         await self._fleet.start(place)
 
-    async def _on_store(self, fault: Fault) -> None:
-        if fault.kind == "store pause":
-            os.kill(self._store.pid, signal.SIGSTOP)
-            await asyncio.sleep(fault.lasts_s)
-            os.kill(self._store.pid, signal.SIGCONT)
-            return
-        self._store.kill()
-        await asyncio.to_thread(self._store.revive)
 
-
-async def until_well(fleet: Fleet, store: StoreServer) -> None:
+async def until_well(fleet: Fleet, store: AnyStore) -> None:
     """All replicas ready, the store answering."""
     await asyncio.to_thread(store.settle)
     for place in fleet.places:

@@ -13,7 +13,7 @@ from tests.support.subscribers import ENDS, Patient, faults_of, lives_in
 QUEUED, IN_PROGRESS, DELETED = "response.queued", "response.in_progress", "response.deleted"
 VISIT_EVENTS = {ALICE: 0, BOB: 25, MASTER_KEY: 60}
 """After so many events a subscriber leaves, and comes again; 0: only when it is cut off."""
-OWNERS = {ALICE: "alice", BOB: "bob"}
+NAMES = {ALICE: "alice", BOB: "bob"}
 
 
 @asynccontextmanager
@@ -45,7 +45,7 @@ def faults_of_feeds(subscribers: Mapping[str, Patient], jobs: Sequence[Job], beg
     """
     found = []
     for key, subscriber in subscribers.items():
-        whose = f"the subscriber of {OWNERS.get(key, 'all')}"
+        whose = f"the subscriber of {NAMES.get(key, 'all')}"
         if subscriber.broke:
             found.append(f"{whose} broke: {subscriber.broke!r}")
         found += [f"{whose}: {fault}" for fault in faults_of(subscriber.events)]
@@ -78,7 +78,7 @@ def _faults_of_life(job: Job, life: list[str], begun: Mapping[int, bool]) -> Ite
 
 def _differences(subscribers: Mapping[str, Patient]) -> Iterator[str]:
     """Whether an owner and the master were told the same in the same order."""
-    for key, owner in OWNERS.items():
+    for key, owner in NAMES.items():
         masters = [_without_owner(event) for event in subscribers[MASTER_KEY].events if event["data"]["owner"] == owner]
         if masters != subscribers[key].events:
             yield f"{owner} was not told what the master was told of {owner}"

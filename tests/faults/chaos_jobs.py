@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,8 @@ from server.simulator.reply import Reply
 from server.simulator.responses.script import script
 from tests.support.replica import ALICE, BOB, CACHED
 
+OWNERS = (("alice", ALICE), ("bob", BOB), *((f"team-{number}", f"sk-team-{number}") for number in range(14)))
+"""Names and keys."""
 SURVIVABLE = "gpt-5.2-survivable"
 """The model whose deployment has a background mode of its own."""
 CHAT, MESSAGES = "mistral-large", "claude-sonnet-4-5"
@@ -195,12 +197,14 @@ def said_in(output: list[dict[str, Any]]) -> str:
     return "".join(parts)
 
 
-def draw_jobs(chance: random.Random, count: int, span_s: float) -> list[Job]:
+def draw_jobs(
+    chance: random.Random, count: int, span_s: float, owners: Sequence[tuple[str, str]] = OWNERS[:2]
+) -> list[Job]:
     """The same jobs for the same seed, spread over the time."""
-    return [_draw(chance, number, span_s) for number in range(count)]
+    return [_draw(chance, number, span_s, owners) for number in range(count)]
 
 
-def _draw(chance: random.Random, number: int, span_s: float) -> Job:
+def _draw(chance: random.Random, number: int, span_s: float, owners: Sequence[tuple[str, str]]) -> Job:
     manner = chance.choice(MANNERS)
     ender = manner in ("canceller", "deleter")
     shape = chance.choice(ENDLESS if ender and chance.random() < 0.6 else SHAPES)
@@ -211,7 +215,7 @@ def _draw(chance: random.Random, number: int, span_s: float) -> Job:
         shape,
         manner,
         streamed,
-        key=chance.choice((ALICE, BOB)),
+        key=chance.choice(owners)[1],
         text=f"job {number} says {mark} {shape.directives}".strip(),
         mark=mark,
         at_s=chance.uniform(0, span_s),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.chaos_faults import StoreServer
+from tests.faults.chaos_store import OneServer
 from tests.faults.test_processes import command
 from tests.support.customers import Customers
 from tests.support.replica import MASTER_KEY, make_config, replica_process, running_replica
@@ -96,7 +96,7 @@ async def test_subscribers_of_a_process_that_dies_go_on_at_its_sibling(
 @pytest.mark.slow
 async def test_a_store_that_dies_again_and_again_tells_each_transition_once(simulator: str, tmp_path: Path) -> None:
     """With `appendfsync always`; otherwise what it forgets is forgotten together with the transitions."""
-    store = StoreServer(f"embedded://{tmp_path / 'store'}")
+    store = OneServer(f"embedded://{tmp_path / 'store'}")
     texts = [f"job {n} [[words=10]] [[delay_ms=40]]" for n in range(200)]
     async with running_replica(make_config(simulator), store.url) as pollux:
         await asyncio.to_thread(store.settle)
@@ -106,8 +106,7 @@ async def test_a_store_that_dies_again_and_again_tells_each_transition_once(simu
             creating = asyncio.create_task(customers.create(texts))
             for told in (100, 200, 300):
                 await hers.has_been_told(lambda events, told=told: len(events) > told)  # type: ignore[misc]
-                store.kill()
-                await asyncio.to_thread(store.revive)
+                await store.befall("store kill -9", 0)
             await creating
             for reader in (hers, everybodys):
                 await reader.has_been_told(customers.have_ends)
