@@ -11,6 +11,7 @@ DONE = b"data: [DONE]\n\n"
 LONGEST_EVENT_BYTES = 64 * 1024 * 1024
 """A longer event is refused. A generated image comes in one event of several megabytes."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Atomic: CRLF is one line end, never two.
 _BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -34,6 +35,10 @@ class SseParser:
     def __init__(self) -> None:
         self._rest = bytearray()
         self._searched = 0
+        self._opened = False
+        """Whether the stream has begun, and the byte order mark that it may begin with is dropped."""
+        self._plain = True
+        """Whether every line so far ended in LF alone."""
 
     def feed(self, chunk: bytes) -> list[ServerEvent]:
         """The events completed by this chunk; comments and events without data are dropped.
@@ -42,7 +47,10 @@ class SseParser:
             EventTooLong
 
         """
-        if b"\r" in chunk or b"\r" in self._rest:
+        if not self._opened:
+            chunk = self._opening(chunk)
+        if not self._plain or b"\r" in chunk:
+            self._plain = False
             return self._feed_any(chunk)
         # Nearly all upstreams end lines with LF alone; this path is three times as fast as looking for any line end.
         self._rest += chunk
@@ -57,6 +65,17 @@ class SseParser:
         self._searched = 0
         self._check_length()
         return [event for block in blocks if (event := _parse_plain(block)) is not None]
+
+    def _opening(self, chunk: bytes) -> bytes:
+        """The first bytes without a byte order mark, which may come in pieces; nothing while it may still come."""
+        opening = bytes(self._rest) + chunk
+        self._rest.clear()
+        self._searched = 0
+        if len(opening) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(opening):
+            self._rest += opening
+            return b""
+        self._opened = True
+        return opening.removeprefix(_BYTE_ORDER_MARK)
 
     def _feed_any(self, chunk: bytes) -> list[ServerEvent]:
         rest, events = self._rest, []
@@ -104,6 +123,10 @@ def parse_block(raw: bytes) -> ServerEvent | None:
             data.append(line[6:] if line[5:6] == b" " else line[5:])
         elif line.startswith(b"event:"):
             name = line[6:].strip().decode("utf-8", "replace")
+        elif line == b"data":  # a field without a colon is empty
+            data.append(b"")
+        elif line == b"event":
+            name = ""
     return ServerEvent(name, b"\n".join(data), raw) if data else None
 
 

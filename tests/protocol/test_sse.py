@@ -176,3 +176,20 @@ def test_frames_of_ours_can_be_taken_apart_again(types: list[str], raw: bytes) -
     assert split_frames(b"".join(frames)) == frames
     assert [frame_data(frame) for frame in frames] == [data for _ in types]
     assert [(e.name, e.data) for e in parsed(frames)] == [(kind, data) for kind in types]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_a_byte_order_mark_may_open_the_stream(size: int) -> None:
+    raw = b"\xef\xbb\xbfevent: e\ndata: x\n\ndata: y\n\n"
+    events = parsed(raw[start : start + size] for start in range(0, len(raw), size))
+    assert [(event.name, event.data) for event in events] == [("e", b"x"), ("", b"y")]
+
+
+def test_a_stream_may_begin_like_a_byte_order_mark_without_one() -> None:
+    assert parsed([b"\xef", b"\xbb", b"\ndata: x\n\n"])[0].data == b"x"
+    assert parsed([b"", b"data: x\n\n"])[0].data == b"x"
+
+
+def test_a_field_without_a_colon_is_empty() -> None:
+    events = parsed([b"data\n\nevent: e\nevent\ndata: x\ndata\n\n"])
+    assert [(event.name, event.data) for event in events] == [("", b""), ("", b"x\n")]
