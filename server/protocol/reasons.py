@@ -8,6 +8,7 @@ Shapes seen: OpenAI and Anthropic `{"error": {…}}`, Google a list of these, Ol
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from enum import Enum
 from html import unescape
 from typing import Any
@@ -104,16 +105,35 @@ def _first_of_all(reasons: list[Any], depth: int) -> Fields | None:
     return {**found[0], "message": "; ".join(str(one["message"]) for one in found)[:LONGEST_MESSAGE]}
 
 
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"<(script|style)\b.*?</\1\s*>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+# No pattern may look for what may never come, from each of many beginnings: a page of 256 KB took half a minute so.
+_TAG = re.compile(r"(<[^<>]*>)")
+_NAME = re.compile(r"</?([a-z]+)", re.IGNORECASE)
+_UNSEEN = frozenset({"script", "style"})
 
 
 def _text_of_page(text: str) -> str:
     """The title of an HTML page, else its text without tags."""
     if "<" not in text:
         return _shortened(text)
-    titled = _TITLE.search(text)
-    return _shortened(unescape(titled[1] if titled and titled[1].strip() else _TAG.sub(" ", text)))
+    words = list(_words_in(text))
+    title = "".join(piece for piece, inside in words if inside == "title")
+    return _shortened(unescape(title if title.strip() else " ".join(piece for piece, _ in words)))
+
+
+def _words_in(page: str) -> Iterator[tuple[str, str]]:
+    """The texts between the tags that a reader sees, each with the name of the tag before it."""
+    inside = ""
+    for place, piece in enumerate(_TAG.split(page)):
+        if place % 2 == 0:
+            if inside not in _UNSEEN:
+                yield piece, inside
+            continue
+        named = _NAME.match(piece)
+        name = named[1].lower() if named else ""
+        if inside not in _UNSEEN:
+            inside = "" if piece.startswith("</") else name
+        elif piece.startswith("</") and name == inside:
+            inside = ""
 
 
 def _shortened(text: str) -> str:
