@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 
-from server.errors import InvalidJson, InvalidType, MissingParameter, ModelNotFound
+from server.errors import InvalidJson, InvalidType, InvalidValue, MissingParameter, ModelNotFound
 from server.protocol import jsontext
 from server.protocol.litellm_fields import NOTHING, Wishes, is_litellms, wishes_in
 from server.protocol.marks import is_marked
 from server.protocol.nesting import is_too_deep
-from server.protocol.redaction import shown_tools
+from server.protocol.redaction import MOST_SECRETS, SHORTEST_SECRET, Secrets, shown_tools
 from server.protocol.windows import BACKGROUND_OPTIONS, window_s
 
 
@@ -72,7 +72,7 @@ def parse_create(raw: bytes, model_in_path: str | None = None, *, needs_model: b
     `needs_model`: the body must name a model. Otherwise the model of one that names none is empty.
 
     Raises:
-        InvalidJson, InvalidType, MissingParameter, ModelNotFound
+        InvalidJson, InvalidType, InvalidValue, MissingParameter, ModelNotFound
 
     """
     body = parse_object(raw)
@@ -83,6 +83,10 @@ def parse_create(raw: bytes, model_in_path: str | None = None, *, needs_model: b
         raise MissingParameter("model")
     if model and jsontext.is_cut(model):
         raise ModelNotFound(model)  # such a name is not valid UTF-8, so it can't be stored
+    # Each secret takes that many bytes, so most bodies are too short to hold too many.
+    if len(raw) > MOST_SECRETS * SHORTEST_SECRET and (count := len(Secrets(body))) > MOST_SECRETS:
+        text = f"Invalid 'tools': expected at most {MOST_SECRETS} credentials and headers, but got {count} instead."
+        raise InvalidValue(text, param="tools")
     return CreateRequest(
         body=body,
         model=model or "",

@@ -88,3 +88,35 @@ def test_a_request_without_secrets_hides_nothing() -> None:
 def test_no_tool_is_too_odd(tool: dict[str, Any]) -> None:
     shown_tools([tool])
     assert Secrets({"tools": [tool, None, 5], "input": [tool]}).hidden_in(b"{}") == b"{}"
+
+
+@pytest.mark.parametrize("url", ["https://[", "https://\u2100.example/", "http://a]b/secret-path"])
+def test_an_url_that_is_none_is_hidden_as_a_whole(url: str) -> None:
+    tool = {"type": "mcp", "server_url": url}
+    assert shown_tools([tool]) == [{"type": "mcp", "server_url": "***"}]
+    assert (
+        url not in json.loads(Secrets({"tools": [tool]}).hidden_in(json.dumps([f"no {url}"]).encode()))[0].split()
+        or len(url) < 10
+    )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param(b'"sl\\/ash&<\xc3\xa9>+1"', id="PHP"),
+        pytest.param(b'"sl/ash&<\\u00e9>+1"', id="Python"),
+        pytest.param(b'"sl/ash\\u0026\\u003c\xc3\xa9\\u003e+1"', id="Go"),
+        pytest.param(b'"sl/ash\\u0026\\u003C\\u00E9\\u003E\\u002B1"', id=".NET"),
+    ],
+)
+def test_a_secret_is_hidden_however_a_provider_writes_it(written: bytes) -> None:
+    secret = "sl/ash&<\xe9>+1"
+    assert json.loads(written) == secret
+    secrets = Secrets({"tools": [{"type": "mcp", "headers": {"x": secret}}]})
+    assert json.loads(secrets.hidden_in(b'{"a": "\\\\u0041", "said": %b}' % written)) == {"a": "\\u0041", "said": "***"}
+
+
+def test_what_holds_no_secret_keeps_its_bytes() -> None:
+    secrets = Secrets({"tools": [{"type": "mcp", "headers": {"x": "a-long-secret"}}]})
+    for said in (b'{"text": "\\u00e9 \\/ \\ud83d\\ude00 \\ud83d \\\\"}', b"no \\json \\u12 \\"):
+        assert secrets.hidden_in(said) is said

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.errors import BadRequest, InvalidJson, InvalidType, MissingParameter, ModelNotFound
+from server.errors import BadRequest, InvalidJson, InvalidType, InvalidValue, MissingParameter, ModelNotFound
 from server.protocol import jsontext
 from server.protocol.requests import (
     CreateRequest,
@@ -240,3 +240,14 @@ def test_numbers_and_texts_that_the_fast_parser_refuses_reach_the_provider_as_th
 def test_a_model_that_is_no_text_does_not_exist() -> None:
     with pytest.raises(ModelNotFound, match=r"The model 'gpt-\?' does not exist"):
         parse_create(rb'{"model":"gpt-\ud83d"}')
+
+
+def test_more_secrets_than_events_can_be_searched_for_are_refused() -> None:
+    def body(count: int) -> bytes:
+        headers = {f"h{number}": f"secret-{number:08}" for number in range(count)}
+        return orjson.dumps({"model": "m", "tools": [{"type": "mcp", "headers": headers}]})
+
+    assert parse_create(body(1000)).model == "m"
+    with pytest.raises(InvalidValue, match="at most 1000 credentials and headers, but got 1001") as refused:
+        parse_create(body(1001))
+    assert refused.value.param == "tools"
