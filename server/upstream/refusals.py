@@ -114,7 +114,7 @@ def _seconds(retry_after: str | None) -> float | None:
         return None if retry_after is None else seconds
     try:
         return parsedate_to_datetime(retry_after).timestamp() - time.time()
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter for a year such as 99999999999999999999
         return None
 
 
