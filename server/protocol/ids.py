@@ -78,11 +78,13 @@ def encode_composite(composite: CompositeId) -> str:
 
 def new_composite(composite: CompositeId) -> str | None:
     """The id of a new response; None if it can't be part of a URL, because no client could then read the response."""
+    if not _PROVIDER_ID.fullmatch(composite.response_id):
+        return None
     made = encode_composite(composite)
     if not composite.opaque and ("/" in made or "+" in made):
         # Both characters have another meaning in a URL. Only provider's ids with `>`, `?` or `~` lead to them.
         made = encode_composite(composite._replace(opaque=True))
-    return made if len(made) <= LONGEST_ID and _PROVIDER_ID.fullmatch(composite.response_id) else None
+    return made if len(made) <= LONGEST_ID else None
 
 
 def decode_composite(text: str) -> CompositeId | None:
@@ -158,7 +160,8 @@ def _may_be_sealed(encoded: str) -> bool:
 
 def owner_tag(secret: bytes, owner: str, untagged: str) -> str:
     """The first 22 characters (132 bits) of base64url(HMAC-SHA256(secret, owner + NUL + untagged))."""
-    digest = hmac.digest(secret, f"{owner}\0{untagged}".encode(), hashlib.sha256)
+    message = f"{owner}\0{untagged}".encode("utf-8", "surrogatepass")  # a provider's JSON may hold half an emoji
+    digest = hmac.digest(secret, message, hashlib.sha256)
     return urlsafe_b64encode(digest).decode()[:22]
 
 

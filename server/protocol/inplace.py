@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -10,6 +11,9 @@ from server.protocol import jsontext
 
 SHORTEST_DISTINCT = 8
 """A shorter string may occur elsewhere by chance, so it is not replaced by a search in the bytes."""
+
+_NEEDLESS = re.compile(rb"\\(?:u00[2-7]|/)")
+"""An escape of a character that needs none. Ids consist of such characters."""
 
 
 def parsed(raw: bytes) -> tuple[dict[str, Any], bytes] | None:
@@ -31,5 +35,8 @@ def put(raw: bytes, body: dict[str, Any], holder: dict[str, Any], name: str, new
         return raw
     encoded = jsontext.dumps(old)
     if len(old) >= SHORTEST_DISTINCT and encoded in raw:
-        return raw.replace(encoded, jsontext.dumps(new))
+        written = raw.replace(encoded, jsontext.dumps(new))
+        # It may be written with escapes where it is to be set, and plainly elsewhere.
+        if b"\\" not in raw or not _NEEDLESS.search(raw) or jsontext.loads(written) == body:
+            return written
     return jsontext.dumps(body)

@@ -58,7 +58,10 @@ def mended(raw: bytes) -> tuple[Any, bytes]:
         return loads(raw), raw
     except orjson.JSONDecodeError:
         value = _loads_slowly(raw.decode("utf-8", "replace").encode(), constant=lambda _: None)
-        return value, dumps(value)
+        try:
+            return value, dumps(value)
+        except orjson.JSONEncodeError as error:
+            raise orjson.JSONDecodeError("nested too deeply to be mended", "", 0) from error
 
 
 def _refused(constant: str) -> None:

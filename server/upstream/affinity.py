@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 from server.keyring import MASTER
 from server.protocol.inplace import parsed, put
 from server.protocol.marks import HOLDERS, Marked, Place, marked, may_have_places, parse_marked, places
@@ -28,15 +30,18 @@ class Marker:
     needed: bool = True
 
     def mark(self, raw: bytes) -> bytes:
-        """The same JSON object with marks; bytes that are not a JSON object are returned unchanged."""
+        """The same JSON object with marks; what is no JSON object, or is nested too deeply, is returned unchanged."""
         if not self.needed or not may_have_places(raw):
             return raw
         found = parsed(raw)
         if found is None:
             return raw
         body, text = found
-        for place in list(places(body)):
-            text = put(text, body, *place, marked(place.value, self.deployment, self.owner, self.secret))
+        try:
+            for place in list(places(body)):
+                text = put(text, body, *place, marked(place.value, self.deployment, self.owner, self.secret))
+        except orjson.JSONEncodeError:
+            return raw
         return text
 
     def event(self, event: ServerEvent) -> ServerEvent:

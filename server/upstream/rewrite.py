@@ -84,7 +84,8 @@ class Rewriter:
         return self.secrets.hidden_in(self._json(raw))
 
     def _json(self, raw: bytes) -> bytes:
-        found = parsed(self.marker.mark(raw))
+        raw = self.marker.mark(raw)
+        found = parsed(raw)
         self.is_json = found is not None
         if self.only_known:
             return self._known_replaced(raw if found is None else found[1])
@@ -93,7 +94,10 @@ class Rewriter:
         body, raw = found
         status = body.get("status")
         self.status = status if isinstance(status, str) else ""
-        return self._response(raw, body, body)
+        try:
+            return self._response(raw, body, body)
+        except orjson.JSONEncodeError:  # it is nested too deeply to be written again
+            return self._unparsed(raw)
 
     def event(self, event: ServerEvent) -> bytes:
         """Rewrite one event of a stream. Only events with a response or an error are parsed.
@@ -114,16 +118,23 @@ class Rewriter:
         found = parsed(event.data)
         if found is None:
             return self._unparsed(event.raw)
-        (body, data), response = found, found[0].get("response")
-        if isinstance(named := body.get("response_id"), str) and named:
-            data = put(data, body, body, "response_id", self._of_subject(named))
-        if isinstance(response, dict):
-            data = self._response(data, body, response)
-        data = self._messages(data, body, body)
+        try:
+            data = self._parsed(*found)
+        except orjson.JSONEncodeError:  # it is nested too deeply to be written again
+            return self._unparsed(event.raw)
         if data == event.data:
             return event.raw
         # Line breaks can only be white space between tokens: inside strings JSON forbids them.
         return encode_frame(event.name or self.type_of(data), data.replace(b"\r", b" ").replace(b"\n", b" "))
+
+    def _parsed(self, body: dict[str, Any], data: bytes) -> bytes:
+        """Rewrite the data of an event."""
+        response = body.get("response")
+        if isinstance(named := body.get("response_id"), str) and named:
+            data = put(data, body, body, "response_id", self._of_subject(named))
+        if isinstance(response, dict):
+            data = self._response(data, body, response)
+        return self._messages(data, body, body)
 
     def error(self, error: PolluxError) -> PolluxError:
         """The same error, its message without raw ids."""

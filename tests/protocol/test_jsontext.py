@@ -92,3 +92,5 @@ def test_what_is_nested_too_deeply_can_not_be_written() -> None:
         value = [value]
     with pytest.raises(orjson.JSONEncodeError):
         jsontext.dumps(value)
+    with pytest.raises(orjson.JSONDecodeError):
+        jsontext.mended(b'{"a": NaN, "b": ' + b"[" * 300 + b"]" * 300 + b"}")

@@ -227,6 +227,27 @@ def test_arbitrary_events_never_raise(payload: dict[str, Any], name: str, inner:
     assert isinstance(orjson.loads(frame.data), dict)
 
 
+@pytest.mark.parametrize("depth", [254, 1000, 5000])
+@pytest.mark.parametrize("head", [b'"id":"resp_1","object":"response"', b'"id":"resp_\\u0061bcdefgh"'])
+def test_an_answer_nested_too_deeply_to_be_written_again_shows_no_id_either(head: bytes, depth: int) -> None:
+    deep = b'{%b,"metadata":{"a":%b%b}}' % (head, b"[" * depth, b"]" * depth)
+    event = b'{"response":%b}' % deep
+    for written in (rewriter().json(deep), rewriter().event(ServerEvent("e", event, b"data: %b\n\n" % event))):
+        assert head not in written
+
+
+@pytest.mark.parametrize("raw", [b"\\ud83d", b"resp_\\ude00\\ud83d", b"resp \\u00e9"])
+def test_an_id_that_is_no_text_is_the_providers_mistake(raw: bytes) -> None:
+    with pytest.raises(UpstreamUnavailable, match="no URL can carry"):
+        rewriter().json(b'{"id":"%b","object":"response"}' % raw)
+
+
+def test_an_id_is_replaced_where_it_stands_however_it_is_written() -> None:
+    odd = RAW.replace("_", "\\u005f")
+    written = rewriter().json(f'{{"id":"{odd}","object":"response","metadata":{{"a":"{RAW}"}}}}'.encode())
+    assert orjson.loads(written)["id"] == public(RAW)
+
+
 # Error messages.
 
 
