@@ -20,6 +20,7 @@ from server.protocol.sse import encode_frame
 _TYPE = re.compile(r"[A-Za-z0-9_.\-]{1,128}")
 # Inside a JSON string the closing quote would be escaped, so an unescaped match is always a key.
 _NUMBER = re.compile(rb'"sequence_number"\s*:\s*(-?[0-9][0-9.eE+\-]*|null|"[^"\\]*")')
+_COLON = re.compile(rb"\s*:")
 # Possessive quantifiers: without them the matcher stores a backtracking step for each character of a huge string.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\]]')
 
@@ -139,9 +140,9 @@ def _top_level_number(data: bytes) -> tuple[int, int] | None:
             depth += 1
         elif mark in b"}]":
             depth -= 1
-        elif depth == 1 and token.start() in places:
+        elif depth == 1 and mark == b'"sequence_number"' and _COLON.match(data, token.end()):
             # If a key occurs twice, parsers take the last one.
-            found = places[token.start()]
+            found = places.get(token.start())
     return found
 
 

@@ -115,8 +115,9 @@ def test_a_nested_number_does_not_stand_in_for_one_that_is_no_number() -> None:
 
 
 def test_of_a_number_given_twice_the_last_counts() -> None:
-    data = b'{"type":"t","sequence_number":1,"sequence_number":2}'
-    assert json.loads(renumbered(data)) == {"type": "t", "sequence_number": 42}
+    for last in (b"2", b"null", b"true", b"[1]"):
+        data = b'{"type":"t","sequence_number":1,"x":"sequence_number","sequence_number":%b}' % last
+        assert json.loads(renumbered(data)) == {"type": "t", "x": "sequence_number", "sequence_number": 42}
 
 
 def test_pretty_printed_data_becomes_one_line() -> None:
