@@ -7,6 +7,7 @@ Only a deployment that needs it imports this module.
 from __future__ import annotations
 
 import base64
+import struct
 from typing import Any
 
 import aiohttp
@@ -32,7 +33,7 @@ class AmazonFrames:
         self._buffer.add_data(chunk)
         try:
             return [event for message in self._buffer if (event := _event(message)) is not None]
-        except (ParserError, AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ParserError, struct.error, AttributeError, KeyError, TypeError, ValueError) as error:
             raise aiohttp.ClientPayloadError(f"the event stream is damaged: {type(error).__name__}") from error
 
 

@@ -13,7 +13,7 @@ from server.upstream.amazon import AmazonAccount
 from server.upstream.amazon_frames import AmazonFrames
 from server.upstream.credential import STATIC
 from server.upstream.deployments import Deployment, Deployments
-from tests.support.amazon import chunks, message
+from tests.support.amazon import chunks, framed, message
 from tests.support.clouds import CLAUDE_EVENTS
 
 CLAUDE = "anthropic.claude-sonnet-4-5-20250929-v1:0"
@@ -148,6 +148,8 @@ def test_a_stream_is_read_however_it_is_chunked(size: int) -> None:
         message({":message-type": "event", ":event-type": "chunk"}, b"{}"),
         message({":message-type": "event", ":event-type": "chunk"}, b'{"bytes": "bm8="}'),
         message({":message-type": "event", ":event-type": "chunk"}, b'{"bytes": "W10="}'),
+        pytest.param(framed(b"\x05:mess", b""), id="a header that is cut"),
+        pytest.param(framed(b"\x01x", b""), id="a header without a type"),
     ],
 )
 def test_bytes_that_are_no_such_stream_break_the_connection(raw: bytes) -> None:

@@ -55,9 +55,14 @@ def message(headers: dict[str, str], payload: bytes) -> bytes:
         struct.pack("!B", len(name)) + name.encode() + struct.pack("!BH", 7, len(value)) + value.encode()
         for name, value in headers.items()
     )
-    prelude = struct.pack("!II", 12 + len(told) + len(payload) + 4, len(told))
-    framed = prelude + struct.pack("!I", zlib.crc32(prelude)) + told + payload
-    return framed + struct.pack("!I", zlib.crc32(framed))
+    return framed(told, payload)
+
+
+def framed(headers: bytes, payload: bytes) -> bytes:
+    """A message whose lengths and checksums are right, whatever its headers are."""
+    prelude = struct.pack("!II", 12 + len(headers) + len(payload) + 4, len(headers))
+    made = prelude + struct.pack("!I", zlib.crc32(prelude)) + headers + payload
+    return made + struct.pack("!I", zlib.crc32(made))
 
 
 def chunks(events: Iterable[dict[str, Any]]) -> bytes:
