@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import Any
 
 from server.protocol.dialects.items import Items
@@ -103,21 +104,22 @@ def _shown(parts: list[Message]) -> list[Message]:
 def _joined(messages: list[Message]) -> list[Message]:
     """The messages with the text, the reasoning and the tool calls of one turn in one message, as providers made it."""
     made: list[Message] = []
-    for message in messages:
-        last = made[-1] if made else {}
-        if message.get("role") == "assistant" == last.get("role"):
-            _join(last, message)
-        else:
-            made.append(dict(message))
+    for role, group in groupby(messages, lambda message: message.get("role")):
+        turn = list(group)
+        made += [_one_turn(turn)] if role == "assistant" else map(dict, turn)
     return made
 
 
-def _join(turn: Message, more: Message) -> None:
-    if content := more.get("content"):
-        turn["content"] = _parts(turn.get("content")) + _parts(content)
-    for name in ("reasoning_content", "tool_calls"):
-        if more.get(name):
-            turn[name] = turn[name] + more[name] if turn.get(name) else more[name]
+def _one_turn(messages: list[Message]) -> Message:
+    first, *others = messages
+    turn = dict(first)
+    if any(message.get("content") for message in others):
+        turn["content"] = [part for message in messages for part in _parts(message.get("content"))]
+    if thoughts := [message["reasoning_content"] for message in messages if message.get("reasoning_content")]:
+        turn["reasoning_content"] = "".join(thoughts)
+    if calls := [call for message in messages for call in message.get("tool_calls") or ()]:
+        turn["tool_calls"] = calls
+    return turn
 
 
 def _parts(content: Any) -> list[Message]:

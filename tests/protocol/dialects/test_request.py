@@ -616,3 +616,13 @@ def test_claude_is_told_of_constraints_that_it_cant_enforce_in_words() -> None:
     assert told["tools"][0]["input_schema"] == expected
     lax = asked(CLAUDE, tools=[FUNCTION | {"parameters": schema, "strict": False}])
     assert lax["tools"][0]["input_schema"] == schema, "nothing is enforced"
+
+
+def test_a_turn_told_in_pieces_is_one_message() -> None:
+    said = [{"role": "assistant", "content": text} for text in ("a", "b", "")]
+    called = [{"type": "function_call", "call_id": f"c{n}", "name": "f", "arguments": "{}"} for n in range(2)]
+    answered = [{"type": "function_call_output", "call_id": f"c{n}", "output": "x"} for n in range(2)]
+    messages = asked(MISTRAL, input=[{"role": "user", "content": "q"}, *said, *called, *answered])["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool"]
+    assert messages[1]["content"] == "ab"
+    assert len(messages[1]["tool_calls"]) == 2
