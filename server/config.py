@@ -16,11 +16,13 @@ from typing import Any
 from pydantic import Field, PrivateAttr, ValidationError
 
 from server.credentials import with_credential
+from server.errors import shown
 from server.includes import Merged, read_merged
 from server.keyhash import HashedKey
 from server.ours import GUEST, Key, ModelPrice, Ours, Pollux
 from server.protocol.fallback_lists import table_in, targets_in
 from server.protocol.fallbacks import DEEPEST, EVERY, Fallbacks
+from server.protocol.jsontext import is_cut
 from server.protocol.routing import BackgroundMode
 from server.sections import (
     ConfigError,
@@ -157,7 +159,10 @@ def parse_config(data: dict[str, Any], environ: Mapping[str, str] = os.environ) 
 
     """
     unset: dict[str, str] = {}
-    resolved = _resolve(data, environ, "", unset)
+    try:
+        resolved = _resolve(data, environ, "", unset)
+    except RecursionError:
+        raise ConfigError("the config is nested too deeply, or a part of it contains itself (an alias)") from None
     lacking = _take_out(resolved, unset)
     try:
         config = Config.model_validate(resolved)
@@ -205,12 +210,24 @@ def _take_out(resolved: dict[str, Any], unset: dict[str, str]) -> dict[tuple[str
     found: dict[tuple[str, int], dict[str, list[str]]] = {}
     for path in list(unset):
         section, *steps = path.split(".")
-        if len(steps) > 2 and (section, steps[1]) in _MAY_LACK:
-            holder: Any = resolved[section][int(steps[0])][steps[1]]
+        if len(steps) < 3 or (section, steps[1]) not in _MAY_LACK:
+            continue
+        holder = _mapping_at(resolved, section, steps[0], steps[1])
+        if holder is not None:
             if steps[2] != "model":
                 holder.pop(steps[2], None)
             found.setdefault((section, int(steps[0])), {}).setdefault(steps[2], []).append(unset.pop(path))
     return found
+
+
+def _mapping_at(resolved: dict[str, Any], section: str, index: str, name: str) -> dict[str, Any] | None:
+    """The mapping in an entry of a list; None if the path only looks like this one, as keys may contain dots."""
+    entries = resolved.get(section)
+    if not isinstance(entries, list) or not index.isdecimal() or int(index) >= len(entries):
+        return None
+    entry = entries[int(index)]
+    found = entry.get(name) if isinstance(entry, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def _not_set(path: str, name: str) -> str:
@@ -247,14 +264,28 @@ def _check(config: Config) -> None:
 
 
 def _resolve(value: Any, environ: Mapping[str, str], path: str, unset: dict[str, str]) -> Any:
-    """Replace each `os.environ/NAME` by the variable's value; `unset` gets the paths and names of unset ones."""
+    """Replace each `os.environ/NAME` by the variable's value; `unset` gets the paths and names of unset ones.
+
+    Raises:
+        ConfigError: a text is not Unicode
+
+    """
     if isinstance(value, dict):
+        for key in value:
+            _text(str(key), f"{path}.{key}".lstrip("."))
         return {key: _resolve(item, environ, f"{path}.{key}".lstrip("."), unset) for key, item in value.items()}
     if isinstance(value, list):
         return [_resolve(item, environ, f"{path}.{index}", unset) for index, item in enumerate(value)]
     if isinstance(value, str) and value.startswith(ENVIRON):
-        name = value.removeprefix(ENVIRON)
+        name = _text(value.removeprefix(ENVIRON), path)
         if name in environ:
-            return environ[name]
+            return _text(environ[name], path)
         unset[path] = name
+    return _text(value, path) if isinstance(value, str) else value
+
+
+def _text(value: str, path: str) -> str:
+    """The text, if it can be stored and sent: YAML can hold half of a surrogate pair, a variable can hold any bytes."""
+    if is_cut(value):
+        raise ConfigError(f"{shown(path)}: the text is not valid Unicode")
     return value

@@ -22,6 +22,9 @@ DEEPEST = 10
 MOST_FILES = 200
 """More is taken for a mistake. LiteLLM has no such limits."""
 
+_TAGGED_WRONGLY = (ValueError, LookupError, AttributeError, TypeError, OverflowError)
+"""What PyYAML raises besides its own errors, for values such as `!!timestamp x`, `!!bool x`, `!!int ""`, 2026-99-99."""
+
 _PLACE = re.compile(r"(\w+)(?:\.(\d+))?")
 """How the dotted path at the beginning of a complaint begins: a section, and maybe the index of an entry."""
 
@@ -125,7 +128,7 @@ def _read(path: Path, why: str) -> dict[str, Any]:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"can't read {path}{why}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, *_TAGGED_WRONGLY, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {_yaml_problem(error)}") from error
     if data is None:
         return {}
@@ -139,4 +142,8 @@ def _yaml_problem(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         return f"{error.problem} at line {mark.line + 1} column {mark.column + 1}"
-    return str(error)
+    if isinstance(error, UnicodeDecodeError):
+        return f"it is not UTF-8 at byte {error.start}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error) if isinstance(error, yaml.YAMLError) else "a value is not of the type that its tag or form says"

@@ -76,6 +76,37 @@ def file(tmp_path: Path) -> Path:
 # LiteLLM's file.
 
 
+@pytest.mark.parametrize(
+    ("sections", "path"),
+    [
+        ({"model_list": [{"model_name": "\ud83d"}]}, "model_list.0.model_name"),
+        ({"pollux": {"prices": {"\ude00": {}}}}, "pollux.prices.?"),
+        ({"general_settings": {"master_key": "os.environ/BYTES"}}, "general_settings.master_key"),
+        ({"general_settings": {"master_key": "os.environ/\ud83d"}}, "general_settings.master_key"),
+    ],
+)
+def test_a_text_that_is_not_unicode_is_refused(sections: dict[str, Any], path: str) -> None:
+    assert refusal({"BYTES": "sk-\udcff"}, **sections) == f"{path}: the text is not valid Unicode"
+
+
+def test_a_file_that_contains_itself_is_refused(file: Path) -> None:
+    file.write_text("model_list: &all [*all]")
+    with pytest.raises(ConfigError, match="contains itself"):
+        load_config(file, {})
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"model_list": {"a b": {"litellm_params": {"api_key": "os.environ/UNSET"}}}},
+        {"model_list": {"0": {"litellm_params": {"api_key": "os.environ/UNSET"}}}},
+        {"model_list.0.litellm_params.api_key": "os.environ/UNSET", "model_list": 5},
+    ],
+)
+def test_what_looks_like_a_deployment_is_a_mistake_if_it_is_none(sections: dict[str, Any]) -> None:
+    assert refusal(**sections).startswith("model_list")
+
+
 def test_litellms_own_file_is_understood(file: Path) -> None:
     file.write_text(LITELLMS)
     config = load_config(file, {"OPENAI_API_KEY": "sk-upstream"})

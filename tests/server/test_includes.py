@@ -165,3 +165,15 @@ def test_the_merge_is_litellms(files: list[dict[str, Any]]) -> None:
             both = isinstance(value, list) and isinstance(expected.get(name), list)
             expected[name] = [*expected[name], *value] if both else value
     assert merged.data == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["!!timestamp sk-1", "!!bool sk-1", "!!int sk-1", "!!int ''", "!!float ''", "2026-99-99", "\x00", "[" * 9000],
+)
+def test_a_value_that_is_not_what_it_says_is_a_mistake_in_the_file(value: str, folder: Path) -> None:
+    file = folder / "config.yaml"
+    file.write_text(f"model_list: {value}")
+    complaint = refusal(file)
+    assert complaint.startswith(f"{file} is not valid YAML: ")
+    assert "sk-1" not in complaint
