@@ -70,7 +70,7 @@ def check_url(url: str, *, private: bool) -> None:
         raise NotAllowed("it names no host")
     if parts.username is not None or parts.password is not None:
         raise NotAllowed("it must hold no login")
-    looks_numeric = ":" in host or host.replace(".", "").isdigit()
+    looks_numeric = ":" in host or "%" in host or host.replace(".", "").isdigit()
     if looks_numeric and not private and not is_public(host):
         raise NotAllowed("its address is not public")
 

@@ -46,3 +46,9 @@ def test_the_last_check_is_where_a_socket_is_made() -> None:
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(NotAllowed):
         check_url(url, private=True)
+
+
+@pytest.mark.parametrize("url", ["https://169.254.169.254%25/", "https://127.0.0.1%00/", "https://[fe80::1%25eth0]/"])
+def test_no_escape_hides_an_address(url: str) -> None:
+    with pytest.raises(NotAllowed, match="its address is not public"):
+        check_url(url, private=False)
