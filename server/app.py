@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from aiohttp import web
 
+from server.api.access import ACCESS_LOG, AccessLog
 from server.api.answered import Answers
 from server.api.connection import UNBOUNDED, HttpRunner
 from server.api.context import LIVE, Live
@@ -88,7 +89,8 @@ async def listening(
     process: Process, sockets: Sequence[socket.socket], role: Role = Role.ALL, *, most_clients: int = UNBOUNDED
 ) -> AsyncIterator[Front]:
     """Serve the application on these sockets."""
-    async with _answering(create_app(process.live, role), sockets, most_clients) as front:
+    app, logged = create_app(process.live, role), process.live.now.config.pollux.access_log
+    async with _answering(app, sockets, most_clients, access_log=logged) as front:
         try:
             yield front
         finally:
@@ -97,7 +99,9 @@ async def listening(
 
 
 @asynccontextmanager
-async def _answering(app: web.Application, sockets: Sequence[socket.socket], most_clients: int) -> AsyncIterator[Front]:
+async def _answering(
+    app: web.Application, sockets: Sequence[socket.socket], most_clients: int, *, access_log: bool = False
+) -> AsyncIterator[Front]:
     runner = HttpRunner(
         app,
         most_clients=most_clients,
@@ -106,7 +110,8 @@ async def _answering(app: web.Application, sockets: Sequence[socket.socket], mos
         # `api/body.py` decompresses bodies, and tells the client if it can't.
         auto_decompress=False,
         max_line_size=LONGEST_LINE_BYTES,
-        access_log=None,
+        access_log=ACCESS_LOG if access_log else None,
+        access_log_class=AccessLog,
         shutdown_timeout=HANDLERS_END_WITHIN_S,
     )
     await runner.setup()

@@ -40,6 +40,7 @@ from server.responses.submit import Submitter
 from server.responses.tails import Tails
 from server.responses.view import Views
 from server.sealing import Sealer
+from server.tracing import Tracing, current_span, tracing_by
 from server.upstream.affinity import Affinity
 from server.upstream.choice import strategy_named
 from server.upstream.client import Timeouts, new_session
@@ -83,6 +84,7 @@ class Process:
     """For webhooks, and for clients who test endpoints: they can't take the connections that webhooks need."""
     meter: Meter
     metrics: Counting
+    tracing: Tracing
     job_counts: JobCounts
     doubts: Doubts
     admission: Admission
@@ -116,7 +118,14 @@ class Process:
             configured=Configured.in_config(config),
             cors=Cors(ours.cors_origins),
             submitter=Submitter(
-                store, self.doubts, ours.id_prefix, config.ttl_s, ours.max_run_s, ours.max_queued, metrics
+                store,
+                self.doubts,
+                ours.id_prefix,
+                config.ttl_s,
+                ours.max_run_s,
+                ours.max_queued,
+                metrics,
+                self.tracing,
             ),
             runner=Runner(store, producer, self.committer, ours.max_run_s, sealer, metrics),
             sealer=sealer,
@@ -132,6 +141,7 @@ class Process:
             sender=self.senders[1],
             meter=self.meter,
             metrics=metrics,
+            tracing=self.tracing,
             job_counts=self.job_counts,
             admission=self.admission,
             streams=self.streams,
@@ -197,7 +207,9 @@ async def _process(
     config: Config, store: Store, live: Live, role: Role, shared: Shared | None, stack: AsyncExitStack
 ) -> Process:
     ours = config.pollux
-    metrics = Counting(role=role, shared=shared)
+    tracing = tracing_by(config)
+    stack.push_async_callback(tracing.close)  # last of all: until then everything may have something to tell
+    metrics = Counting(role=role, shared=shared, trace_of=(lambda: current_span().exemplar) if tracing.on else None)
     store.observe(metrics)
     session = await stack.enter_async_context(new_session())
     grants = Grants(session)
@@ -211,6 +223,7 @@ async def _process(
         max_attempts=ours.max_attempts,
         max_age_s=ours.max_age_s,
         metrics=metrics,
+        tracing=tracing,
     )
     hub = Hub(store, wake=worker.wake, revoked=worker.revoked)
     return Process(
@@ -222,11 +235,12 @@ async def _process(
         tails=Tails(store),
         worker=worker,
         committer=Committer(store, lease_s=ours.lease_s, store_grace_s=ours.store_grace_s, metrics=metrics),
-        upstream=MeasuredUpstream(session, Health(metrics=metrics), grants, metrics),
+        upstream=MeasuredUpstream(session, Health(metrics=metrics), grants, metrics, tracing),
         pollers=Pollers(),
         senders=(senders[0], senders[1]),
         meter=Meter(store, metrics),
         metrics=metrics,
+        tracing=tracing,
         job_counts=JobCounts(store),
         doubts=Doubts(store),
         admission=Admission(),
@@ -249,7 +263,13 @@ def _services(process: Process, role: Role) -> Iterator[tuple[str, Coroutine[Any
     if role is not Role.API:
         yield "upstream cancels", UpstreamCancels(store, process.upstream, lambda: live.now.deployments).run()
         webhooks = Webhooks(
-            store, hub, process.senders[0], lambda: live.now.configured, lambda: live.now.sealer, metrics
+            store,
+            hub,
+            process.senders[0],
+            lambda: live.now.configured,
+            lambda: live.now.sealer,
+            metrics,
+            process.tracing,
         )
         yield "webhooks", webhooks.run()
 

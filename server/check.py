@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from server.config import Config
 from server.keyring import MASTER, Keyring
 from server.outbox.endpoints import Configured
 from server.protocol.routing import Decision, Mode, decide
+from server.tracing import destination_in, endpoint_of
 from server.upstream.choice import described, weights_of
 from server.upstream.credential import STATIC
 from server.upstream.deployments import Deployment, Deployments
@@ -53,6 +55,8 @@ def _general(config: Config) -> Iterator[str]:
     Configured.in_config(config)  # raises if one may not be sent to
     if webhooks := len(config.pollux.webhooks):
         yield f"webhooks: {webhooks} of the config are told of the ends of responses"
+    if (traced := destination_in(config, os.environ)) is not None:
+        yield f"traces: by {', '.join(traced.exporters)}, to {endpoint_of(traced) or 'where it goes by default'}"
     if strategy := config.router_settings.routing_strategy:
         yield f"choice of a deployment: {described(strategy)}"
     yield f"composite ids: {_FORMS[config.pollux.composite_ids]}"

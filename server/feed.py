@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, asynccontextmanager
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +121,8 @@ class _Reader:
         self.falls, self.fell_to = 0, END
         """How many times a failover of the store has lost the end of the feed, and where it ended then."""
         self.recent: dict[Audience, _Recent] = {}
-        self.task = asyncio.create_task(self._run(), name=f"feed {shard.n}")
+        # It outlives the request that needs it first, and must not speak in its name.
+        self.task = asyncio.create_task(self._run(), name=f"feed {shard.n}", context=Context())
 
     async def _run(self) -> None:
         looks = self._hub.observe([Fed(self.shard)], self._look, tick_s=LOOK_EVERY_S)

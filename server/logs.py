@@ -1,56 +1,92 @@
-"""Log lines: one for each step in the life of a response, as text or JSON. They contain no bodies and no keys."""
+"""Log lines: one for each step in the life of a response, as text or JSON. They contain no bodies and no keys.
+
+Modules log by Python's own `logging`, with fields as `extra`; structlog renders the lines. What was bound to a task is
+on each line that is written in it: the request, the response, and the trace.
+"""
 
 from __future__ import annotations
 
 import logging
 import logging.config
-import time
-from typing import Any
+from datetime import UTC, datetime
+
+from structlog.contextvars import bind_contextvars, merge_contextvars
+from structlog.processors import format_exc_info
+from structlog.stdlib import ExtraAdder, ProcessorFormatter
+from structlog.typing import EventDict, WrappedLogger
 
 from server.errors import shown
 from server.protocol import jsontext
+from server.tracing import current_span
 
-_PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-
-def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {name: value for name, value in vars(record).items() if name not in _PLAIN and value is not None}
-
-
-class JsonFormatter(logging.Formatter):
-    """Formats each record as one line with a JSON object."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **_extras(record),
-        }
-        if record.exc_info:
-            line["stack"] = self.formatException(record.exc_info)
-        return jsontext.dumps(line, default=str).decode()
+_add_extras = ExtraAdder()
+_FIRST = ("time", "level", "message")
+"""What a line of text begins with; `logger` is left out there."""
 
 
-class ConsoleFormatter(logging.Formatter):
-    """Formats each record as text: the message, then its fields as `name=value`."""
+def bind(**fields: str) -> None:
+    """Put these fields onto all further lines of this task, and of tasks that it starts. A line's own fields win."""
+    bind_contextvars(**fields)
 
-    def format(self, record: logging.LogRecord) -> str:
-        # `shown` escapes line breaks: a client may have chosen the value, and must not be able to forge a line.
-        extras = " ".join(f"{name}={shown(str(value))}" for name, value in _extras(record).items())
-        line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname:<7} {record.getMessage()} {extras}".rstrip()
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+def _begin(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """What every line begins with, then its own fields."""
+    record: logging.LogRecord = event["_record"]
+    made = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z",
+        "level": record.levelname.lower(),
+        "logger": record.name,
+        # Under another name than structlog's, as our field `event` is the id of a status event.
+        "message": event.pop("event"),
+        **event,
+    }
+    return _add_extras(logger, method, made)
+
+
+def _end(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """Add the trace, and leave out what has no value."""
+    span = current_span()
+    if span.trace_id:
+        event["trace_id"], event["span_id"] = span.trace_id, span.span_id
+    if event.get("exc_info"):
+        event["stack"] = format_exc_info(logger, method, event).pop("exception")
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    return jsontext.dumps(event, default=str).decode()
+
+
+def _as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """The message, then its fields as `name=value`."""
+    time, level, message, stack = (event.pop(name, "") for name in (*_FIRST, "stack"))
+    event.pop("logger", None)
+    # `shown` escapes line breaks: a client may have chosen the value, and must not be able to forge a line.
+    fields = " ".join(f"{name}={shown(str(value))}" for name, value in event.items())
+    line = f"{time[11:19]} {level.upper():<7} {_one_line(message)} {fields}".rstrip()
+    return f"{line}\n{stack}" if stack else line
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def formatter(form: str) -> logging.Formatter:
+    """What renders records as `console` or `json`."""
+    return ProcessorFormatter(
+        foreign_pre_chain=[_begin, merge_contextvars],
+        processors=[_end, ProcessorFormatter.remove_processors_meta, _as_json if form == "json" else _as_text],
+        use_get_message=True,
+    )
 
 
 def configure_logs(form: str, level: str = "INFO") -> None:
     """Send all lines to standard error, as `console` or `json`."""
-    formatter = JsonFormatter if form == "json" else ConsoleFormatter
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {"lines": {"()": formatter}},
+            "formatters": {"lines": {"()": formatter, "form": form}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
             "root": {"handlers": ["stderr"], "level": "WARNING"},
             "loggers": {"pollux": {"level": level}},

@@ -155,3 +155,8 @@ class Pollux(Ours):
         [], description="A key, or several, for GET /metrics and nothing else; the master key works there too."
     )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    access_log: bool = Field(False, description="Log one line for each answer to a client.")
+    tracing: bool | None = Field(
+        None,
+        description="Whether requests are traced; if left out, OpenTelemetry's variables or LiteLLM's otel say so.",
+    )

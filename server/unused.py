@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from pydantic import BaseModel
 
 from server.protocol.defaults import may_be_default
-from server.sections import LiteLLMParams
+from server.sections import LiteLLMParams, LiteLLMSettings
 
 _READ_ELSEWHERE = {"rpm", "tpm", "input_cost_per_token", "output_cost_per_token", "request_timeout", "cooldown_time"}
 """What `server.upstream.deployments` reads from several places."""
@@ -28,10 +29,27 @@ _GUARDS = frozenset(
 _INDEX = re.compile(r"\.\d+(?=\.)")
 
 
+_CALLBACKS = ("callbacks", "success_callback", "failure_callback")
+_OTEL = "otel"
+"""The one callback of LiteLLM's that has an effect here, see `server.tracing`."""
+
+
+def has_otel(settings: LiteLLMSettings) -> bool:
+    """Whether LiteLLM's callback of OpenTelemetry is on."""
+    found = settings.model_extra or {}
+    return any(_OTEL in _named_in(found.get(name)) for name in _CALLBACKS)
+
+
+def _named_in(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def keys_without_effect(section: BaseModel, path: str = "") -> Iterator[str]:
     """The dotted paths of these keys."""
     holds_defaults = isinstance(section, LiteLLMParams)
-    for name in section.model_extra or {}:
+    for name, value in (section.model_extra or {}).items():
+        if name in _CALLBACKS and _named_in(value) == [_OTEL]:
+            continue
         if name not in _READ_ELSEWHERE and not (holds_defaults and may_be_default(name)):
             yield f"{path}{name}"
     for name in type(section).model_fields:

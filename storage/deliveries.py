@@ -174,11 +174,11 @@ _OF_PAST = ("attempts", "tried", "outcome", "code", "latency_ms", "reason")
 
 
 def _delivery(words: Any, token: str) -> Delivery:
-    texts = [_text(word) if isinstance(word, bytes) else word for word in words[:-1]]
+    texts = [_text(word) if isinstance(word, bytes) else word for word in words[:-2]]
     name, owner, model, _, place, since, sealed, attempt = texts
     endpoint, status, response_id = name.split(" ", 2)
     entry = StatusEntry(parse_place(place) or Place(0), status, response_id, owner, model, words[3])
-    return Delivery(name, endpoint, entry, int(since), int(attempt), token, sealed, words[-1])
+    return Delivery(name, endpoint, entry, int(since), int(attempt), token, sealed, words[-2], words[-1])
 
 
 def _past(name: str, row: list[bytes | None]) -> Past:

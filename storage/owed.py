@@ -29,6 +29,8 @@ class Delivery:
     token: str
     sealed: str
     """What is needed to reach an endpoint that only this response has; else empty."""
+    headers: bytes
+    """Headers of the client that created the response, JSON, or empty. They hold the context of its trace."""
     stored: bytes
     """What is stored of the owner's endpoint; empty where there is none of this id."""
 

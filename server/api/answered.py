@@ -24,6 +24,12 @@ _ROUTES = {_PATTERN.sub("", path): _PATTERN.sub("", name) for path, name in _NAM
 """The name of each route, by what aiohttp calls it: all prefixes, and the slash at the end, are one."""
 
 
+def pattern_of(request: web.Request) -> str:
+    """The route of a request: a pattern, never what the client wrote."""
+    resource = request.match_info.route.resource
+    return _ROUTES.get(resource.canonical, NONE) if resource else NONE
+
+
 class Answers:
     """Counts answers. It is connected to the signal `on_response_prepare`."""
 
@@ -31,8 +37,7 @@ class Answers:
         self._metrics = metrics
 
     async def count(self, request: web.Request, response: web.StreamResponse) -> None:
-        resource = request.match_info.route.resource
-        route = _ROUTES.get(resource.canonical, NONE) if resource else NONE
+        route = pattern_of(request)
         began = request.get(BEGAN)
         seconds = 0.0 if began is None else perf_counter() - began
         self._metrics.request_answered(request.method, route, response.status, seconds)

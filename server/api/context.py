@@ -26,6 +26,7 @@ from server.responses.submit import Submitter
 from server.responses.tails import Tails
 from server.responses.view import Views
 from server.sealing import Sealer
+from server.tracing import Span, Tracing
 from server.upstream.affinity import Affinity
 from server.upstream.client import Upstream
 from server.upstream.deployments import Deployments
@@ -77,6 +78,7 @@ class Context:
     """For clients who test endpoints of webhooks."""
     meter: Meter
     metrics: Counting
+    tracing: Tracing
     job_counts: JobCounts
     admission: Admission
     streams: Tally
@@ -111,6 +113,8 @@ BEGAN = web.RequestKey("began", float)
 """When the request came, by `time.perf_counter`."""
 ERROR = web.RequestKey("error", str)
 """The class of the error that is answered, if one is: for the metrics."""
+SPAN = web.RequestKey("span", Span)
+"""The span of a request whose key was accepted."""
 
 
 def context_of(request: web.Request) -> Context:

@@ -222,6 +222,7 @@ async def _forward(
             stream=create.stream,
             wishes=create.wishes,
             response_id=keeper.raw_id if keeper else "",
+            model=deployment.model_for(name),
         )
         return Target(deployment, call, rewriter, keeper if create.store else None)
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from server.api.context import BEGAN, ERROR, PRINCIPAL, REQUEST_ID, context_of
+from server.api.context import BEGAN, ERROR, PRINCIPAL, REQUEST_ID, SPAN, context_of
 from server.errors import (
     Internal,
     MalformedBody,
@@ -23,6 +23,7 @@ from server.errors import (
     UpgradeRequired,
     shown,
 )
+from server.logs import bind
 from storage import StoreFull, StoreUnavailable
 
 log = logging.getLogger("pollux.api")
@@ -46,15 +47,32 @@ def open_to_all(handler: Handler) -> Handler:
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request its id and its principal, and answer every error as OpenAI does.
+    """Give the request its id, its principal and its span, and answer every error as OpenAI does.
 
     An error's body has the four keys `message`, `type`, `param` and `code`.
     """
+    # All in one, because each middleware costs a request 3 µs.
     name_request(request)
     try:
         _refuse_websocket(request)
-        # Not in a middleware of its own, because each middleware costs a request 3 µs.
         authenticate(request)
+    except PolluxError as error:
+        return _refused(request, error)
+    if PRINCIPAL not in request:
+        return await _answered(request, handler)
+    # Only now: whoever has no key can neither make spans nor have a trace of their own choice continued.
+    with context_of(request).tracing.answering(request.method, _route(request), request.headers) as span:
+        request[SPAN] = span
+        answer = await _answered(request, handler)
+        span.note(owner=request[PRINCIPAL].name, request_id=request[REQUEST_ID])
+        span.answered(answer.status)
+        if answer.status >= 500:
+            span.failed(str(answer.status))
+        return answer
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
         return await handler(request)
     except PolluxError as error:
         return _refused(request, error)
@@ -83,6 +101,7 @@ def name_request(request: web.Request) -> None:
     request[BEGAN] = time.perf_counter()
     given = request.headers.get("X-Request-Id", "")
     request[REQUEST_ID] = given if given and _SANE.fullmatch(given) else new_request_id()
+    bind(request_id=request[REQUEST_ID])
 
 
 def authenticate(request: web.Request) -> None:

@@ -129,27 +129,38 @@ async def _relayed(
     target = _with_key(request, target)
     try:
         async with context_of(request).upstream.open(target.deployment, target.call) as answer:
-            headers = {**answer.passed_on, **(_told(rounds, target) if rounds is not None else {})}
-            may_stream = target.call.stream or answer.content_type == EVENT_STREAM
-            if may_stream and await answer.is_stream(OPENING_PATIENCE_S):
-                return await forward_stream(
-                    request,
-                    answer,
-                    target.rewriter,
-                    headers=headers,
-                    creates=target.call.creates,
-                    may_be_empty=may_be_empty,
-                    may_go_on=rounds.may_go_on if rounds is not None else _never,
-                    keeper=target.keeper,
-                )
-            body = await _body_of(request, answer, target)
-            if target.keeper is not None:
-                await target.keeper.keep(body)
-            return _answer(request, answer, body, target.rewriter, headers)
+            try:
+                return await _passed_on(request, answer, target, rounds, may_be_empty=may_be_empty)
+            finally:
+                # Only of the call that made it: of each later one, its tokens would count again.
+                if target.call.spends and target.rewriter.newest is not None:
+                    answer.span.produced(target.rewriter.newest)
     except PolluxError as error:
         raise target.rewriter.error(error) from error
     finally:
         count_answer(request, target.call, target.rewriter)
+
+
+async def _passed_on(
+    request: web.Request, answer: Answer, target: Target, rounds: Rounds | None, *, may_be_empty: bool
+) -> web.StreamResponse:
+    headers = {**answer.passed_on, **(_told(rounds, target) if rounds is not None else {})}
+    may_stream = target.call.stream or answer.content_type == EVENT_STREAM
+    if may_stream and await answer.is_stream(OPENING_PATIENCE_S):
+        return await forward_stream(
+            request,
+            answer,
+            target.rewriter,
+            headers=headers,
+            creates=target.call.creates,
+            may_be_empty=may_be_empty,
+            may_go_on=rounds.may_go_on if rounds is not None else _never,
+            keeper=target.keeper,
+        )
+    body = await _body_of(request, answer, target)
+    if target.keeper is not None:
+        await target.keeper.keep(body)
+    return _answer(request, answer, body, target.rewriter, headers)
 
 
 async def _body_of(request: web.Request, answer: Answer, target: Target) -> bytes:

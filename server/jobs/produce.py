@@ -13,9 +13,9 @@ from server.jobs.endings import failure_of
 from server.jobs.journal import Journal, Unservable
 from server.jobs.receive import Receiver, Run
 from server.keyring import ClientKey
-from server.protocol import jsontext
 from server.protocol.fallbacks import Fallbacks, Walk
 from server.protocol.intake import CUT_SHORT, Ending, ending_of
+from server.protocol.kept_headers import kept_headers
 from server.protocol.lifecycle import LAST_OPENING, Status
 from server.protocol.litellm_fields import wishes_in
 from server.protocol.marks import is_marked
@@ -193,21 +193,22 @@ class Producer:
         call = Call(
             "POST",
             make_request=make_request,
-            headers=_client_headers(lease),
+            headers=kept_headers(lease.headers),
             stream=stream,
             wishes=wishes,
             key=run.key,
             response_id=lease.id,
+            model=run.deployment.model_for(run.model),
         )
         async with self.upstream.open(run.deployment, call) as answer:
             run.upstream_request_id = answer.request_id
             if stream and await answer.is_stream():
-                return await self.receiver.take_in(answer, run, journal)
-            return ending_of(run.marker.mark(await answer.json()))
-
-
-def _client_headers(lease: Lease) -> dict[str, str]:
-    return jsontext.loads(lease.headers) if lease.headers else {}
+                ending = await self.receiver.take_in(answer, run, journal)
+            else:
+                ending = ending_of(run.marker.mark(await answer.json()))
+            if ending is not None and ending.upstream is not None:
+                answer.span.produced(ending.upstream)
+            return ending
 
 
 def _has_begun(journal: Journal, ending: Ending | None) -> bool:

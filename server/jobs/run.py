@@ -26,6 +26,7 @@ from server.protocol.requests import stored_request, without_input
 from server.protocol.snapshot import Identity, response_object
 from server.protocol.tokens import Tokens
 from server.sealing import Sealer
+from server.tracing import current_span
 from server.usage import spent_on
 from storage import Lease, Outcome, Reading, Spent, Store, StoreError, StoreFull, StoreUnavailable, Verdict
 
@@ -147,6 +148,7 @@ class Runner:
             tokens = Tokens(spent.input, spent.cached, spent.output, spent.reasoning)
             self.metrics.tokens_spent(spent.model, tokens)
         if final["error"] is not None:
+            current_span().failed(final["error"]["code"])
             _log_failure(journal.lease, final["error"], ending)
 
     def _spent(self, journal: Journal, upstream: dict[str, object]) -> Spent | None:

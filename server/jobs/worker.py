@@ -15,9 +15,12 @@ from typing import Any
 
 from server.jobs.journal import Lost, StoreGone, Unservable
 from server.jobs.leaser import Leaser
+from server.logs import bind
 from server.metrics import SILENT, Metrics
+from server.protocol.kept_headers import kept_headers
 from server.protocol.lifecycle import Status
 from server.protocol.status_events import event_of
+from server.tracing import UNTRACED, Span, Tracing, current_span
 from storage import Lease, Outcome, Shard, Store, StoreError
 
 log = logging.getLogger("pollux.jobs")
@@ -68,10 +71,12 @@ class Worker:
         max_attempts: int,
         max_age_s: float,
         metrics: Metrics = SILENT,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self._store = store
         self._run_job = run
         self._metrics = metrics
+        self._tracing = tracing
         self._lease_s = lease_s
         self._leasers = {
             shard: Leaser(
@@ -212,8 +217,16 @@ class Worker:
         active.task = asyncio.create_task(self._work(active), name=f"run {lease.id}")
 
     async def _work(self, active: _Active) -> None:
-        """Run a job, and decide by its outcome whether to release it. Errors are logged here and go no further."""
+        """Run a job, in a task of its own, as a part of the trace in which it was created."""
         active.begun = True
+        lease = active.lease
+        bind(response_id=lease.id, **({"request_id": lease.request_id} if lease.request_id else {}))
+        headers = kept_headers(lease.headers)
+        with self._tracing.running(lease.id, lease.model, lease.owner, lease.attempt, headers) as span:
+            await self._run_to_outcome(active, span)
+
+    async def _run_to_outcome(self, active: _Active, span: Span) -> None:
+        """Run a job, and decide by its outcome whether to release it. Errors are logged here and go no further."""
         lease, outcome = active.lease, "stopped"
         began = time.perf_counter()
         self._metrics.run_began(lease.model)
@@ -246,8 +259,10 @@ class Worker:
         except Exception:
             # A bug of ours. The lease is left to run out, so that the job is tried again, at most `max_attempts` times.
             outcome = "broke"
+            span.failed(outcome)
             log.exception("run broke", extra=fields)
         finally:
+            span.note(run_outcome=outcome)
             self._metrics.run_ended(lease.model, outcome, time.perf_counter() - began, lease.attempt)
             if self._active.get(lease.id) is active:
                 del self._active[lease.id]
@@ -258,6 +273,7 @@ class Worker:
             raise asyncio.CancelledError  # stopped before its first step
         log.info("response started", extra=fields)
         status = await self._run_job(active.lease, lambda outcome: self._lose(active.lease, outcome))
+        current_span().note(response_status=status)
         self._metrics.response_ended(active.lease.model, status)
         log.info("response ended", extra={**fields, "status": status, "event": event_of(status, active.lease.id)})
 

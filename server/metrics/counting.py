@@ -23,7 +23,7 @@ from server import __version__
 from server.metrics import families
 from server.metrics.families import FROM_STORE, Family
 from server.metrics.files import Shared, keep_values, leave_pid
-from server.metrics.gathering import Level, Spread, Totals
+from server.metrics.gathering import Level, Spread, Totals, TraceOf
 from server.metrics.levels import Levels
 from server.metrics.port import Metrics
 from server.metrics.processes import Processes
@@ -41,7 +41,11 @@ _KINDS_OF_TOKENS = ("input", "cached_input", "output", "reasoning")
 class Counting(Metrics):
     """The metrics of this process; with `shared`, those of all that share them. `role` is what the process does."""
 
-    def __init__(self, *, role: str = "all", shared: Shared | None = None) -> None:
+    def __init__(self, *, role: str = "all", shared: Shared | None = None, trace_of: TraceOf | None = None) -> None:
+        """`trace_of` names the trace of what is done now, for exemplars.
+
+        They are those of this process alone, as the files that processes share have no room for them.
+        """
         self._model_of: Callable[[str], str] = lambda _: OTHER
         self._deployments: dict[str, tuple[str, str]] = {}
         self._files = shared
@@ -50,6 +54,7 @@ class Counting(Metrics):
         disable_created_metrics()  # type: ignore[no-untyped-call]
         keep_values(shared)
         self._all: list[Totals | Spread] = []
+        self._trace_of, self._spreads = trace_of, dict[str, Spread]()
         total, spread, level = self._new_total, self._new_spread, self._new_level
         self._requests, self._request_s = total(families.REQUESTS), spread(families.REQUEST_S)
         self._errors = total(families.ERRORS)
@@ -100,7 +105,7 @@ class Counting(Metrics):
         ]
         with self._scraping:
             now.extend(self._processes.collect())
-            return encode(_Shown(self._registry, self._files, now)), content_type
+            return encode(_Shown(self._registry, self._files, self._spreads, now)), content_type
 
     # What `Metrics` is told.
 
@@ -192,7 +197,7 @@ class Counting(Metrics):
 
     def _new_spread(self, family: Family) -> Spread:
         metric = Histogram(family.name, family.help, family.labels, registry=self._registry, buckets=family.buckets)
-        made = Spread(metric, family.buckets)
+        made = self._spreads[family.name] = Spread(metric, family.buckets, family.labels, self._trace_of)
         self._all.append(made)
         return made
 
@@ -230,14 +235,24 @@ class Counting(Metrics):
 class _Shown:
     """What one scrape shows, in the form in which the library takes it: what was counted, and what is so just now."""
 
-    def __init__(self, registry: CollectorRegistry, shared: Shared | None, now: Sequence[Metric]) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        shared: Shared | None,
+        spreads: Mapping[str, Spread],
+        now: Sequence[Metric],
+    ) -> None:
+        self._spreads = spreads
         self._counted: Any = registry
         if shared is not None:
             self._counted = MultiProcessCollector(None, shared.directory)  # type: ignore[no-untyped-call]
         self._now = now
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._counted.collect()
+        for metric in self._counted.collect():
+            if (spread := self._spreads.get(metric.name)) is not None:
+                metric.samples = spread.with_exemplars(metric.samples)
+            yield metric
         yield from self._now
 
 

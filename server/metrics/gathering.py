@@ -6,10 +6,17 @@ To count in the library takes ten times as long, and in its files of several pro
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
+from time import time
 from typing import Any
 
+from prometheus_client.samples import Exemplar, Sample
+from prometheus_client.utils import floatToGoString
+
 Labels = tuple[Any, ...]
+TraceOf = Callable[[], dict[str, str] | None]
+"""Names the trace and the span of what is done now; None where nobody could find them."""
 
 
 class _Series(dict[Labels, Any]):
@@ -61,19 +68,43 @@ class _Heap:
 
 
 class Spread:
-    """A histogram."""
+    """A histogram; `names` are those of its labels. With `trace_of` its buckets have exemplars."""
 
-    def __init__(self, metric: Any, bounds: Sequence[float]) -> None:
+    def __init__(
+        self, metric: Any, bounds: Sequence[float], names: Sequence[str] = (), trace_of: TraceOf | None = None
+    ) -> None:
+        self._names = names
         self._series = _Series(metric)
         self._bounds = bounds
         self._heaps: dict[Labels, _Heap] = {}
+        self._trace_of = trace_of
+        self._exemplars: dict[tuple[str, ...], dict[str, Exemplar]] = {}
+        """The newest of each bucket, by the values of the labels and then by the bound."""
 
     def observe(self, *labels: Any, value: float) -> None:
         heap = self._heaps.get(labels)
         if heap is None:
             heap = self._heaps[labels] = _Heap(len(self._bounds) + 1)
-        heap.counts[bisect_left(self._bounds, value)] += 1
+        bucket = bisect_left(self._bounds, value)
+        heap.counts[bucket] += 1
         heap.sum += value
+        if self._trace_of is not None and (trace := self._trace_of()) is not None:
+            bound = floatToGoString(  # type: ignore[no-untyped-call]
+                self._bounds[bucket] if bucket < len(self._bounds) else inf
+            )
+            self._exemplars.setdefault(tuple(map(str, labels)), {})[bound] = Exemplar(trace, value, time())
+
+    def with_exemplars(self, samples: list[Sample]) -> list[Sample]:
+        """The samples of this histogram, its buckets with the exemplars of this process."""
+        if not self._exemplars:
+            return samples
+        return [self._with_exemplar(sample) if sample.name.endswith("_bucket") else sample for sample in samples]
+
+    def _with_exemplar(self, sample: Sample) -> Sample:
+        values = tuple(sample.labels[name] for name in self._names)
+        found = self._exemplars.get(values)
+        exemplar = found.get(sample.labels["le"]) if found else None
+        return sample if exemplar is None else sample._replace(exemplar=exemplar)
 
     def hand_over(self) -> None:
         heaps, self._heaps = self._heaps, {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
@@ -73,14 +73,19 @@ class Sender:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def send(self, endpoint: Endpoint, event_id: str, body: str) -> Answer:
-        """Send it once. A redirect is a failure, and never followed: it could lead anywhere."""
+    async def send(
+        self, endpoint: Endpoint, event_id: str, body: str, context: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Send it once, with headers for the context of a trace.
+
+        A redirect is a failure, and never followed: it could lead anywhere.
+        """
         clock = asyncio.get_running_loop().time
         began = clock()
         code, reason = 0, ""
         try:
             check_url(endpoint.url, private=self.private)
-            headers = signed_headers(endpoint.secrets, event_id, body, datetime.now(UTC))
+            headers = {**(context or {}), **signed_headers(endpoint.secrets, event_id, body, datetime.now(UTC))}
             async with self._session.post(
                 endpoint.url, data=body.encode(), headers=headers, allow_redirects=False
             ) as answer:

@@ -14,11 +14,15 @@ from uuid import uuid4
 
 from server.feed import event_about
 from server.hub import Hub
+from server.logs import bind
 from server.metrics import SILENT, Metrics
 from server.outbox.endpoints import Configured, Endpoint, Stored, unsealed
 from server.outbox.sending import Answer, Sender
 from server.protocol import jsontext
+from server.protocol.kept_headers import kept_headers, trace_context
+from server.protocol.status_events import event_of
 from server.sealing import Sealer
+from server.tracing import UNTRACED, Tracing
 from storage import Attempt, Delivery, Owed, Pausing, Shard, Store, StoreError, Tried
 
 log = logging.getLogger("pollux.webhooks")
@@ -37,6 +41,11 @@ PAUSING = Pausing(failures=10, for_s=60.0)
 """An endpoint that fails so often in a row is asked with one event a minute, until it takes one."""
 LAST_TRIES_S = 3.0
 """When the process ends, tries that are under way get so long. They are repeated by another one otherwise."""
+_LINES = {
+    Tried.TOLD: "webhook delivered",
+    Tried.AGAIN: "webhook not taken, it is sent again later",
+    Tried.FAILED: "webhook given up",
+}
 GONE = 410
 """The endpoint says that it wants no more of it, as Standard Webhooks has it."""
 
@@ -52,6 +61,7 @@ class Webhooks:
     sealer: Callable[[], Sealer]
     """What the newest config has."""
     metrics: Metrics = SILENT
+    tracing: Tracing = UNTRACED
     _busy: Counter[str] = field(default_factory=Counter)
     """Tries that are under way, by endpoint."""
     _tries: set[asyncio.Task[None]] = field(default_factory=set)
@@ -99,8 +109,8 @@ class Webhooks:
 
     async def _try(self, shard: Shard, delivery: Delivery, look: asyncio.Event) -> None:
         try:
+            bind(response_id=delivery.entry.response_id)
             attempt = await self._attempt(delivery)
-            self.metrics.delivery_tried(attempt.tried, attempt.latency_s)
             if await self.store.deliveries.settle(shard, delivery, attempt, PAUSING):
                 fields = {"endpoint": delivery.endpoint, "owner": delivery.entry.owner, "reason": attempt.reason}
                 log.warning("webhook endpoint fails again and again, it is only probed for now", extra=fields)
@@ -117,14 +127,29 @@ class Webhooks:
     async def _attempt(self, delivery: Delivery) -> Attempt:
         endpoint = self._endpoint_of(delivery)
         if endpoint is None:
-            if delivery.sealed or delivery.stored:
-                return Attempt(Tried.FAILED, reason="its secret can't be decrypted: was an id_secret taken away?")
-            if _is_old(delivery, UNKNOWN_AGAIN_S):
-                return Attempt(Tried.FAILED, reason="no process knows this endpoint")
-            return Attempt(Tried.LATER, again_s=UNKNOWN_AGAIN_S)
+            return self._told(delivery, _without_endpoint(delivery))
         event = event_about(delivery.entry)
-        answer = await self.sender.send(endpoint, event["id"], jsontext.dumps(event).decode())
-        return _judged(delivery, answer)
+        context = trace_context(kept_headers(delivery.headers))
+        about = (event["type"], delivery.entry.response_id, delivery.attempt, endpoint.url)
+        with self.tracing.delivering(*about, context) as span:
+            body = jsontext.dumps(event).decode()
+            answer = await self.sender.send(endpoint, event["id"], body, span.carried_by(context))
+            if answer.code:
+                span.answered(answer.code)
+            if not answer.is_success:
+                span.failed(str(answer.code or "unreachable"))
+            return self._told(delivery, _judged(delivery, answer))
+
+    def _told(self, delivery: Delivery, attempt: Attempt) -> Attempt:
+        """The attempt, once the metrics and the log were told of it."""
+        self.metrics.delivery_tried(attempt.tried, attempt.latency_s)
+        if (message := _LINES.get(attempt.tried)) is not None:
+            fields = {"endpoint": delivery.endpoint, "owner": delivery.entry.owner, "attempt": delivery.attempt}
+            event = event_of(delivery.entry.status, delivery.entry.response_id)
+            outcome = {"event": event, "status": attempt.code or None, "reason": attempt.reason or None}
+            level = logging.WARNING if attempt.tried is Tried.FAILED else logging.INFO
+            log.log(level, message, extra={**fields, **outcome})
+        return attempt
 
     def _endpoint_of(self, delivery: Delivery) -> Endpoint | None:
         if delivery.sealed:
@@ -133,6 +158,14 @@ class Webhooks:
             stored = Stored.from_bytes(delivery.endpoint, delivery.stored)
             return None if stored is None else stored.endpoint(self.sealer(), time.time())
         return self.configured().get(delivery.endpoint)
+
+
+def _without_endpoint(delivery: Delivery) -> Attempt:
+    if delivery.sealed or delivery.stored:
+        return Attempt(Tried.FAILED, reason="its secret can't be decrypted: was an id_secret taken away?")
+    if _is_old(delivery, UNKNOWN_AGAIN_S):
+        return Attempt(Tried.FAILED, reason="no process knows this endpoint")
+    return Attempt(Tried.LATER, again_s=UNKNOWN_AGAIN_S)
 
 
 def _judged(delivery: Delivery, answer: Answer) -> Attempt:

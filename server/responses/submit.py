@@ -6,10 +6,11 @@ import hashlib
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from server.errors import IdempotencyKeyReused, RateLimited
+from server.logs import bind
 from server.metrics import SILENT, Metrics
 from server.protocol import jsontext
 from server.protocol.events import encode_lifecycle
@@ -21,6 +22,7 @@ from server.protocol.status_events import event_of, stored_metadata
 from server.protocol.windows import begin_within_s, window_s
 from server.responses.doubts import Doubts
 from server.responses.view import View
+from server.tracing import UNTRACED, Tracing
 from storage import (
     CreateOutcome,
     Cursor,
@@ -87,6 +89,7 @@ class Submitter:
     max_run_s: float
     max_queued: int | None = None
     metrics: Metrics = SILENT
+    tracing: Tracing = UNTRACED
 
     async def submit(self, request: CreateRequest, raw: bytes, submission: Submission) -> Submitted:
         """Store a request as a new response, or find the response that its idempotency key started before.
@@ -95,14 +98,18 @@ class Submitter:
             IdempotencyKeyReused, RateLimited
             StoreUnavailable, StoreFull
         """
-        new = self._new(request, raw, submission)
-        try:
-            created = await self.store.responses.create(new)
-        except StoreUnavailable:
-            if not submission.idempotency_key:
-                # It may have been created all the same, but the client gets a 503 and will create another one.
-                self.doubts.note(new_record(new))
-            raise
+        with self.tracing.queueing(request.model, submission.owner) as span:
+            # What is kept is the context of this span: runs and webhooks are told of below it.
+            submission = replace(submission, headers=span.kept_in(submission.headers))
+            new = self._new(request, raw, submission)
+            try:
+                created = await self.store.responses.create(new)
+            except StoreUnavailable:
+                if not submission.idempotency_key:
+                    # It may have been created all the same, but the client gets a 503 and will create another one.
+                    self.doubts.note(new_record(new))
+                raise
+            span.note(outcome=created.outcome, response_id=created.id)
         match created.outcome:
             case CreateOutcome.REUSED:
                 raise IdempotencyKeyReused
@@ -113,6 +120,7 @@ class Submitter:
                 raise RateLimited("The queue of this service is full. Try again later.", created.retry_after_s)
             case CreateOutcome.REPLAYED:
                 return Submitted(created.id, None)
+        bind(response_id=created.id)
         self.metrics.response_created(request.model)
         fields = {
             "model": request.model,

@@ -77,6 +77,7 @@ def _sighting(request: web.Request, body: bytes) -> Json:
         "key_sha256": [_key_hash(request.headers[name]) for name in _KEY_HEADERS if name in request.headers],
         "anthropic_version": request.headers.get("anthropic-version"),
         "anthropic_beta": request.headers.get("anthropic-beta"),
+        "traceparent": request.headers.get("traceparent"),
         "model": fields.get("model"),
         "background": fields.get("background") is True,
         "stream": fields.get("stream") is True or request.query.get("stream") == "true",

@@ -16,6 +16,7 @@ from server.errors import UpstreamUnavailable
 from server.protocol.dialects.counting import Count
 from server.protocol.dialects.reply import Reply
 from server.protocol.sse import ServerEvent
+from server.tracing import NO_SPAN
 from server.upstream.frames import frames_of
 from server.upstream.place import Framing
 
@@ -47,6 +48,8 @@ class Answer:
         self._frames = frames_of(framing)
         self.on_first_event: Callable[[], None] | None = None
         """Called when the first events have come."""
+        self.span = NO_SPAN
+        """The span of the call."""
         self._opening = b""
         """Bytes that `is_stream` has read and `_piece` has not returned yet."""
 

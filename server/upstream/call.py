@@ -27,6 +27,8 @@ class Call(NamedTuple):
     """The client's own key, for deployments that forward it."""
     response_id: str = ""
     """The id that a new response gets where the provider gives none of its own."""
+    model: str = ""
+    """The model that is asked, as the deployment names it; empty: the deployment's only one."""
 
     @property
     def creates(self) -> bool:

@@ -1,4 +1,4 @@
-"""Tells the metrics of every call to a deployment: how it ended, and how long it took."""
+"""Tells the metrics and the trace of every call to a deployment: how it ended, and how long it took."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from time import perf_counter
 
 import aiohttp
 
+from server import tracing
 from server.errors import PolluxError, UpstreamRefusal, UpstreamTimeout, UpstreamUnavailable
 from server.metrics import Metrics
+from server.tracing import UNTRACED, Span, Tracing
 from server.upstream.answer import Answer
 from server.upstream.call import Call
 from server.upstream.client import Upstream
@@ -37,34 +39,73 @@ class CallOutcome(StrEnum):
 
 
 class MeasuredUpstream(Upstream):
-    """`Upstream`, and the metrics are told. A call that was never sent does not count."""
+    """`Upstream`, and the metrics are told. A call that was never sent does not count.
 
-    def __init__(self, session: aiohttp.ClientSession, health: Health, grants: Grants, metrics: Metrics) -> None:
+    Each call has a span, whose context the deployment gets in the place of the client's.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        health: Health,
+        grants: Grants,
+        metrics: Metrics,
+        tracing: Tracing = UNTRACED,
+    ) -> None:
         super().__init__(session, health, grants)
         self._metrics = metrics
+        self._tracing = tracing
 
     @asynccontextmanager
     async def open(self, deployment: Deployment, call: Call) -> AsyncIterator[Answer]:
         """Make the call, see `Upstream.open`."""
         began = perf_counter()
         outcome: CallOutcome | None = CallOutcome.OK
-        try:
-            async with super().open(deployment, call) as answer:
-                if call.stream:
-                    answer.on_first_event = partial(self._tell_first, deployment, began)
-                yield answer
-        except PolluxError as error:
-            outcome = outcome_of(error)
-            raise
-        except (Exception, asyncio.CancelledError, GeneratorExit):
-            outcome = CallOutcome.ABANDONED
-            raise
-        finally:
-            if outcome is not None:
-                self._metrics.call_ended(deployment.id, operation_of(call), outcome, perf_counter() - began)
+        with self._tracing.calling(_told(deployment, call)) as span:
+            if (headers := span.carried_by(call.headers)) is not call.headers:
+                call = call._replace(headers=headers)
+            try:
+                async with super().open(deployment, call) as answer:
+                    answer.span = span
+                    span.answered(answer.status)
+                    if call.stream:
+                        answer.on_first_event = partial(self._tell_first, deployment, began, span)
+                    yield answer
+            except PolluxError as error:
+                outcome = outcome_of(error)
+                _note_failure(span, error, outcome)
+                raise
+            except (Exception, asyncio.CancelledError, GeneratorExit):
+                outcome = CallOutcome.ABANDONED
+                raise
+            finally:
+                if outcome is not None:
+                    self._metrics.call_ended(deployment.id, operation_of(call), outcome, perf_counter() - began)
 
-    def _tell_first(self, deployment: Deployment, began: float) -> None:
-        self._metrics.first_event_came(deployment.id, perf_counter() - began)
+    def _tell_first(self, deployment: Deployment, began: float, span: Span) -> None:
+        after_s = perf_counter() - began
+        span.began_to_answer(after_s)
+        self._metrics.first_event_came(deployment.id, after_s)
+
+
+def _told(deployment: Deployment, call: Call) -> tracing.Call:
+    return tracing.Call(
+        operation_of(call),
+        call.spends,
+        deployment.provider,
+        call.model or deployment.upstream_model,
+        deployment.base_url,
+        deployment.id[:16],
+        call.stream,
+    )
+
+
+def _note_failure(span: Span, error: PolluxError, outcome: CallOutcome | None) -> None:
+    if isinstance(error, UpstreamRefusal):
+        span.answered(error.status)
+        span.failed(str(error.status))
+    elif outcome is not None:
+        span.failed(outcome)
 
 
 def operation_of(call: Call) -> str:

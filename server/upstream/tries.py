@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
-from server.errors import PolluxError
-from server.protocol.reasons import Remedy
+from server.errors import PolluxError, shown
+from server.protocol.reasons import Remedy, without_secrets
 from server.upstream.deployments import Deployment
 from server.upstream.health import Health
-from server.upstream.refusals import remedy_of, retry_after_of
+from server.upstream.refusals import facts_of, remedy_of, retry_after_of
+
+log = logging.getLogger("pollux.upstream")
 
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 8.0
 
@@ -73,7 +76,9 @@ class Tries:
         self._left -= 1
         self._made += 1
         pause_s = asked_s if asked_s is not None else random.uniform(0, ceiling_s)  # noqa: S311
-        await asyncio.sleep(pause_s if elsewhere else max(pause_s, self._health.least_pause_s))
+        pause_s = pause_s if elsewhere else max(pause_s, self._health.least_pause_s)
+        _log(error, self.last, pause_s)
+        await asyncio.sleep(pause_s)
 
     def _heed_the_first(self) -> None:
         """Let the deployment that failed first say how many retries there are, unless the request itself did."""
@@ -96,3 +101,9 @@ class Tries:
         return len(self._deployments) > 1 and any(
             self._health.is_healthy(deployment) for deployment in self._deployments if deployment.id not in last
         )
+
+
+def _log(error: PolluxError, deployment: str | None, pause_s: float) -> None:
+    fields = {"deployment": (deployment or "")[:16] or None, "code": error.code, "pause_s": round(pause_s, 3)}
+    reason = {"reason": shown(without_secrets(error.message)), **facts_of(error)}
+    log.info("a call to a provider failed, trying again", extra={**fields, **reason})

@@ -17,7 +17,7 @@
 --   head, tail                     of the terminal frame, around its number
 local r = redis.call('HMGET', record, 'status', 'epoch', 'last', 'ttl_ms', 'idempotency', 'survivable', 'deployment',
   'provider_id', 'owner', 'model', 'metadata', 'webhook',
-  'spent')
+  'spent', 'headers')
 if not r[1] then return 'gone' end
 if TERMINAL[r[1]] then return r[1] == 'cancelled' and 'cancelled' or 'over' end
 
@@ -31,7 +31,8 @@ cancel_upstream(upstream_cancels, r[6], r[7], r[8])
 local of = {id = id, record = record, status = r[1], owner = r[9], model = r[10], metadata = r[11], feed = feed,
   feed_most = feed_most, feed_ms = feed_ms, log = log, owned = owned, ended = ended, ttl_ms = r[4],
   index_ttl_ms = index_ttl_ms, idempotency = idempotency_of(r[5], id),
-  hooks = hooks, webhook = r[12], endpoints = endpoints, endpoints_due = endpoints_due, due_prefix = due_prefix,
+  hooks = hooks, webhook = r[12], headers = r[14], endpoints = endpoints, endpoints_due = endpoints_due,
+  due_prefix = due_prefix,
   delivery_prefix = delivery_prefix, paused_prefix = paused_prefix, delivery_ms = delivery_ms,
   spent = told(r[13], untold), usage = usage, usage_owners = usage_owners, usage_ms = usage_ms}
 transition(of, 'cancelled', 'last', last, 'token', '')

@@ -16,13 +16,13 @@ for _, endpoint in ipairs(passed_over) do passed[endpoint] = true end
 
 local function take(endpoint, name)
   local delivery = delivery_prefix .. name
-  local r = redis.pcall('HMGET', delivery, 'owner', 'model', 'metadata', 'place', 'since', 'sealed')
+  local r = redis.pcall('HMGET', delivery, 'owner', 'model', 'metadata', 'place', 'since', 'sealed', 'headers')
   if r.err or not r[1] or not is_count(r[5]) or not string.match(name, '^%S+ %S+ %S+$') then return false end
   local attempt = redis.pcall('HINCRBY', delivery, 'attempts', 1)
   if type(attempt) == 'table' then return false end
   redis.call('HSET', delivery, 'token', token)
   local stored = redis.call('HGET', endpoints_prefix .. r[1], endpoint)
-  taken[#taken + 1] = {name, r[1], r[2] or '', r[3] or '', r[4] or '', r[5], r[6] or '', attempt, stored or ''}
+  taken[#taken + 1] = {name, r[1], r[2] or '', r[3] or '', r[4] or '', r[5], r[6] or '', attempt, r[7] or '', stored or ''}
   return true
 end
 

@@ -22,7 +22,7 @@
 --   fields...                      field, value … of the record
 local r = redis.call('HMGET', record, 'status', 'token', 'epoch', 'last', 'ttl_ms', 'idempotency', 'survivable',
   'deployment', 'provider_id', 'owner', 'model', 'metadata',
-  'webhook', 'spent')
+  'webhook', 'spent', 'headers')
 if not r[1] then return {'gone', -1} end
 local current = tonumber(r[4])
 if TERMINAL[r[1]] then
@@ -44,7 +44,8 @@ if abandon == '1' then cancel_upstream(upstream_cancels, r[7], r[8], r[9]) end
 local of = {id = id, record = record, status = r[1], owner = r[10], model = r[11], metadata = r[12], feed = feed,
   feed_most = feed_most, feed_ms = feed_ms, log = log, owned = owned, ended = ended, ttl_ms = r[5],
   index_ttl_ms = index_ttl_ms, idempotency = idempotency_of(r[6], id),
-  hooks = hooks, webhook = r[13], endpoints = endpoints, endpoints_due = endpoints_due, due_prefix = due_prefix,
+  hooks = hooks, webhook = r[13], headers = r[15], endpoints = endpoints, endpoints_due = endpoints_due,
+  due_prefix = due_prefix,
   delivery_prefix = delivery_prefix, paused_prefix = paused_prefix, delivery_ms = delivery_ms,
   spent = told(spent, r[14], untold), usage = usage, usage_owners = usage_owners, usage_ms = usage_ms}
 transition(of, status, 'last', last, 'snapshot', snapshot, unpack(fields))

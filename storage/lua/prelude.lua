@@ -128,7 +128,7 @@ local function owe(of, status, place, endpoint, sealed)
   keep_only('zset', due)
   keep_only('zset', of.endpoints_due)
   redis.call('HSET', delivery, 'owner', of.owner, 'model', of.model or '', 'metadata', of.metadata or '', 'place', place,
-    'since', now, 'attempts', 0, 'sealed', sealed)
+    'since', now, 'attempts', 0, 'sealed', sealed, 'headers', of.headers or '')
   redis.call('PEXPIRE', delivery, of.delivery_ms)
   redis.call('ZADD', due, now, name)
   redis.call('PEXPIRE', due, of.delivery_ms)
@@ -166,7 +166,7 @@ end
 -- of: the response: id, record, owner, model, metadata, and its present status if it has one;
 --     the feed of its shard: feed, feed_most, feed_ms;
 --     where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if it has one,
---     and for its webhooks hooks, webhook, endpoints, endpoints_due, due_prefix, delivery_prefix, paused_prefix, delivery_ms
+--     and for its webhooks hooks, webhook, headers, endpoints, endpoints_due, due_prefix, delivery_prefix, paused_prefix, delivery_ms
 --     where it ends or is removed before its end also spent, and for that usage, usage_owners, usage_ms
 -- …: field, value … of the record, which are set together with the status
 local function transition(of, status, ...)

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
-from server.logs import ConsoleFormatter, JsonFormatter
+from server.logs import formatter
 from server.protocol.ids import CompositeId, encode_composite
 from tests.conftest import plain_url
 from tests.support.generated import json_values, moderate
@@ -700,8 +700,8 @@ async def test_a_client_can_not_forge_a_line_of_the_log(
         answer = await http.post("responses", json=body, headers={"X-Request-Id": "a b"})
         await http.get(f"responses/{(await answer.json())['id']}?wait=20")
         await http.delete(f"responses/{(await answer.json())['id']}")
-    formatter = {"console": ConsoleFormatter, "json": JsonFormatter}[form]()
-    lines = [formatter.format(record) for record in caplog.records]
+    rendered = formatter(form)
+    lines = [rendered.format(record) for record in caplog.records]
     assert len([line for line in lines if "all is lost" in line]) >= 2
     for line in lines:
         assert line.isprintable()

@@ -37,6 +37,19 @@ async def settle(store: Store, delivery: Delivery, tried: Tried, again_s: float 
 
 
 @pytest.mark.usefixtures("_endpoint")
+async def test_the_clients_headers_go_with_it_unless_an_older_version_has_owed_it(
+    store: Store, admin: redis.Redis
+) -> None:
+    told, untold = [await run(store, headers=b'{"traceparent": "00-1-2-01"}') for _ in range(2)]
+    await cancel(store, told.id)
+    await finish(store, untold, 3)
+    [name] = [key for key in admin.keys("*") if untold.id.encode() in key and ENDPOINT.encode() in key]
+    admin.hdel(name, "headers")
+    found = {delivery.entry.response_id: delivery.headers for delivery in await claim(store)}
+    assert found == {told.id: b'{"traceparent": "00-1-2-01"}', untold.id: b""}
+
+
+@pytest.mark.usefixtures("_endpoint")
 async def test_each_end_is_owed_once_however_often_the_step_runs(store: Store) -> None:
     taken = await run(store, metadata=b'{"a": "b"}')
     for _ in range(2):

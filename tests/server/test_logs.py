@@ -1,0 +1,82 @@
+"""Log lines: their form, what is bound to a task, and what a value can't do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from typing import Any
+
+import pytest
+from structlog.contextvars import clear_contextvars
+
+from server.logs import bind, formatter
+
+
+@pytest.fixture(autouse=True)
+def _unbound() -> None:
+    clear_contextvars()
+
+
+def record(message: str = "response %s", *values: object, error: bool = False, **fields: Any) -> logging.LogRecord:
+    info = None
+    if error:
+        try:
+            int("it\nbroke")
+        except ValueError:
+            info = sys.exc_info()
+    made = logging.LogRecord("pollux.jobs", logging.INFO, __file__, 1, message, values or ("ended",), info)
+    made.created = 1_700_000_000.25
+    vars(made).update(fields)
+    return made
+
+
+def test_a_line_of_json() -> None:
+    line = json.loads(formatter("json").format(record(response_id="r", status=None, event="evt_1", odd={1})))
+    assert line == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "info",
+        "logger": "pollux.jobs",
+        "message": "response ended",
+        "response_id": "r",
+        "event": "evt_1",
+        "odd": "{1}",
+    }
+
+
+def test_a_line_of_text() -> None:
+    line = formatter("console").format(record(response_id="r", status=None, event="evt_1"))
+    assert line == "22:13:20 INFO    response ended response_id=r event=evt_1"
+
+
+def test_an_error_brings_its_stack() -> None:
+    line = json.loads(formatter("json").format(record(error=True)))
+    assert line["stack"].startswith("Traceback")
+    assert "ValueError" in line["stack"]
+    assert "exc_info" not in line
+    assert "\nTraceback" in formatter("console").format(record(error=True))
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_no_value_and_no_message_begins_a_line_of_its_own(form: str) -> None:
+    forged = "x\r\n12:00:00 ERROR all is lost\x1b[2J\u2028"
+    bind(request_id=forged)
+    line = formatter(form).format(record("said %s", forged, owner=forged))
+    assert len(line.splitlines()) == 1 or form == "json"
+    assert "\n" not in line
+    assert "\x1b" not in line
+
+
+async def test_what_is_bound_is_on_each_line_of_the_task_and_of_those_that_it_starts() -> None:
+    rendered = formatter("json")
+
+    async def inner() -> dict[str, Any]:
+        bind(response_id="inner")
+        line: dict[str, Any] = json.loads(rendered.format(record(owner="alice")))
+        return line
+
+    bind(request_id="req_1", owner="bound")
+    line = await asyncio.create_task(inner())
+    assert (line["request_id"], line["response_id"], line["owner"]) == ("req_1", "inner", "alice")
+    assert "response_id" not in json.loads(rendered.format(record()))
