@@ -69,7 +69,7 @@ fmt: install
 LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --no-emit-find-links
 # What the image has by request only: each has a lock of what it adds.
-EXTRAS := bedrock vertex
+EXTRAS := bedrock tracing vertex
 lock: $(UV)
 	$(LOCK) pyproject.toml --extra dev --output-file requirements.lock
 	$(LOCK) pyproject.toml --constraint requirements.lock --output-file deploy/requirements.lock
