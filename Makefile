@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 UV     := .venv-uv/bin/uv
 
-.PHONY: install demo run test image image-test chaos bench bench-litellm check fmt lock check-locks clean
+.PHONY: install demo run test image image-test chaos soak bench bench-litellm check fmt lock check-locks clean
 
 install: $(STAMP)
 
@@ -44,6 +44,10 @@ image-test:
 # Kills, pauses and restarts everything under load, and proves that no promise is broken: ARGS="--jobs 500 --seed 1".
 chaos: install
 	$(BIN)/python -m tests.faults.chaos $(ARGS)
+
+# Three replicas under a steady mixed load, and nothing may grow that has no reason to: ARGS="--minutes 10 --seed 1".
+soak: install
+	$(BIN)/python -m tests.soak $(ARGS)
 
 # What each piece of work costs, beside its target: ARGS="--runs 1 --only cached_50 polls".
 bench: install

@@ -18,6 +18,8 @@ class LogFold:
         """The identity of the response, once it was read."""
         self.cursor = START
         self.size = 0
+        self.read_at = 0.0
+        """When it was last taken further, on the loop's clock."""
         self._fold = Fold()
 
     @property

@@ -302,6 +302,8 @@ def _data(entry: StatusEntry, owner_shown: bool) -> bytes:  # noqa: FBT001
     return make(entry, owner_shown)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)  # those who are told of an event are told at about the same time
 def _made(entry: StatusEntry, owner_shown: bool) -> bytes:  # noqa: FBT001
-    return jsontext.dumps(event_about(entry, owner_shown=owner_shown))
+    made = jsontext.dumps(event_about(entry, owner_shown=owner_shown))
+    # A copy, because what orjson returns occupies the whole buffer that it was written to, four kilobytes.
+    return memoryview(made).tobytes()

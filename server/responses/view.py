@@ -6,6 +6,7 @@ cache and next time reads only the new events, so a poll costs no more than what
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from storage import Cursor, Reading, Record, Store
 CACHED_FOLDS = 1024
 CACHED_BYTES = 64 * 1024 * 1024
 """Beyond either, the fold that was read longest ago is dropped; its next reader folds from the start."""
+CACHED_S = 60.0
+"""A fold that was not read for so long is dropped too: its readers have left, or ask other replicas."""
 MOST_LOOKS = 4
 """How often a response is read again while its fold and its record are at different places."""
 
@@ -93,9 +96,12 @@ class Views:
         response_id = reading.record.id
         self._drop(response_id)
         fold.take_all(reading)
+        fold.read_at = asyncio.get_running_loop().time()
         self._folds[response_id] = fold
         self._size += fold.size
         while len(self._folds) > CACHED_FOLDS or (self._size > CACHED_BYTES and len(self._folds) > 1):
+            self._size -= self._folds.popitem(last=False)[1].size
+        while next(iter(self._folds.values())).read_at < fold.read_at - CACHED_S:
             self._size -= self._folds.popitem(last=False)[1].size
 
     def _drop(self, response_id: str) -> None:

@@ -124,7 +124,7 @@ async def run_chaos(options: Options, folder: Path, say: Callable[[str], None] =
         await until_well(fleet, store)
         fleet.check()
         with store.client() as admin:
-            auditor = Auditor(http, fleet.urls()[0], simulator, admin)
+            auditor = Auditor(http, fleet.urls()[0], simulator, admin, store.record)
             await auditor.audit(jobs, subscribers, receiver)
         report.subscribers = [f"{len(one.events)} events in {len(one.visits)} streams" for one in subscribers.values()]
         report.webhooks = f"{len(receiver.taken)} taken, {len(receiver.receiver.received)} tries"

@@ -61,7 +61,8 @@ class MoodyReceiver:
         yield from self.violations
         ends = {event["id"]: event for event in subscriber.events if event["type"] in ENDS}
         for webhook_id in ends.keys() - self.taken.keys():
-            yield f"no webhook told of {ends[webhook_id]}"
+            tries = [one.at_s for one in self.receiver.received if one.headers["webhook-id"] == webhook_id]
+            yield f"no webhook told of {ends[webhook_id]}, tried at {tries}"
         for webhook_id, event in self.taken.items():
             told = ends.get(webhook_id)
             if told is None or [event[name] for name in told if name != "data"] != [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from types import SimpleNamespace
 from typing import cast
 
@@ -10,9 +11,10 @@ import pytest
 
 from server.jobs.committer import Committer
 from server.jobs.journal import PENDING_BYTES, Journal
+from server.responses import subscribe
 from server.responses.tails import TAIL_BYTES, Tails
-from server.responses.view import Views
-from storage import Batch, Cursor, Lease, Outcome, Reading, Record, Shard, Step, Store, Verdict
+from server.responses.view import CACHED_S, Views
+from storage import Batch, Cursor, Lease, Outcome, Place, Reading, Record, Shard, StatusEntry, Step, Store, Verdict
 from storage.keys import Shards
 
 KB = b"x" * 1024
@@ -115,6 +117,18 @@ async def test_folds_are_bounded_in_number_and_in_size(monkeypatch: pytest.Monke
     assert views._size == sum(fold.size for fold in views._folds.values()) <= 2500
 
 
+async def test_a_fold_that_nobody_has_read_for_a_while_is_dropped() -> None:
+    views = Views(store_of(Logs(1000)))
+    for number in range(3):
+        await views.view(f"id-{number}")
+    assert list(views._folds) == ["id-0", "id-1", "id-2"]
+    for number in range(2):
+        views._folds[f"id-{number}"].read_at -= CACHED_S + 1
+    await views.view("id-1")
+    assert list(views._folds) == ["id-2", "id-1"], "one was read again"
+    assert views._size == sum(fold.size for fold in views._folds.values())
+
+
 async def test_tails_are_bounded_in_number_and_in_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.responses.tails.TAILS", 3)
     tails = Tails(store_of(Logs(3 * TAIL_BYTES)))
@@ -126,3 +140,16 @@ async def test_tails_are_bounded_in_number_and_in_size(monkeypatch: pytest.Monke
 
 def test_a_store_of_one_shard_has_one() -> None:
     assert Shards(1).of("anybody") == Shard(0)
+
+
+def test_an_event_that_is_kept_for_all_who_are_told_takes_no_more_than_its_text() -> None:
+    subscribe._made.cache_clear()
+    entries = [StatusEntry(Place(number), "completed", f"id-{number}", "alice", "m", b"") for number in range(300)]
+    tracemalloc.start()
+    try:
+        texts = sum(len(subscribe._data(entry, owner_shown=False)) for entry in entries)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        subscribe._made.cache_clear()
+    assert taken < 4 * texts, "with what the cache itself needs"
