@@ -220,6 +220,8 @@ class Counting(Metrics):
     def _begin_deployments_at_zero(self) -> None:
         for model, deployment in dict.fromkeys(self._deployments.values()):
             self._cooled.add(model, deployment, amount=0)
+            for outcome in ("ok", "limited", "failed", "timeout", "unreachable", "broken"):
+                self._calls.add(model, deployment, "create", outcome, amount=0)
             self._created.add(model, amount=0)
             self._reclaimed.add(model, amount=0)
             for outcome in ("ended", "broke", "store_gone"):

@@ -15,10 +15,12 @@ from server.metrics.families import FROM_STORE, STORE_S, Kind
 from server.metrics.files import keep_values
 from server.metrics.gathering import Spread
 from server.protocol.tokens import Tokens
+from server.upstream.measured import CallOutcome
 from storage import Counts, StoreError, StoreUnavailable
 from tests.support.scraping import Scrape
 
 DEPLOYMENT = "d" * 64
+ANSWERS = [outcome.value for outcome in CallOutcome if outcome not in (CallOutcome.REFUSED, CallOutcome.ABANDONED)]
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +118,7 @@ def test_what_alerts_look_at_is_zero_before_it_happens() -> None:
         ("jobs_reclaimed_total", {"model": "m"}),
         ("runs_ended_total", {"model": "m", "outcome": "broke"}),
         ("deployment_cooldowns_total", {"model": "m"}),
+        *(("upstream_requests_total", {"operation": "create", "outcome": outcome}) for outcome in ANSWERS),
         ("store_errors_total", {"command": "create", "kind": "full"}),
         ("webhook_deliveries_total", {"outcome": "failed"}),
     ):
