@@ -182,7 +182,7 @@ async def running_simulator_process(folder: Path) -> AsyncIterator[str]:
             stderr=log,
         )
     try:
-        await wait_until(lambda: _listens(port), timeout_s=20, what="the simulator listens")
+        await wait_until(lambda: _listens(port), timeout_s=60, what="the simulator listens")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.kill()

@@ -115,6 +115,7 @@ class ClusterStore(AnyStore):
         "store node pause": 2,
         "store node handover": 2,
         "store slot moves": 5,
+        "store slot moves at once": 2,
     }
 
     def __init__(self, servers: ClusterServers, shards: int, chance: random.Random) -> None:
@@ -135,19 +136,25 @@ class ClusterStore(AnyStore):
         self._servers.settle()
 
     async def befall(self, kind: str, lasts_s: float) -> None:
-        if kind == "store slot moves":
-            shard, chance = Shard(self._chance.randrange(self.shards)), random.Random(self._chance.getrandbits(32))
-            await asyncio.to_thread(self._move, shard, chance, lasts_s)
+        if "slot" in kind:
+            shard, other = Shard(self._chance.randrange(self.shards)), self._chance.randrange(2)
+            await asyncio.to_thread(self._move, shard, other, None if "at once" in kind else lasts_s)
         else:
             primary = self._chance.randrange(self._servers.primaries)
             await asyncio.to_thread(self._replace, kind, primary, lasts_s)
         await asyncio.to_thread(self.settle)
 
-    def _move(self, shard: Shard, chance: random.Random, lasts_s: float) -> None:
-        """Move the slot of a shard to another node, a few keys at a time, while all go on using it."""
+    def _move(self, shard: Shard, other: int, lasts_s: float | None) -> None:
+        """Move the slot of a shard to one of the two other primaries while all go on using it.
+
+        In some time, a few keys after the others; or (None) as the servers do it.
+        """
         source = self._servers.owner_of(shard.leases)
-        target = chance.choice([node for node in self._servers.nodes if node.is_primary and node is not source])
-        self._servers.move_slot(shard.leases, source, target, pause_s=lasts_s / 50)
+        target = [node for node in self._servers.nodes if node.is_primary and node is not source][other]
+        if lasts_s is None:
+            self._servers.move_slot_at_once(shard.leases, source, target)
+        else:
+            self._servers.move_slot(shard.leases, source, target, pause_s=lasts_s / 50)
 
     def _replace(self, kind: str, number: int, lasts_s: float) -> None:
         primary = [node for node in self._servers.nodes if node.is_primary][number]

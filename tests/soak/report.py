@@ -42,6 +42,9 @@ ALLOWED = {
     UNDER_WAY: Allowance(1.0, 200),
 }
 """A leak of one percent a minute is found wherever less than that is allowed."""
+MOST_LOAD, MOST_MACHINE = 1.5, 2.0
+"""How many times as many visits may be under way at last, and how many times as slow the machine may be. Beyond that
+neither growth nor drift says anything of Pollux."""
 WITH_THE_LOAD = frozenset({DESCRIPTORS, TASKS, CONNECTED, CHANNELS, KEYS, ENTRIES, CPU})
 """What there is more of while more visits are under way. What stays of these is found when all has drained."""
 
@@ -70,10 +73,24 @@ class Report:
             for (whose, what), series in found.items()
         }
 
+    def unsteady(self) -> str:
+        """Why growth and drift can't be judged, if they can't."""
+        found = self.samples.since(self.warm_at)
+        before, after = thirds([value for _, value in found[LOAD, UNDER_WAY]])
+        if after > before * MOST_LOAD + 5:
+            return f"{before:.0f} visits were under way at once, then {after:.0f}"
+        if self.machine() > MOST_MACHINE:
+            return f"the machine itself became {self.machine():.1f} times as slow"
+        return ""
+
+    def machine(self) -> float:
+        """How many times as slow the machine itself was in the last third."""
+        machine = drift_of(self.notes.timings[MACHINE], self.warm_at, self.ended_at)
+        return machine.last.quick / machine.first.quick if machine else 1.0
+
     def drifts(self) -> dict[str, Drift]:
         """Of all waits, in the time that counts."""
-        machine = drift_of(self.notes.timings[MACHINE], self.warm_at, self.ended_at)
-        slower = machine.last.quick / machine.first.quick if machine else 1.0
+        slower = self.machine()
         found = {
             kind: drift_of(waits, self.warm_at, self.ended_at, slower)
             for kind, waits in sorted(self.notes.timings.items())
@@ -82,6 +99,15 @@ class Report:
 
     def failures(self) -> Iterator[str]:
         """What must not be, in words."""
+        if not self.unsteady():
+            yield from self._grown()
+        yield from self.left
+        for complaint in self.notes.complaints:
+            yield f"a client was surprised: {complaint}"
+        if more := self.notes.complained - len(self.notes.complaints):
+            yield f"… and {more} more such"
+
+    def _grown(self) -> Iterator[str]:
         for (whose, what), growth in self.growths().items():
             if growth.grows:
                 rise = f"by {growth.share_a_minute:.1%} a minute, from {growth.first:.1f} to {growth.last:.1f}"
@@ -89,11 +115,6 @@ class Report:
         for kind, drift in self.drifts().items():
             if drift.drifts:
                 yield f"{kind}: the quick ones took {drift.first.quick * 1e3:.0f} ms, then {drift.last.quick * 1e3:.0f}"
-        yield from self.left
-        for complaint in self.notes.complaints:
-            yield f"a client was surprised: {complaint}"
-        if more := self.notes.complained - len(self.notes.complaints):
-            yield f"… and {more} more such"
 
     def table(self) -> str:
         """For people: Markdown."""

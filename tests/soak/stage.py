@@ -18,7 +18,7 @@ from tests.support.replica import Replica, make_config, replica_process
 from tests.support.servers import running_redis
 
 OWNERS = tuple(f"team-{number}" for number in range(8))
-TTL_S, FEED_S = 15.0, 60.0
+TTL_S, FEED_S = 30.0, 60.0
 """How long responses and status events are kept: as short as it goes, so that most of a run is steady."""
 FORGETFUL = """
 from server import usage
