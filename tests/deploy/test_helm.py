@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,22 @@ from server.cli import _parser
 from server.config import Config
 from server.metrics.families import LEASED, QUEUED
 from storage.keys import Shard
-from tests.support.helm import CHART, EXAMPLES, FULL_NAME, HELM, ROOT, TOOLS, Refused, helm, rendered, run, values_of
+from tests.support.helm import (
+    CHART,
+    EXAMPLES,
+    FULL_NAME,
+    HELM,
+    NAMESPACE,
+    ROOT,
+    TOOLS,
+    Refused,
+    helm,
+    rendered,
+    run,
+    values_of,
+)
+from tests.support.prometheus import PROMTOOL
+from tests.support.promql import ALERTS, DASHBOARD, dashboard, rules
 from tests.test_docs import instructions, seconds
 
 by_helm = pytest.mark.skipif(HELM is None, reason="there is no Helm: .ci/helm fetches it")
@@ -29,7 +45,7 @@ by_schemas = pytest.mark.skipif(
 each_example = pytest.mark.parametrize("example", EXAMPLES)
 
 [OLDEST] = re.findall(r"^kubeVersion: \">=(\d+\.\d+)\.", (CHART / "Chart.yaml").read_text(), re.MULTILINE)
-CUSTOM = {"ScaledObject", "ServiceMonitor"}
+CUSTOM = {"PrometheusRule", "ScaledObject", "ServiceMonitor"}
 """Kinds that Kubernetes does not know by itself."""
 
 
@@ -62,10 +78,10 @@ def test_keda_and_the_prometheus_operator_would_take_theirs(tmp_path: Path) -> N
     script = """if True:
         import sys, yaml
         from cloudcoil.models.keda.v1alpha1 import ScaledObject
-        from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
+        from cloudcoil.models.prometheus_operator.v1 import PrometheusRule, ServiceMonitor
         for name in sys.argv[1:]:
             for found in filter(None, yaml.safe_load_all(open(name))):
-                for model in (ScaledObject, ServiceMonitor):
+                for model in (PrometheusRule, ScaledObject, ServiceMonitor):
                     if found["kind"] == model.__name__:
                         read = model.model_validate(found).model_dump(mode="json", by_alias=True, exclude_unset=True)
                         assert read["spec"] == found["spec"], (read, found)
@@ -254,6 +270,36 @@ def test_what_names_another_object_names_one_that_is_there(example: str) -> None
     for ingress in found.of_kind("Ingress"):
         for rule in ingress["spec"]["rules"]:
             assert {path["backend"]["service"]["name"] for path in rule["http"]["paths"]} == {FULL_NAME}
+
+
+@by_helm
+def test_alerts_and_dashboard_are_those_of_deploy_for_the_pods_of_this_release(tmp_path: Path) -> None:
+    found = rendered("production")
+    [monitored] = [service for service in found.of_kind("Service") if service["metadata"]["name"].endswith("-metrics")]
+    groups = found.one("PrometheusRule", FULL_NAME)["spec"]["groups"]
+    rendered_rules = [rule for group in groups for rule in group["rules"]]
+    job = f'job="{monitored["metadata"]["name"]}", namespace="{NAMESPACE}"'
+    for ours, theirs in zip(rendered_rules, rules(), strict=True):
+        assert ours["expr"] == theirs["expr"].replace('job="pollux"', job)
+        assert ours["annotations"]["runbook_url"] == f"https://wiki.example.com/pollux#{theirs['alert'].lower()}"
+    if PROMTOOL:
+        file = tmp_path / "rules.yml"
+        file.write_text(yaml.safe_dump({"groups": groups}))
+        assert run(PROMTOOL, "check", "rules", "--lint-fatal", file).returncode == 0
+    shown = found.one("ConfigMap", f"{FULL_NAME}-dashboard")
+    assert shown["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(shown["data"][f"{FULL_NAME}.json"]) == dashboard()
+
+
+@by_helm
+def test_a_packed_chart_has_the_files_that_it_links_to(tmp_path: Path) -> None:
+    assert helm("package", CHART, "--destination", tmp_path).returncode == 0
+    [archive] = tmp_path.glob("*.tgz")
+    with tarfile.open(archive) as packed:
+        for name, file in (("alerts.yml", ALERTS), ("dashboard.json", DASHBOARD)):
+            content = packed.extractfile(f"pollux/files/{name}")
+            assert content is not None
+            assert content.read() == file.read_bytes()
 
 
 def _selected(labels: dict[str, str], pods: dict[str, dict[str, str]]) -> set[str]:
