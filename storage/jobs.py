@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from storage.connection import Connections, answered, together
 from storage.errors import StoreError
+from storage.formats import FORMAT, NEWEST_READ
 from storage.keys import INDEX_TTL_MS, Shard, Shards, by_shard
 from storage.records import Append, Counts, Finish, Lease, Leased, Outcome, Step, UpstreamCancel, Verdict
 from storage.scripts import APPEND, CLAIM_CANCELS, COUNT_JOBS, FINISH, LEASE, RELEASE, RENEW, Word
@@ -51,7 +52,8 @@ class Jobs:
         """Take one job of this shard, if there is one. A repeated call with the same token gets the same job again.
 
         Jobs whose lease has run out are taken first, but only if the server runs the call before `reclaim_until_ms` on
-        its own clock; 0 leaves them alone. Queued jobs of the models in `passing_over` are left to other workers.
+        its own clock; 0 leaves them alone. Queued jobs of the models in `passing_over` are left to other workers, and
+        so are all jobs whose format this version can't read.
         """
         aside: list[bytes] = []
         while True:
@@ -67,6 +69,8 @@ class Jobs:
                 max_attempts=max_attempts,
                 max_age_ms=int(max_age_s * 1000),
                 reclaim_until=reclaim_until_ms,
+                format=FORMAT,
+                newest_read=NEWEST_READ,
                 record_prefix=shard.record(""),
                 log_prefix=shard.log(""),
                 queue_prefix=shard.queue(""),

@@ -27,7 +27,7 @@
 | `pollux:{n}:kept:<owner>:<digits>` | string | id of a kept response, by the digits in its items' ids | as the record |
 | `pollux:{n}:tombstone:<id>` | string | token of its `delete`, for repeats of it and of `create` | a minute |
 | `pollux:{n}:whole` | none | never there: see `Shard.whole` | |
-| `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once | none |
+| `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once; `format`: see `formats.py` | none |
 
 | channel | says |
 |---|---|

@@ -20,6 +20,7 @@ from storage.deliveries import Deliveries
 from storage.embedded import default_directory, embedded_server
 from storage.errors import StoreError, StoreMisfit, StoreUnavailable
 from storage.feed import Feed
+from storage.formats import FORMAT, OLDEST_READ, check_store
 from storage.jobs import Jobs
 from storage.keys import SETTINGS
 from storage.notify import Ear, Listener
@@ -29,6 +30,7 @@ from storage.rates import Rates
 from storage.records import Durability
 from storage.responses import Responses
 from storage.room import Room, room_at
+from storage.scripts import SETTLE
 from storage.statuses import DAY, Retention
 from storage.terms import LEDGER, Ledger, Terms
 from storage.usage import Usage
@@ -248,14 +250,17 @@ async def _check_keyspace_notifications(connections: Connections) -> None:
 
 
 async def _settle(connections: Connections, shards: int | None) -> tuple[int, bytes]:
-    """Agree with all other processes on the number of shards and on the secret."""
-    client: Any = connections.commands
-    async with answered(client):
-        kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
-        if kept is None or secret is None:  # written only then, so that a process can start on a store that is full
-            await client.hsetnx(SETTINGS, "shards", shards or (SHARDS_OF_CLUSTER if connections.clustered else 1))
-            await client.hsetnx(SETTINGS, "id_secret", secrets.token_hex(32))
-            kept, secret = await client.hmget(SETTINGS, "shards", "id_secret")
+    """Agree with all other processes on the number of shards, on the secret and on the format."""
+    kept, secret, newest = await SETTLE.run(
+        connections.commands,
+        settings=SETTINGS,
+        shards=shards or "",
+        first_shards=SHARDS_OF_CLUSTER if connections.clustered else 1,
+        id_secret=secrets.token_hex(32),
+        format=FORMAT,
+        oldest_read=OLDEST_READ,
+    )
+    check_store(newest)
     if shards is not None and int(kept) != shards:
         raise StoreMisfit(
             f"the store was made with shards: {int(kept)}, the config says {shards}: keys would be looked for in "

@@ -272,6 +272,8 @@ class Record:
     ran_on: str = ""
     """The deployment that answered, once one did."""
     provider_id: str = ""
+    format: int = 1
+    """See `formats.py`."""
 
     @property
     def terminal(self) -> bool:

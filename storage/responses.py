@@ -8,6 +8,7 @@ from typing import Any
 
 from storage.connection import Connections, answered, together
 from storage.errors import StoreError
+from storage.formats import FORMAT, check_record, parse_format
 from storage.keys import (
     IDEMPOTENCY_TTL_MS,
     INDEX_TTL_MS,
@@ -33,7 +34,7 @@ from storage.scripts import CANCEL, CREATE, DELETE, FIND, KEEP, READ
 from storage.statuses import Place, StatusEntry, parse_place
 from storage.terms import Terms
 
-_FIELDS = ("owner", "status", "model", "created_at", "stream", "epoch", "last", "deployment", "provider_id")
+_FIELDS = ("owner", "status", "model", "created_at", "stream", "epoch", "last", "deployment", "provider_id", "format")
 _CONTENT = ("request", "base", "snapshot")
 
 PAGE = 100
@@ -92,7 +93,7 @@ class Responses:
             fields=[
                 *("created_at", new.created_at, "stream", int(new.stream)),
                 *("request", new.request, "started", self._pack(new.started)),
-                *("pinned", new.pinned, "previous", new.previous),
+                *("pinned", new.pinned, "previous", new.previous, "format", FORMAT),
                 *(("webhook", new.webhook) if new.webhook else ()),
                 *(("client_key", new.client_key) if new.client_key else ()),
                 *("request_id", new.request_id, *(("headers", new.headers) if new.headers else ())),
@@ -114,7 +115,7 @@ class Responses:
             ttl_ms=int(kept.ttl_s * 1000),
             fields=[
                 *("owner", kept.owner, "model", kept.model, "status", kept.status, "created_at", kept.created_at),
-                *("stream", 0, "epoch", 1, "last", 0, "deployment", kept.deployment),
+                *("stream", 0, "epoch", 1, "last", 0, "deployment", kept.deployment, "format", FORMAT),
                 *("request", kept.request, "snapshot", kept.snapshot),
             ],
         )
@@ -180,7 +181,11 @@ class Responses:
         return _reading(response_id, dict(zip(names, fields, strict=True)), entries)
 
     async def cancel(self, record: Record, head: bytes, tail: bytes) -> CancelOutcome:
-        """Cancel the response, unless it has ended. `head` + sequence number + `tail` is the terminal frame."""
+        """Cancel the response, unless it has ended. `head` + sequence number + `tail` is the terminal frame.
+
+        Raises `StoreNewer`.
+        """
+        check_record(record.id, record.format)
         shard = self._shards.of(record.id)
         outcome = await CANCEL.run(
             self._client,
@@ -206,7 +211,11 @@ class Responses:
         return CancelOutcome(outcome.decode())
 
     async def delete(self, record: Record, token: str) -> bool:
-        """Remove a response and all that belongs to it, running or not. A repeat with the same token succeeds again."""
+        """Remove a response and all that belongs to it, running or not. A repeat with the same token succeeds again.
+
+        Raises `StoreNewer`.
+        """
+        check_record(record.id, record.format)
         shard = self._shards.of(record.id)
         outcome = await DELETE.run(
             self._client,
@@ -311,6 +320,7 @@ def _record(response_id: str, fields: dict[str, bytes | None]) -> Record | None:
         cursor=Cursor(epoch, last),
         ran_on=texts["deployment"],
         provider_id=texts["provider_id"],
+        format=parse_format(fields["format"]),
     )
 
 
@@ -318,6 +328,8 @@ def _reading(response_id: str, fields: dict[str, bytes | None], entries: list[An
     record = _record(response_id, fields)
     if record is None:
         return None
+    if entries or any(name in fields for name in _CONTENT):
+        check_record(response_id, record.format)
     try:
         batches = tuple(Batch(Cursor(*map(int, at.split(b"-"))), unpack(values[1])) for at, values in entries)
     except ValueError as error:

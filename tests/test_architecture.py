@@ -25,7 +25,7 @@ FLOORS = (
         "storage.patience",
         "storage.observer",
     ),
-    ("storage.cluster", "storage.topics"),
+    ("storage.cluster", "storage.topics", "storage.formats"),
     ("storage.connection", "storage.scripts", "storage.embedded_binary", "storage.embedded_process"),
     ("storage.terms",),
     (

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Take one job: first one whose lease ran out, otherwise the next job of the owner whose turn it is.
--- Jobs of models that this worker can't serve are left to other workers.
+-- Jobs that this worker can't do are left to other workers: those of some models, and those of a newer format.
 -- KEYS
 --   whole                          see `keys.py`
 --   leases, rotation, grant, feed
@@ -8,6 +8,7 @@
 --   token
 --   lease_ms:number, max_attempts:number, max_age_ms:number
 --   reclaim_until:number           the time (ms) until which this call may take jobs whose lease ran out; 0: none
+--   format, newest_read:number      that the worker writes, and the newest one that it can read
 --   record_prefix, log_prefix, queue_prefix, moved_prefix, owned_prefix
 --   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
 --   passed_over...                 models
@@ -19,9 +20,11 @@
 local SPARE_ATTEMPTS = 3 -- attempts beyond the maximum, which only write the end of a job that is lost
 local SET_ASIDE_MS = 86400000
 local now = now_ms()
-local PASSED_OVER = 256 -- how many jobs of one owner are searched for one that this worker can serve
+local PASSED_OVER = 256 -- how many jobs of one owner, or with leases that ran out, are searched for one that it can do
 local aside, passed_models = {}, {}
 for _, model in ipairs(passed_over) do passed_models[model] = true end
+
+local function is_newer(its) return is_count(its) and tonumber(its) > newest_read end
 
 local function job(id, waited_ms, reclaimed)
   local fields = redis.call('HMGET', record_prefix .. id, 'token', 'owner', 'verdict', 'epoch', 'attempt', 'last',
@@ -55,7 +58,8 @@ end
 local function start(id, reclaimed)
   local record = record_prefix .. id
   local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started',
-    'survivable', 'provider_id', 'created_at', 'owner', 'upstream_last', 'model', 'metadata')
+    'survivable', 'provider_id', 'created_at', 'owner', 'upstream_last', 'model', 'metadata', 'format')
+  if is_newer(r[15]) then return nil end
   if not r[1] and not r[11] then
     redis.call('ZREM', leases, id)
     redis.call('DEL', log_prefix .. id)
@@ -93,7 +97,7 @@ local function start(id, reclaimed)
   local of = {id = id, record = record, status = r[1], owner = r[11], model = r[13], metadata = r[14], feed = feed,
     feed_most = feed_most, feed_ms = feed_ms}
   transition(of, 'in_progress', 'token', token, 'verdict', verdict, 'epoch', epoch,
-    'attempt', attempt, 'last', last, 'batch', 0)
+    'attempt', attempt, 'last', last, 'batch', 0, 'format', format)
   redis.call('ZADD', leases, now + lease_ms, id)
   redis.call('SET', grant, id, 'PX', lease_ms)
   redis.call('PUBLISH', moved_prefix .. id, epoch .. '-' .. last)
@@ -115,7 +119,7 @@ if granted then -- this call ran before: the same job again, or none if it has b
 end
 
 if reclaim_until > 0 then
-  local ran_out = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 16)
+  local ran_out = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, PASSED_OVER)
   if #ran_out > 0 and now > reclaim_until then return {now, 'stale', aside} end
   for _, id in ipairs(ran_out) do
     local taken = started(id, 1)
@@ -123,20 +127,26 @@ if reclaim_until > 0 then
   end
 end
 
--- Take the next job that this worker can serve out of an owner's queue.
+-- Whether this worker can do a job. What has no record that can be read is no job, and is taken to be cleaned up.
+local function can_do(id)
+  local r = redis.pcall('HMGET', record_prefix .. id, 'model', 'format')
+  return r.err or not (passed_models[r[1]] or is_newer(r[2]))
+end
+
+-- Take the next job that this worker can do out of an owner's queue. Mostly that is the first one.
 local function take_from(queue)
-  if not next(passed_models) then return redis.call('ZPOPMIN', queue)[1] end
-  for _, id in ipairs(redis.call('ZRANGE', queue, 0, PASSED_OVER - 1)) do
-    local model = redis.pcall('HGET', record_prefix .. id, 'model')
-    if type(model) ~= 'string' or not passed_models[model] then
-      redis.call('ZREM', queue, id)
-      return id
+  for _, part in ipairs({{0, 0}, {1, PASSED_OVER - 1}}) do
+    for _, id in ipairs(redis.call('ZRANGE', queue, unpack(part))) do
+      if can_do(id) then
+        redis.call('ZREM', queue, id)
+        return id
+      end
     end
   end
   return nil
 end
 
-local passed = {} -- owners whose jobs this worker can't serve
+local passed = {} -- owners whose jobs this worker can't do
 for _ = 1, 64 do
   local owner = redis.call('ZRANGE', rotation, 0, 0)[1]
   if not owner or passed[owner] then return {now, 'none', aside} end
