@@ -211,7 +211,28 @@ def test_grafana_finds_its_data_and_the_dashboard() -> None:
     every = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["global"]["scrape_interval"]
     assert (source["type"], source["jsonData"]["timeInterval"]) == ("prometheus", every)
     [provider] = yaml.safe_load((provisioning / "dashboards" / "pollux.yaml").read_text())["providers"]
-    assert provider["options"]["path"] == "/etc/grafana/dashboards"
+    mounts = mounts_of("grafana")
+    assert mounts["./grafana/provisioning"] == "/etc/grafana/provisioning"
+    assert mounts["./grafana/dashboards"] == provider["options"]["path"]
+
+
+def test_compose_has_what_its_prometheus_is_told_of() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    told = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    folder = mounts_of("prometheus")["./prometheus"]
+    assert f"--config.file={folder}/prometheus.yml" in services["prometheus"]["command"]
+    scraped, itself = told["scrape_configs"]
+    assert [file["target"] for file in services["prometheus"]["configs"]] == [
+        scraped["authorization"]["credentials_file"]
+    ]
+    hosts = {target.partition(":")[0] for target in scraped["static_configs"][0]["targets"]}
+    assert hosts == {name for name in services if name.startswith("pollux-")}
+    assert itself["static_configs"][0]["targets"] == ["localhost:9090"]
+
+
+def mounts_of(service: str) -> dict[str, str]:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    return dict(mount.split(":")[:2] for mount in services[service]["volumes"])
 
 
 # A Prometheus that scrapes a Pollux.
