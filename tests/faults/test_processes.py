@@ -23,6 +23,7 @@ import yaml
 from server.cli import main
 from server.supervise import _Parent, reserved
 from storage.embedded import _locate, _try_lock
+from tests.support.collector import running_collector
 from tests.support.refusals import refusal
 from tests.support.replica import ALICE, Replica, all_complete, create, free_port, make_config, with_output
 from tests.support.scraping import Scrape, scraped
@@ -115,6 +116,23 @@ async def state_of(replica: Replica, response_id: str, wait_s: int = 20) -> tupl
             except aiohttp.ClientConnectionError:
                 continue
     raise AssertionError("no connection held")
+
+
+async def test_each_process_hands_over_its_spans_when_it_ends(
+    simulator: str, store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_collector() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+        async with command(tmp_path, make_config(simulator), store_url, "--workers", "2") as running:
+            replica = await running.serve(2)
+            for _ in range(40):
+                async with replica.http() as http:  # a connection of its own, so that both get some
+                    assert (await http.get("models")).status == 200
+            replica.signal(signal.SIGTERM)
+            assert await running.ended() == 0
+        assert len(collector.named("GET /v1/models")) == 40
+        assert len({span.resource["service.instance.id"] for span in collector.spans}) == 2
 
 
 async def test_a_killed_process_is_replaced_at_once_and_its_jobs_complete(

@@ -102,6 +102,30 @@ def test_every_metric_moves() -> None:
     assert [scrape.value("tokens_total", kind=kind) for kind in kinds] == [4, 3, 2, 1]
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_buckets_have_the_newest_trace_that_fell_into_them(processes: int, tmp_path: Path) -> None:
+    trace: dict[str, str] | None = None
+    shared = [Shared(str(tmp_path), number) if processes > 1 else None for number in range(1, processes + 1)]
+    one, *others = (Counting(shared=place, trace_of=lambda: trace) for place in shared)
+    for counting_ in (one, *others):
+        for trace, seconds in (({"trace_id": "a"}, 0.2), ({"trace_id": "b"}, 0.21), (None, 0.22)):  # noqa: B007
+            counting_.request_answered("GET", "/responses", 200, seconds)
+        trace = {"trace_id": "slow"}
+        counting_.request_answered("GET", "/responses", 200, 1e6)
+        counting_.measured(Levels())
+    text = one.exposition(None, "application/openmetrics-text; version=1.0.0")[0].decode()
+    found = {
+        line.partition('le="')[2].partition('"')[0]: line.partition(" # ")[2]
+        for line in text.splitlines()
+        if line.startswith("pollux_http_request_duration_seconds_bucket") and " # " in line
+    }
+    assert set(found) == {"0.25", "+Inf"}
+    assert found["0.25"].startswith('{trace_id="b"} 0.21 ')
+    assert found["+Inf"].startswith('{trace_id="slow"} 1e+06 ') or found["+Inf"].startswith(
+        '{trace_id="slow"} 1000000.0 '
+    )
+
+
 def test_without_the_store_its_metrics_are_left_out() -> None:
     text = shown(counting()).text
     assert not any(family.name in text for family in FROM_STORE)
