@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from server.api.context import context_of
+from server.api.context import Context, context_of
 from server.api.middleware import open_to_all
 from server.errors import Unavailable
 
@@ -23,8 +23,18 @@ async def readyz(request: web.Request) -> web.Response:
         Unavailable, StoreUnavailable
 
     """
-    context = context_of(request)
+    await check_ready(context_of(request))
+    return web.json_response({"status": "ok"})
+
+
+async def check_ready(context: Context) -> None:
+    """Return if this process takes new work.
+
+    Raises:
+        Unavailable: it has been told to end
+        StoreUnavailable
+
+    """
     if context.phase.leaving or context.phase.draining:
         raise Unavailable("This instance is shutting down.")
     await context.store.ping()
-    return web.json_response({"status": "ok"})

@@ -9,12 +9,16 @@ from typing import Any
 from aiohttp import web
 
 from server.api.context import Context, Live, context_of
+from server.api.health import check_ready
 from server.api.middleware import open_to_all
-from server.errors import Unauthorized
+from server.errors import Unauthorized, Unavailable
 from server.keyring import is_loopback
 from server.metrics import Levels
+from storage import StoreError
 
 MEASURE_EVERY_S = 1.0
+READY_WITHIN_S = 2.0
+"""How long the store is waited for, so that a scrape is answered while it is away."""
 
 
 @open_to_all
@@ -27,13 +31,21 @@ async def show_metrics(request: web.Request) -> web.Response:
     """
     context = context_of(request)
     _check_scraper(request, context)
-    counts = await context.job_counts.now()
+    counts, ready = await asyncio.gather(context.job_counts.now(), _is_ready(context))
     measure(context)
-    ready = counts is not None and not (context.phase.leaving or context.phase.draining)
     show = partial(context.metrics.exposition, counts, request.headers.get("Accept", ""), ready=ready)
     # In a thread, because it takes some ten milliseconds.
     body, content_type = await asyncio.to_thread(show)
     return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
+
+async def _is_ready(context: Context) -> bool:
+    try:
+        async with asyncio.timeout(READY_WITHIN_S):
+            await check_ready(context)
+    except (Unavailable, StoreError, TimeoutError):
+        return False
+    return True
 
 
 def _check_scraper(request: web.Request, context: Context) -> None:

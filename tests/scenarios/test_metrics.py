@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import aiohttp
 import pytest
@@ -18,7 +18,7 @@ from server.config import parse_config
 from server.jobs import counts
 from server.metrics import FAMILIES, Kind
 from server.sockets import bound
-from storage import Counts, StoreUnavailable
+from storage import Store, StoreUnavailable
 from storage.jobs import Jobs
 from tests.support.obliging import obliging
 from tests.support.receiver import answers, running_receiver
@@ -166,10 +166,12 @@ async def test_ready_is_what_readyz_says(pollux: Replica, monkeypatch: pytest.Mo
     assert (await scraped(pollux)).value("ready") == 0
     pollux.context.phase.leaving = False
 
-    async def away(_jobs: Jobs) -> Counts:
+    async def away(_of_the_store: object) -> NoReturn:
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(Jobs, "count", away)
+    assert (await scraped(pollux)).value("ready") == 1, "it asks the store what /readyz asks it"
+    monkeypatch.setattr(Store, "ping", away)
     scrape = await scraped(pollux)
     assert list(scrape.samples("ready")) != []
     assert scrape.value("ready") == 0
