@@ -5,15 +5,16 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 UV     := .venv-uv/bin/uv
 
-.PHONY: install demo run test image image-test chaos soak bench bench-litellm check fmt lock check-locks clean
+.PHONY: install demo run test image image-test chaos soak fuzz bench bench-litellm check audit fmt lock check-locks clean
 
+# All is checked against the hashes in the lock, what builds Pollux too: in isolation pip would fetch that anew.
 install: $(STAMP)
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Pollux needs Python 3.11 or newer; set PYTHON=/path/to/it"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 # The main job, visible end to end; exits 0 only if all that it claims held.
@@ -49,6 +50,10 @@ chaos: install
 soak: install
 	$(BIN)/python -m tests.soak $(ARGS)
 
+# Feeds what reads strangers' input with bytes that lead to new branches of it: ARGS="--seconds 60 --only sse".
+fuzz:
+	.ci/fuzz $(ARGS)
+
 # What each piece of work costs, beside its target: ARGS="--runs 1 --only cached_50 polls".
 bench: install
 	$(BIN)/python -m tests.bench $(ARGS)
@@ -63,6 +68,10 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What others know of our dependencies, and bandit's opinion of our code.
+audit:
+	.ci/audit
 
 fmt: install
 	$(BIN)/ruff check --fix .
@@ -82,7 +91,7 @@ lock: $(UV)
 	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' deploy/requirements.lock) || exit; \
 	done
 	$(LOCK) deploy/locks/build.in --output-file deploy/locks/build.lock
-	$(LOCK) .ci/helm.in --output-file .ci/helm.lock
+	for tools in audit fuzz helm uv; do $(LOCK) .ci/$$tools.in --output-file .ci/$$tools.lock || exit; done
 
 # Whether each package of the locks has a wheel for every Python and platform that we name. Installs nothing.
 check-locks: $(UV)
@@ -96,9 +105,10 @@ check-locks: $(UV)
 	  done; \
 	done
 
-$(UV):
+$(UV): .ci/uv.lock
 	$(PYTHON) -m venv .venv-uv
-	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	.venv-uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .ci/uv.lock
+	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-uv .venv-litellm .venv-helm .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-uv .venv-litellm .venv-helm .venv-audit .venv-fuzz .fuzz .mypy_cache .ruff_cache .hypothesis
