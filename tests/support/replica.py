@@ -129,7 +129,7 @@ async def replica_process(
         )
     replica = Replica(f"http://127.0.0.1:{port}", process=process)
     try:
-        await wait_until(lambda: is_ready(replica), timeout_s=20, what="the replica is ready")
+        await wait_until(lambda: is_ready(replica), timeout_s=60, what="the replica is ready")
         yield replica
     finally:
         if process.returncode is None:
