@@ -109,11 +109,12 @@ MAIN = (Path(server.__file__).parent / "__main__.py").read_text()
 
 @asynccontextmanager
 async def replica_process(
-    config: dict[str, Any], store_url: str, folder: Path, *, before: str = "", port: int = 0
+    config: dict[str, Any], store_url: str, folder: Path, *, before: str = "", port: int = 0, tree: Path | None = None
 ) -> AsyncIterator[Replica]:
     """A replica as a process of its own, ready to serve. Killed at the end, if it still runs.
 
-    `before` is Python code that the process runs first: it can set what is no part of the config.
+    `before` is Python code that the process runs first: it can set what is no part of the config. `tree` is where it
+    finds the code of Pollux, if not where the tests have theirs.
     """
     port = port or free_port()
     file = folder / f"config-{port}.yaml"
@@ -125,6 +126,7 @@ async def replica_process(
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
+            cwd=tree,
             env={name: value for name, value in os.environ.items() if not name.startswith("POLLUX_")},
         )
     replica = Replica(f"http://127.0.0.1:{port}", process=process)
