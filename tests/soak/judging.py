@@ -123,6 +123,8 @@ MOST_DRIFT = 1.5
 """The last third may take so many times as long as the first one, on a machine that has not changed."""
 UNNOTICED_S = 0.02
 """Nobody calls it a drift below that."""
+FEW = 50
+"""So many waits in each third say something; fewer are only shown."""
 
 
 def drift_of(waits: Series, began: float, ended: float, machine: float = 1.0) -> Drift | None:
@@ -137,5 +139,6 @@ def drift_of(waits: Series, began: float, ended: float, machine: float = 1.0) ->
     if not before or not after:
         return None
     first, last = Spread.of(before), Spread.of(after)
-    drifts = last.quick > first.quick * MOST_DRIFT * max(1.0, machine) and last.quick - first.quick > UNNOTICED_S
+    slower = last.quick > first.quick * MOST_DRIFT * max(1.0, machine) and last.quick - first.quick > UNNOTICED_S
+    drifts = slower and min(len(before), len(after)) >= FEW
     return Drift(len(waits), first, last, drifts)

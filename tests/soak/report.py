@@ -38,7 +38,7 @@ ALLOWED = {
     CONNECTED: Allowance(0.005, 3),
     CHANNELS: Allowance(0.005, 5),
     # What more and more of is done for each answer. It goes up and down with what neighbours do to the processor.
-    CPU: Allowance(0.02, 1.0),
+    CPU: Allowance(0.03, 1.0),
     UNDER_WAY: Allowance(1.0, 200),
 }
 """A leak of one percent a minute is found wherever less than that is allowed."""

@@ -85,3 +85,10 @@ def test_slow_ones_among_them_are_no_drift() -> None:
         assert found is not None
         assert not found.drifts
     assert drift_of([], 0, 90) is None
+
+
+def test_a_few_waits_are_shown_but_prove_nothing() -> None:
+    for count, drifts in ((60, False), (300, True)):
+        found = drift_of(waits(0.05, slow=1.0)[:count], 0, 90)
+        assert found is not None
+        assert found.drifts is drifts
