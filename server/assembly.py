@@ -39,6 +39,7 @@ from server.responses.doubts import Doubts
 from server.responses.submit import Submitter
 from server.responses.tails import Tails
 from server.responses.view import Views
+from server.restart import carried_over
 from server.sealing import Sealer
 from server.tracing import Tracing, current_span, tracing_by
 from server.upstream.affinity import Affinity
@@ -148,6 +149,19 @@ class Process:
             phase=self.phase,
         )
 
+    async def take(self, config: Config) -> list[str]:
+        """Begin all new work with another config, except for settings that need a restart. Returns their paths.
+
+        What is under way goes on with the config that it began with.
+
+        Raises:
+            ConfigError: nothing has changed
+
+        """
+        config, kept = carried_over(self.live.now.config, config)
+        self.go_on_with(await asyncio.to_thread(self.context, config))
+        return kept
+
     def go_on_with(self, context: Context) -> None:
         """Begin all new work with this context, and treat the state of the process by its config."""
         config, deployments = context.config, context.deployments
@@ -195,8 +209,8 @@ async def assembled(
         process = await _process(config, store, live, role, shared, stack)
         process.go_on_with(process.context(config))
         for name, service in _services(process, role):
-            await stack.enter_async_context(_running(name, service, process.phase.broken))
-        async with _running("worker", process.worker.run(), process.phase.broken, wait=True):
+            await stack.enter_async_context(kept_running(name, service, process.phase.broken))
+        async with kept_running("worker", process.worker.run(), process.phase.broken, wait=True):
             try:
                 yield process
             finally:
@@ -288,7 +302,7 @@ async def drain(context: Context, *, patience_s: float, hurry: asyncio.Event | N
 
 
 @asynccontextmanager
-async def _running(
+async def kept_running(
     name: str, service: Coroutine[Any, Any, None], broken: asyncio.Event, *, wait: bool = False
 ) -> AsyncIterator[None]:
     """Run a service of the process for the length of a block. With `wait`, it has to end by itself."""

@@ -14,18 +14,27 @@ import uvloop
 
 from server import __version__
 from server.assembly import Role
-from server.check import describe, unusable_in, warnings_about
-from server.config import Config, load_config
+from server.check import describe, warnings_about
+from server.config import config_of, load_config
+from server.control_socket import ask_servers
+from server.includes import read_merged
+from server.link import Link
 from server.logs import configure_logs
 from server.metrics import Shared
+from server.reload import Source, checked, warn_of
+from server.restart import carried_over
 from server.sections import ConfigError
 from server.serve import ServiceBroke, serve
 from server.simulator import serve_simulator
-from server.supervise import Link, supervise
+from server.supervise import supervise
 from server.unused import told_in_one
 from storage import StoreError
 
 log = logging.getLogger("pollux.cli")
+
+_RELOAD = """Tell the servers of this user on this machine, or in this container, to read their config files again, and
+report what came of it. The exit code is 0 if all have, and 1 if one refused its file: it goes on as before.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -75,9 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     serving.set_defaults(command=_serve)
 
     checking = commands.add_parser("check-config", help="print what a config file means, and check it")
-    checking.add_argument("config", type=Path, metavar="FILE")
+    which = checking.add_mutually_exclusive_group(required=True)
+    which.add_argument("config", type=Path, nargs="?", metavar="FILE", help="LiteLLM's config file")
+    which.add_argument("--config", type=Path, dest="same", metavar="FILE", help="the same, as serve takes it")
     checking.add_argument("--strict", action="store_true", help="fail where there is anything to warn of")
     checking.set_defaults(command=_check)
+
+    reloading = commands.add_parser(
+        "reload", help="have running servers read their config file again", description=_RELOAD
+    )
+    reloading.add_argument(
+        "--pid", type=int, metavar="PID", help="only this server: its process, or the parent of several"
+    )
+    reloading.set_defaults(command=_reload)
 
     simulating = commands.add_parser("simulate", help="a provider to try things with, no account needed")
     simulating.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
@@ -93,34 +112,39 @@ def _count(text: str) -> int:
     return number
 
 
-def _warn_of_unused_keys(config: Config) -> None:
-    if text := told_in_one(config):
-        log.warning(text)
-
-
 def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.supervised is not None:
+        return _serve_as_one_of_several(arguments)
     config = load_config(arguments.config)
     configure_logs(config.pollux.log_format, arguments.log_level)
-    if arguments.supervised is not None:
-        return _serve_as_one_of_several(config, arguments)
-    _warn_of_unused_keys(config)
-    for text in unusable_in(config):
-        log.warning(text)
+    warn_of(config)
     if arguments.workers > 1:
-        _name_process_in_logs()
-        return asyncio.run(supervise(_command(arguments), arguments.host, arguments.port, arguments.workers))
+        return _supervise(arguments)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, arguments.host, arguments.port, arguments.role))
+        runner.run(serve(config, arguments.config, arguments.host, arguments.port, arguments.role))
     return 0
 
 
-def _serve_as_one_of_several(config: Config, arguments: argparse.Namespace) -> int:
+def _supervise(arguments: argparse.Namespace) -> int:
+    clients_at = None if arguments.role is Role.WORKER else arguments.host
+
+    def read() -> Source:
+        merged = read_merged(arguments.config)
+        return Source(merged, checked(merged, clients_at))
+
     _name_process_in_logs()
+    return asyncio.run(supervise(_command(arguments), read, arguments.host, arguments.port, arguments.workers))
+
+
+def _serve_as_one_of_several(arguments: argparse.Namespace) -> int:
     link = Link(arguments.supervised)
+    config, _ = carried_over(config_of(link.first), config_of(link.newest))
+    configure_logs(config.pollux.log_format, arguments.log_level)
+    _name_process_in_logs()
     place = arguments.metrics_files
     shared = Shared(place[0], int(place[1])) if place else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(config, arguments.host, arguments.port, arguments.role, link, shared))
+        runner.run(serve(config, arguments.config, arguments.host, arguments.port, arguments.role, link, shared))
     return 0
 
 
@@ -150,10 +174,24 @@ def _name_process_in_logs() -> None:
 
 def _check(arguments: argparse.Namespace) -> int:
     configure_logs("console")
-    config = load_config(arguments.config)
-    _warn_of_unused_keys(config)
+    config = load_config(arguments.config or arguments.same)
+    if text := told_in_one(config):
+        log.warning(text)
     sys.stdout.write(describe(config))
     return int(arguments.strict and any(warnings_about(config)))
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    applied = True
+    for pid, report in ask_servers(arguments.pid):
+        applied = applied and report.applied
+        if not report.applied:
+            print(f"pollux: process {pid} has reloaded nothing: {report.told}", file=sys.stderr)  # noqa: T201
+        elif report.told:
+            print(f"process {pid} has reloaded its config; these settings need a restart: {report.told}")  # noqa: T201
+        else:
+            print(f"process {pid} has reloaded its config")  # noqa: T201
+    return 0 if applied else 1
 
 
 def _simulate(arguments: argparse.Namespace) -> int:

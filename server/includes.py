@@ -59,6 +59,32 @@ class Merged:
         file = self._origins.get(place[0]) or self._origins.get(place[1])
         return f"{complaint} (in {file})" if file else complaint
 
+    def as_yaml(self) -> bytes:
+        """All of it, for `all_in`."""
+        about = {
+            "path": str(self.path),
+            "data": self.data,
+            "included": [str(path) for path in self.included],
+            "surprises": self.surprises,
+            "origins": {place: str(path) for place, path in self._origins.items()},
+        }
+        text: bytes = yaml.safe_dump(about, encoding="utf-8", sort_keys=False, explicit_start=True)
+        return text
+
+    @classmethod
+    def all_in(cls, text: bytes) -> list[Merged]:
+        """What was written as YAML, one after another."""
+        return [
+            cls(
+                Path(said["path"]),
+                said["data"],
+                [Path(included) for included in said["included"]],
+                said["surprises"],
+                {place: Path(path) for place, path in said["origins"].items()},
+            )
+            for said in yaml.safe_load_all(text)
+        ]
+
     def add(self, path: Path, data: dict[str, Any]) -> None:
         """Merge one more file."""
         for name, value in data.items():

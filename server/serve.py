@@ -11,17 +11,24 @@ import asyncio
 import gc
 import logging
 import signal
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 
 from server import signals
 from server.api.front import Front
 from server.app import BACKLOG, HANDLERS_END_WITHIN_S, running
-from server.assembly import Process, Role, drain
+from server.assembly import Process, Role, drain, kept_running
 from server.config import Config
+from server.control_socket import controlled
 from server.files import OpenFiles, raise_limit
+from server.includes import read_merged
 from server.keyring import check_exposure
+from server.link import DRAIN, HURRY, LEAVE, SERVING, Link
 from server.metrics import Shared
+from server.reload import Reloads, Report, checked, needing_a_restart, reload, warn_of
 from server.sockets import bound
-from server.supervise import Link, say_that_nothing_is_reloaded
 
 log = logging.getLogger("pollux.app")
 
@@ -34,19 +41,31 @@ class ServiceBroke(Exception):
 
 
 async def serve(
-    config: Config, host: str, port: int, role: Role = Role.ALL, link: Link | None = None, shared: Shared | None = None
+    config: Config,
+    path: Path,
+    host: str,
+    port: int,
+    role: Role = Role.ALL,
+    link: Link | None = None,
+    shared: Shared | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then leave in order. A second signal ends all patience.
 
-    With a `link` this is one of several processes, and the parent decides when patience ends. `shared` is where they
-    share their metrics. Afterwards the process ignores both signals, so that it can end by itself.
+    SIGHUP and `pollux reload` make it go on with what the file at `path` says then. With a `link` this is one of
+    several processes: the parent decides when patience ends, and sends further configs. `shared` is where they share
+    their metrics. Afterwards the process ignores all of these signals, so that it can end by itself.
 
     Raises:
         ConfigError, StoreError, OSError (the address is taken)
         ServiceBroke: after a drain that did not wait for runs
 
     """
-    end = _End(link)
+
+    def read() -> Config:
+        return checked(link.newest if link else read_merged(path), None if role is Role.WORKER else host)
+
+    reloads = Reloads()
+    end = _End(link, reloads)
     broke = False
     try:
         if role is not Role.WORKER:
@@ -58,8 +77,13 @@ async def serve(
             for held in sockets:
                 held.listen(BACKLOG)  # from here on no client is refused, only kept waiting for a moment
             log.info("listening on http://%s:%d, with room for %s", host, port, files)
+            control = controlled(reloads) if link is None else nullcontext()
             serving = running(config, sockets, role, most_clients=files.clients, shared=shared)
-            async with serving as (process, front):
+            async with (
+                control,
+                serving as (process, front),
+                kept_running("reloads", reloads.run(partial(_reload, process, read, link)), process.phase.broken),
+            ):
                 spare_the_collector()
                 log.info("serving on http://%s:%d, store %s", host, port, process.store.name)
                 await end.come(process.phase.broken)
@@ -74,6 +98,19 @@ async def serve(
     log.info("stopped")
     if broke:
         raise ServiceBroke
+
+
+async def _reload(process: Process, read: Callable[[], Config], link: Link | None) -> Report:
+    async def apply(config: Config) -> Report:
+        kept = await process.take(config)
+        if link is not None:
+            return Report(applied=True)  # the parent tells the rest, once for all
+        warn_of(config)
+        return needing_a_restart(kept)
+
+    report = await reload(read, apply)
+    process.metrics.config_reloaded(applied=report.applied)
+    return report
 
 
 async def _leave(process: Process, front: Front, end: _End, grace_s: float) -> None:
@@ -107,21 +144,24 @@ def spare_the_collector() -> None:
 class _End:
     """Tells when this process has to end, because of a signal or because its parent says so."""
 
-    def __init__(self, link: Link | None) -> None:
+    def __init__(self, link: Link | None, reloads: Reloads) -> None:
         self.asked, self.hurry = asyncio.Event(), asyncio.Event()
         self._without_grace = asyncio.Event()
         self._link = link
         self._starting = asyncio.current_task()
         signals.hear(self._on_signal)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, say_that_nothing_is_reloaded)
-        if link is not None:
-            link.obey(self._ask, self._ask_without_grace, self._hurry)
+        if link is None:
+            signals.hear_hangups(reloads.ask)
+        else:
+            signals.ignore_hangups()  # the parent hears them
+            orders = {LEAVE: self._ask, DRAIN: self._ask_without_grace, HURRY: self._hurry}
+            link.obey(orders, self._ask, lambda: reloads.ask(link.tell_of))
 
     async def come(self, broken: asyncio.Event) -> None:
         """Wait until the process has to end, or something is `broken`. To be called once the process serves."""
         self._starting = None
         if self._link is not None:
-            self._link.tell_serving()
+            self._link.tell(SERVING)
         await _first_of(self.asked, broken)
 
     async def grace(self, seconds: float, broken: asyncio.Event) -> None:

@@ -1,10 +1,10 @@
 """Several worker processes on one port, kept alive by a parent that does nothing else.
 
 Each child listens for itself (SO_REUSEPORT) and is a new program, not a fork, because a fork of a process with threads
-or a running loop is not safe. Parent and child talk over a socket pair. The child tells when it serves. The parent
-tells when to leave, when to do so without grace, and when to hurry, and children wait for its word before they hurry: a
-signal that reaches both, from a terminal or from systemd, counts only once. If the parent dies in any way, its children
-read the end of the link, and leave.
+or a running loop is not safe. Parent and child talk over a link. The child tells when it serves. The parent tells when
+to leave, when to do so without grace, and when to hurry, and children wait for its word before they hurry: a signal
+that reaches both, from a terminal or from systemd, counts only once. If the parent dies in any way, its children read
+the end of the link, and leave. The parent alone reads the config, so that all children have the same.
 """
 
 from __future__ import annotations
@@ -19,72 +19,54 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from server import signals
-from server.metrics import Shared, forget_levels, new_directory
+from server.control_socket import controlled
+from server.link import DRAIN, HURRY, LEAVE, Child, config_file, text_of
+from server.metrics import ReloadCounts, Shared, forget_levels, new_directory
+from server.reload import Reloads, Report, Source, needing_a_restart, reload, warn_of
+from server.restart import carried_over
 from server.sockets import bind
 
 log = logging.getLogger("pollux.supervise")
 
-SERVING, LEAVE, DRAIN, HURRY = b"s", b"l", b"d", b"h"
-"""The messages on a link. The child sends the first, the parent the others."""
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 """The first restart is immediate. The second waits for the first delay, and each further one twice as long."""
 STEADY_S = 10.0
 """After a child has lived this long, its next restart is immediate again."""
+APPLIED_WITHIN_S = 10.0
+"""How long a reload waits for children that start. What they were sent goes into effect when they have started."""
 HURRIED_END_WITHIN_S = 15.0
 """A child that was told to hurry and has not ended after this time hangs, and is killed."""
 
 
-def say_that_nothing_is_reloaded() -> None:
-    """Handle SIGHUP by a warning. Without a handler it would end the process, without a drain."""
-    log.warning("SIGHUP is not heeded: the config is read once, at start. Restart to apply a change")
-
-
-class Link:
-    """The child's end of the socket pair."""
-
-    def __init__(self, descriptor: int) -> None:
-        os.set_inheritable(descriptor, False)
-        self._socket = socket.socket(fileno=descriptor)
-        self._socket.setblocking(False)
-
-    def obey(self, leave: Callable[[], None], drain: Callable[[], None], hurry: Callable[[], None]) -> None:
-        """Call these functions when the parent says so. `leave` is also called when the parent is gone."""
-        asyncio.get_running_loop().add_reader(self._socket, self._read, leave, drain, hurry)
-
-    def tell_serving(self) -> None:
-        with suppress(OSError):  # the parent is gone: `_read` notices that
-            self._socket.send(SERVING)
-
-    def _read(self, leave: Callable[[], None], drain: Callable[[], None], hurry: Callable[[], None]) -> None:
-        try:
-            said = self._socket.recv(16)
-        except ConnectionError:
-            said = b""
-        for word, act in ((LEAVE, leave), (DRAIN, drain), (HURRY, hurry)):
-            if word in said:
-                act()
-        if not said:
-            leave()
-            asyncio.get_running_loop().remove_reader(self._socket)
-
-
-async def supervise(command: Sequence[str], host: str, port: int, count: int) -> int:
+async def supervise(command: Sequence[str], read: Callable[[], Source], host: str, port: int, count: int) -> int:
     """Keep `count` children running this command until SIGTERM or SIGINT. Returns the exit code: 1 if none could start.
 
-    After a second signal the children no longer wait for their runs.
+    After a second signal the children no longer wait for their runs. They get their configs from here: the one that
+    `read` gives now, and after SIGHUP or for `pollux reload` those that it gives then.
 
     Raises:
+        ConfigError
         OSError: the address is taken
 
     """
     with reserved(host, port) as found, new_directory() as directory:
-        parent = _Parent([*command, "--port", str(found)], count, directory)
+        parent = _Parent([*command, "--port", str(found)], count, read(), directory)
+        reloads, counts = Reloads(), ReloadCounts.of_parent(directory)
+
+        async def reload_all() -> Report:
+            report = await reload(read, parent.apply)
+            counts.config_reloaded(applied=report.applied)
+            return report
+
         signals.hear(parent.on_signal)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, say_that_nothing_is_reloaded)
+        signals.hear_hangups(reloads.ask)
         log.info("starting %d processes on http://%s:%d", count, host, found)
+        reloading = asyncio.create_task(reloads.run(reload_all), name="reloads")
         try:
-            return await parent.run()
+            async with controlled(reloads):
+                return await parent.run()
         finally:
+            reloading.cancel()
             signals.ignore()
 
 
@@ -110,12 +92,16 @@ def reserved(host: str, port: int) -> Iterator[int]:
 class _Parent:
     """The parent: starts the children, restarts them, and ends them."""
 
-    def __init__(self, command: Sequence[str], count: int, directory: str | None = None) -> None:
+    def __init__(self, command: Sequence[str], count: int, source: Source, directory: str | None = None) -> None:
         """`directory` is where the children share their metrics."""
         self._command = command
         self._count = count
         self._directory = directory
-        self._children: dict[socket.socket, asyncio.subprocess.Process] = {}
+        self._config = source.config
+        self._first = self._newest = config_file(source.merged.as_yaml())
+        """Descriptors: of the config that was the first, and of that and the newest one. A child gets the latter."""
+        self._children: dict[Child, asyncio.subprocess.Process | None] = {}
+        """None: it is just being started, and gets all that it is told meanwhile."""
         self._ending = asyncio.Event()
         self._word = LEAVE
         """How the children are told to end."""
@@ -146,15 +132,34 @@ class _Parent:
         self._tell(word)
         self._first_settled.set()
 
+    async def apply(self, source: Source) -> Report:
+        """Give the children another config, which is known to be valid. Those that start later get it too."""
+        self._config, kept = carried_over(self._config, source.config)
+        before, self._newest = self._newest, config_file(text_of(self._first), source.merged.as_yaml())
+        if before != self._first:
+            os.close(before)
+        warn_of(source.config)
+        told = {child: child.reload(self._newest) for child in self._children}
+        if told:
+            await asyncio.wait(told.values(), timeout=APPLIED_WITHIN_S)
+        late = [child for child, applied in told.items() if not applied.done()]
+        if any(child.serves for child in late):
+            return Report(applied=False, told="a process has not answered")
+        if late:
+            log.info("processes that are starting will apply the config", extra={"count": len(late)})
+        if not all(applied.result() for applied in told.values() if applied.done()):
+            return Report(applied=False, told="a process could not apply what the others have, and has logged why")
+        return needing_a_restart(kept)
+
     def _tell(self, word: bytes) -> None:
-        for link in self._children:
-            with suppress(OSError):  # it is gone
-                link.send(word)
+        for child in self._children:
+            child.tell(word)
 
     def _kill(self) -> None:
-        for child in self._children.values():
+        for process in self._children.values():
             with suppress(ProcessLookupError):
-                child.kill()
+                if process is not None:
+                    process.kill()
 
     async def _keep(self, number: int) -> None:
         """Keep one child running: whenever it ends, start another in its place, with its number."""
@@ -181,28 +186,25 @@ class _Parent:
         shared = Shared(self._directory, number) if self._directory else None
         place = ("--metrics-files", shared.directory, str(number)) if shared else ()
         link, theirs = socket.socketpair()
-        with link:
-            link.setblocking(False)
+        child = Child(link)
+        self._children[child] = None
+        try:
             with theirs:
-                try:
-                    child = await asyncio.create_subprocess_exec(
-                        *(*self._command, "--supervised", str(theirs.fileno()), *place),
-                        stdin=asyncio.subprocess.DEVNULL,
-                        pass_fds=(theirs.fileno(),),
-                        # So that a terminal's Ctrl-C reaches the parent alone.
-                        start_new_session=True,
-                    )
-                except OSError as error:
-                    log.error("no process can be started: %s", error)  # noqa: TRY400  # the message says it all
-                    return 1
-            self._children[link] = child
-            if self._ending.is_set():  # set while the child was started
-                self._tell(self._word)
-            with suppress(ConnectionError):
-                if await asyncio.get_running_loop().sock_recv(link, 1):
-                    self._first_settled.set()
-            code = await child.wait()
+                child.send(self._newest)
+                process = self._children[child] = await asyncio.create_subprocess_exec(
+                    *(*self._command, "--supervised", str(theirs.fileno()), *place),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    # So that a terminal's Ctrl-C reaches the parent alone.
+                    start_new_session=True,
+                )
+            await child.listen(self._first_settled.set)
+            return await process.wait()
+        except OSError as error:
+            log.error("no process can be started: %s", error)  # noqa: TRY400  # the message says it all
+            return 1
+        finally:
+            link.close()
+            del self._children[child]
             if shared:
                 forget_levels(shared)
-            del self._children[link]
-            return code

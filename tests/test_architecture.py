@@ -56,6 +56,8 @@ FLOORS = (
     ("server.responses", "server.jobs"),
     ("server.outbox",),
     ("server.check", "server.check_fallbacks"),
+    ("server.restart", "server.reload"),
+    ("server.link", "server.control_socket"),
     ("server.api",),
     ("server.assembly", "server.simulator", "server.supervise"),
     ("server.app",),

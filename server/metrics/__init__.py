@@ -6,6 +6,7 @@ from server.metrics.files import Shared, forget_levels, new_directory
 from server.metrics.lag import keep_watching
 from server.metrics.levels import Levels, Tally
 from server.metrics.port import SILENT, Metrics
+from server.metrics.reloads import ReloadCounts
 
 __all__ = [
     "FAMILIES",
@@ -15,6 +16,7 @@ __all__ = [
     "Kind",
     "Levels",
     "Metrics",
+    "ReloadCounts",
     "Shared",
     "Tally",
     "forget_levels",

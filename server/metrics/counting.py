@@ -27,6 +27,7 @@ from server.metrics.gathering import Level, Spread, Totals, TraceOf
 from server.metrics.levels import Levels
 from server.metrics.port import Metrics
 from server.metrics.processes import Processes
+from server.metrics.reloads import ReloadCounts
 from server.protocol.lifecycle import Status
 from server.protocol.tokens import Tokens
 from storage import TERMINAL, Counts, StoreError, StoreFull, StoreMisfit, StoreUnavailable, Tried
@@ -75,6 +76,8 @@ class Counting(Metrics):
         self._in_flight, self._cooling = level(families.IN_FLIGHT), level(families.COOLING)
         self._tasks = level(families.TASKS)
         level(families.PROCESSES).set(to=1)
+        # Of several processes their parent counts reloads.
+        self._reloads = ReloadCounts(self._registry) if shared is None else None
         self._processes = Processes(shared)
         if shared is not None:
             leave_pid(shared)
@@ -176,6 +179,10 @@ class Counting(Metrics):
 
     def loop_lagged(self, seconds: float) -> None:
         self._lag_s.observe(value=seconds)
+
+    def config_reloaded(self, *, applied: bool) -> None:
+        if self._reloads is not None:
+            self._reloads.config_reloaded(applied=applied)
 
     def measured(self, levels: Levels) -> None:
         for one in self._all:

@@ -170,6 +170,17 @@ READY = _gauge(
     "ready", "1 if the process that answers takes new work: its store answers, and it has not been told to end."
 )
 TASKS = _gauge("event_loop_tasks", "Tasks of the event loop: all that is under way, each client's request included.")
+RELOADS = _counter(
+    "config_reloads_total",
+    "Reloads of the config. outcome: applied, refused (nothing has changed; the log says why).",
+    "outcome",
+)
+RELOADED = _gauge("config_last_reload_successful", "Whether the config that was read last went into effect.")
+RELOADED_AT = _gauge(
+    "config_last_reload_success_timestamp_seconds",
+    "When the config that is in effect was read, as Unix time.",
+)
+
 PROCESSES = _gauge("processes", "Processes that this scrape tells of.")
 LAG_S = _histogram(
     "event_loop_lag_seconds",

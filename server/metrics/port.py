@@ -75,6 +75,9 @@ class Metrics:
     def loop_lagged(self, seconds: float) -> None:
         """A timer fired so much too late."""
 
+    def config_reloaded(self, *, applied: bool) -> None:
+        """The config was read again, and went into effect, or was refused."""
+
     def measured(self, levels: Levels) -> None:
         """What was just found of everything that rises and falls."""
 

@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 
 from server.sockets import bound, turn_away
-from tests.faults.test_processes import Command, command
+from tests.support.commands import Command, command
 from tests.support.replica import ALICE, CACHED, MAIN, Replica, create, make_config, replica_process, with_output
 from tests.support.sse import read_stream
 from tests.support.waiting import wait_until

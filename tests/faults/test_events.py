@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.chaos_store import OneServer
-from tests.faults.test_processes import command
+from tests.support.commands import command
 from tests.support.customers import Customers
 from tests.support.replica import MASTER_KEY, make_config, replica_process, running_replica
 from tests.support.subscribers import Patient, faults_of, lives_in, subscribed

@@ -4,106 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 import yaml
 
 from server.cli import main
+from server.config import Config
+from server.includes import Merged
+from server.reload import Source
 from server.supervise import _Parent, reserved
 from storage.embedded import _locate, _try_lock
 from tests.support.collector import running_collector
+from tests.support.commands import command, lives
 from tests.support.refusals import refusal
 from tests.support.replica import ALICE, Replica, all_complete, create, free_port, make_config, with_output
 from tests.support.scraping import Scrape, scraped
 from tests.support.waiting import wait_until
 
 KEY = {"Authorization": f"Bearer {ALICE}"}
-
-
-@dataclass(frozen=True)
-class Command:
-    """A running `pollux serve`: the process that was started, and what all its processes logged."""
-
-    process: asyncio.subprocess.Process
-    output: Path
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        whole = self.output.read_text().rpartition("\n")[0]
-        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
-
-    def logged(self, beginning: str) -> list[dict[str, Any]]:
-        return [line for line in self.lines if line["message"].startswith(beginning)]
-
-    @property
-    def serving(self) -> list[int]:
-        """The processes that ever served, in that order."""
-        return [line.get("pid", self.process.pid) for line in self.logged("serving on")]
-
-    async def serve(self, count: int = 1) -> Replica:
-        """It, once so many processes have begun to serve."""
-
-        def have_begun() -> bool:
-            assert self.process.returncode is None, self.output.read_text()
-            return len(self.serving) >= count
-
-        await wait_until(have_begun, timeout_s=20, what=f"{count} serve")
-        return Replica(self.logged("serving on")[0]["message"].split()[2].rstrip(","), process=self.process)
-
-    async def ended(self, within_s: float = 10) -> int:
-        return await asyncio.wait_for(self.process.wait(), within_s)
-
-
-@asynccontextmanager
-async def command(folder: Path, config: dict[str, Any], store: str, *options: str) -> AsyncIterator[Command]:
-    """`pollux serve`, in a process group of its own as from a terminal; nothing of it is left at the end."""
-    config = {**config, "pollux": {"log_format": "json", **config["pollux"], "store": store}}
-    name = f"command-{len(list(folder.glob('*.yaml')))}"
-    file, output = folder / f"{name}.yaml", folder / f"{name}.log"
-    file.write_text(yaml.safe_dump(config))
-    if "--port" not in options:
-        options = (*options, "--port", "0")
-    with output.open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server", "serve", "--config", str(file), *options),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env={name: value for name, value in os.environ.items() if not name.startswith("POLLUX_")},
-            start_new_session=True,
-        )
-    running = Command(process, output)
-    try:
-        yield running
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        for pid in running.serving:
-            if lives(pid):
-                os.kill(pid, signal.SIGKILL)
-
-
-def lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    # Nobody may be there to bury an orphan.
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 async def state_of(replica: Replica, response_id: str, wait_s: int = 20) -> tuple[str, str]:
@@ -227,19 +152,6 @@ async def test_a_second_ctrl_c_ends_at_once(workers: str, simulator: str, store_
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_hangup_kills_nothing_and_says_that_nothing_is_reloaded(
-    workers: str, simulator: str, store_url: str, tmp_path: Path
-) -> None:
-    async with command(tmp_path, make_config(simulator), store_url, "--workers", workers) as pollux:
-        replica = await pollux.serve(int(workers))
-        os.killpg(pollux.process.pid, signal.SIGHUP)
-        await wait_until(lambda: pollux.logged("SIGHUP is not heeded"), what="it says so")
-        async with replica.http() as http:
-            assert (await http.get("models")).status == 200
-        assert pollux.process.returncode is None
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_start_that_waits_for_its_store_can_be_ended(workers: str, simulator: str, tmp_path: Path) -> None:
     nobody = f"redis://127.0.0.1:{free_port()}"
     async with command(tmp_path, make_config(simulator), nobody, "--workers", workers) as pollux:
@@ -326,12 +238,13 @@ def test_no_process_at_all_is_wrong_usage() -> None:
     assert ended.value.code == 2
 
 
+NOTHING = Source(Merged(Path("config.yaml")), Config())
 SERVES_AND_DIES = "import os, sys; os.write(int(sys.argv[-1]), b's'); sys.exit(3)"
 SERVES_AND_HANGS = "import os, sys, time; os.write(int(sys.argv[-1]), b's'); time.sleep(60)"
 
 
 async def test_what_dies_right_after_its_start_is_started_again_ever_later(caplog: pytest.LogCaptureFixture) -> None:
-    parent = _Parent([sys.executable, "-c", SERVES_AND_DIES], 1)
+    parent = _Parent([sys.executable, "-c", SERVES_AND_DIES], 1, NOTHING)
     running = asyncio.create_task(parent.run())
     await wait_until(lambda: len(caplog.messages) >= 3, what="it died three times")
     parent.on_signal(signal.SIGTERM)
@@ -341,9 +254,9 @@ async def test_what_dies_right_after_its_start_is_started_again_ever_later(caplo
 
 async def test_what_hangs_is_killed_soon_after_it_was_told_to_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.supervise.HURRIED_END_WITHIN_S", 0.1)
-    parent = _Parent([sys.executable, "-c", SERVES_AND_HANGS], 2)
+    parent = _Parent([sys.executable, "-c", SERVES_AND_HANGS], 2, NOTHING)
     running = asyncio.create_task(parent.run())
-    await wait_until(lambda: len(parent._children) == 2, what="both run")
+    await wait_until(lambda: len(parent._children) == 2 and all(parent._children.values()), what="both run")
     parent.on_signal(signal.SIGTERM)
     parent.on_signal(signal.SIGTERM)
     assert await asyncio.wait_for(running, 5) == 0
@@ -352,6 +265,9 @@ async def test_what_hangs_is_killed_soon_after_it_was_told_to_hurry(monkeypatch:
 BREAKING = """
 import asyncio, sys
 from server.cli import main
+from server.config import Config
+from server.includes import Merged
+from server.reload import Source
 from server.hub import Hub
 
 async def breaks(self):
@@ -415,7 +331,7 @@ async def test_a_scrape_of_any_process_tells_of_all_and_nothing_of_the_dead(
         created = (await scraped(replica)).value("responses_created_total")
         assert 24 <= created <= 32, "of the dead one, only its last second is lost"
         directory = Path(str(pollux.logged("sharing metrics")[0]["directory"]))
-        assert len({path.stem.rpartition("_")[2] for path in directory.glob("*.db")}) == 2, "files of two processes"
+        assert {path.stem.rpartition("_")[2] for path in directory.glob("*.db")} == {"0", "1", "2"}, "the parent's too"
         async with replica.http() as http:
             await asyncio.gather(*(http.post(f"responses/{one}/cancel") for one in hanging))
         pollux.process.terminate()

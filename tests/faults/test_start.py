@@ -16,7 +16,8 @@ import pytest
 from server.files import MOST_FILES, OpenFiles, raise_limit
 from server.sections import ConfigError
 from tests.conftest import plain_url
-from tests.faults.test_processes import Command, command, state_of
+from tests.faults.test_processes import state_of
+from tests.support.commands import Command, command
 from tests.support.refusals import refusal
 from tests.support.replica import Replica, create, free_port, make_config, replica_process
 from tests.support.waiting import wait_until

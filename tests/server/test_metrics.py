@@ -59,6 +59,7 @@ def everything(metrics: Metrics) -> None:
     metrics.delivery_tried("told", 0.1)
     metrics.tokens_spent("m", Tokens(4, 3, 2, 1))
     metrics.answered("append", 0.001, StoreUnavailable("away"))
+    metrics.config_reloaded(applied=True)
     metrics.measured(
         Levels(2, 3, {"cached": 4, "native": 0}, {"cached": 5}, {DEPLOYMENT: 6}, {DEPLOYMENT: True}, 7),
     )

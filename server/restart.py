@@ -1,0 +1,44 @@
+"""The settings that only a start can change, because what is made of them lives as long as the process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from server.config import Config
+
+NEED_A_RESTART = (
+    # How the store is kept: whoever shares it must agree, and its connections hold what is under way.
+    *("store", "shards", "store_sync", "store_compression"),
+    *("feed_retention_s", "feed_max_events", "usage_retention_s"),
+    # How jobs are leased: runs that are under way go by it.
+    *("lease_s", "store_grace_s", "max_attempts", "max_age_s", "worker_concurrency"),
+    # How the process listens and logs.
+    *("max_body_bytes", "log_format"),
+)
+"""The names of these settings in the section `pollux`."""
+
+
+def carried_over(running: Config, read: Config, environ: Mapping[str, str] = os.environ) -> tuple[Config, list[str]]:
+    """The config with which a running process can go on, and the paths of settings that differ and need a restart.
+
+    It is the one that was read, except for these settings: they stay as they are.
+
+    Raises:
+        ConfigError: it names no store that could be started with
+
+    """
+    kept = {name: getattr(running.pollux, name) for name in NEED_A_RESTART}
+    differing = [f"pollux.{name}" for name, value in kept.items() if getattr(read.pollux, name) != value]
+    was, litellm = running.litellm_settings.cache_params, read.litellm_settings
+    if running.store_url(environ) != read.store_url(environ) and "pollux.store" not in differing:
+        differing.append("litellm_settings.cache_params")
+    return (
+        read.model_copy(
+            update={
+                "pollux": read.pollux.model_copy(update=kept),
+                "litellm_settings": litellm.model_copy(update={"cache_params": was}),
+            }
+        ),
+        differing,
+    )
