@@ -14,7 +14,7 @@ NEED_A_RESTART = (
     # How jobs are leased: runs that are under way go by it.
     *("lease_s", "store_grace_s", "max_attempts", "max_age_s", "worker_concurrency"),
     # How the process listens and logs.
-    *("max_body_bytes", "log_format"),
+    *("max_body_bytes", "log_format", "access_log", "tracing"),
 )
 """The names of these settings in the section `pollux`."""
 

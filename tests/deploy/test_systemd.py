@@ -83,7 +83,8 @@ def test_the_embedded_store_is_where_the_unit_may_write(settings: dict[str, list
 def test_the_unit_has_the_time_to_drain_and_ends_in_order(settings: dict[str, list[str]]) -> None:
     assert int(one(settings, "TimeoutStopSec")) > drain_of(Config()) + HANDLERS_END_WITHIN_S + 5
     assert one(settings, "KillMode") == "mixed", "else the embedded store ends before the drain"
-    assert "ExecReload" not in settings, "nothing is reloaded"
+    assert one(settings, "ExecReload") == "/opt/pollux/bin/pollux reload --pid $MAINPID", "it tells what came of it"
+    assert one(settings, "RuntimeDirectory") == "pollux", "where its socket is"
     assert int(one(settings, "LimitNOFILE")) >= 65536
 
 
