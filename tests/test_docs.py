@@ -377,6 +377,7 @@ def name_of(dependency: str) -> str:
 def test_compose_starts_commands_that_exist(compose: dict[str, Any]) -> None:
     simulator = understood(compose["services"]["simulator"]["entrypoint"])
     assert simulator["host"] == "0.0.0.0"
+    assert f"('127.0.0.1',{simulator['port']})" in compose["services"]["simulator"]["healthcheck"]["test"][-1]
     for replica in replicas(compose):
         assert not {"entrypoint", "command"} & replica.keys(), "a replica starts as the image does"
         assert [mounted["target"] for mounted in replica["configs"]] == ["/etc/pollux/config.yaml"]
@@ -449,6 +450,8 @@ def test_compose_has_a_redis_that_keeps_what_it_accepted(compose: dict[str, Any]
     program, *options = compose["services"]["redis"]["command"]
     assert program == "redis-server"
     assert dict(zip(options[::2], options[1::2], strict=True)) == {
+        "--dir": "/data",
+        "--protected-mode": "no",
         "--appendonly": "yes",
         "--appendfsync": "everysec",
         "--save": "",
