@@ -70,6 +70,9 @@ class Connection(web.RequestHandler):
         error = kw.get("exc_info")
         if isinstance(error, HttpProcessingError | web.RequestPayloadError):
             log.debug("a client sent malformed HTTP: %s", type(error).__name__)
+        elif isinstance(error, ConnectionError):
+            # Nothing else is connected to here. aiohttp itself writes to clients that ask to be told to send a body.
+            log.debug("a client hung up: %s", type(error).__name__)
         else:
             super().log_exception(*args, **kw)
 
