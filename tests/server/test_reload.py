@@ -1,0 +1,213 @@
+"""What outlives a reload and what does not: contexts, the state of deployments, credentials, requests for reloads."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from server import control_socket
+from server.app import running
+from server.config import Config, parse_config
+from server.control_socket import NoServer, ask_servers, controlled
+from server.reload import Reloads, Report
+from server.restart import NEED_A_RESTART, carried_over
+from server.sockets import bound
+from server.upstream.deployments import Deployment, Deployments
+from server.upstream.health import Health, Rules
+from tests.support.replica import CACHED, Replica, create, ended, make_config
+from tests.support.upstreams import running_script
+
+
+def config_with(*entries: dict[str, Any], **more: Any) -> Config:
+    listed = [
+        {"model_name": "m", "litellm_params": {"model": "openai/m", "api_base": "http://h/v1", "api_key": "k", **entry}}
+        for entry in entries
+    ]
+    return parse_config({"model_list": listed, **more}, environ={})
+
+
+def deployments(*entries: dict[str, Any]) -> list[Deployment]:
+    return Deployments(config_with(*entries), {}).all
+
+
+async def test_of_many_reloads_nothing_is_left(simulator: str, store_url: str) -> None:
+    def config(number: int) -> Config:
+        said = make_config(simulator, store=store_url)
+        said["model_list"].append({"model_name": f"m{number}", "litellm_params": {"model": "openai/x", "api_key": "k"}})
+        return parse_config(said, environ={})
+
+    with bound("127.0.0.1", 0) as sockets:
+        async with running(config(0), sockets) as (process, _):
+            replica = Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", process.live.now)
+            response = await create(replica, "runs [[words=40]] [[delay_ms=20]]")
+            gc.disable()  # nothing waits for the collector, which runs seldom in a server
+            try:
+                seen = []
+                tasks = len(asyncio.all_tasks())
+                for number in range(1, 40):
+                    seen.append(weakref.ref(process.live.now))
+                    await process.take(config(number))
+                    process.upstream.health.is_healthy(process.live.now.deployments.all[-1])
+                assert len(asyncio.all_tasks()) < tasks + 20
+                assert len([one for one in seen if one() is not None]) <= 2, "those of the replica and of its run"
+            finally:
+                gc.enable()
+            assert len(process.upstream.health._states) <= 4
+            async with replica.http() as http:
+                assert (await ended(http, response))["status"] == "completed"
+
+
+async def test_the_next_call_of_a_run_is_made_with_the_key_that_its_deployment_has_now(store_url: str) -> None:
+    asked: list[str] = []
+    refused = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append(request.headers["Authorization"])
+        refused.set()
+        return web.json_response({"error": {"message": "busy"}}, status=503, headers={"Retry-After": "1"})
+
+    async with running_script(answer) as upstream:
+        old, new = (
+            parse_config(make_config(upstream.base_url, api_key=key, store=store_url), environ={}) for key in ("old", "new")
+        )
+        with bound("127.0.0.1", 0) as sockets:
+            async with running(old, sockets) as (process, _):
+                replica = Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", process.live.now)
+                response = await create(replica, "x", model=CACHED, num_retries=1)
+                await refused.wait()
+                await process.take(new)
+                async with replica.http() as http:
+                    assert (await ended(http, response))["status"] == "failed"
+    assert asked == ["Bearer old", "Bearer new"]
+
+
+def test_a_deployment_keeps_all_but_its_credential_and_that_too_if_it_moved_or_is_unfit() -> None:
+    (first,) = deployments({})
+    (rotated,) = deployments({"api_key": "other", "timeout": 7})
+    (moved,) = deployments({"api_key": "other", "api_base": "http://elsewhere/v1"})
+    renewed = first.let_in_like(rotated)
+    assert renewed.headers == rotated.headers
+    assert renewed.timeout_s == first.timeout_s
+    assert first.let_in_like(moved) is first
+
+
+def test_what_is_known_of_a_deployment_outlives_a_reload_unless_it_was_changed() -> None:
+    now = 0.0
+    health = Health(clock=lambda: now)
+    first, second = deployments({}, {"model": "openai/n"})
+    health.heed(Rules(cooldown_s=60), [first, second])
+    health.failed(first)
+    health.failed(second)
+    again, changed = deployments({}, {"model": "openai/n", "api_key": "rotated"})
+    health.heed(Rules(cooldown_s=60, allowed_fails=3), [again, changed])
+    assert not health.is_healthy(again)
+    assert health.is_healthy(changed), "a new key deserves a try"
+    health.heed(Rules(), [again])
+    assert health._states.keys() == {again.id}, "nothing is kept of what is gone"
+
+
+async def test_a_higher_limit_lets_in_at_once_who_waits_for_a_place() -> None:
+    (one,) = deployments({"max_parallel_requests": 1})
+    (two,) = deployments({"max_parallel_requests": 2})
+    health = Health()
+    health.heed(Rules(), [one])
+
+    async def enter() -> None:
+        async with health.place([one]):
+            pass
+
+    async with health.place([one]):
+        waiting = asyncio.create_task(enter())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        health.heed(Rules(), [two])
+        await asyncio.wait_for(waiting, 5)
+        health.heed(Rules(), [])
+        assert health.in_flight(one) == 1, "known as long as a call is on it"
+
+
+def test_what_needs_a_restart_stays_and_is_named() -> None:
+    before = config_with({}, pollux={"store": "redis://a", "lease_s": 3, "max_wait_s": 4})
+    read = config_with(pollux={"store": "redis://b", "max_wait_s": 5})
+    config, kept = carried_over(before, read, {})
+    assert kept == ["pollux.store", "pollux.lease_s"]
+    assert (config.pollux.store, config.pollux.lease_s, config.pollux.max_wait_s) == ("redis://a", 3, 5)
+    assert config.model_list == []
+    assert carried_over(config, config, {})[1] == []
+    cache = {"litellm_settings": {"cache_params": {"type": "redis", "host": "there"}}}
+    assert carried_over(config_with(), config_with(**cache), {})[1] == ["litellm_settings.cache_params"]
+    assert carried_over(config_with(), config_with(**cache), {"POLLUX_STORE": "redis://c"})[1] == []
+
+
+def test_every_setting_that_needs_a_restart_is_one() -> None:
+    assert set(NEED_A_RESTART) <= type(Config().pollux).model_fields.keys()
+
+
+async def test_reloads_that_are_asked_for_meanwhile_are_one_and_all_who_ask_are_told() -> None:
+    reloads, begun, go_on = Reloads(), asyncio.Event(), asyncio.Event()
+    count = 0
+
+    async def reload() -> Report:
+        nonlocal count
+        count += 1
+        begun.set()
+        await go_on.wait()
+        return Report(applied=True, told=str(count))
+
+    told: list[str] = []
+    task = asyncio.create_task(reloads.run(reload))
+    reloads.ask(lambda report: told.append(report.told))
+    await begun.wait()
+    for _ in range(5):  # the file may have changed since the first one read it
+        reloads.ask(lambda report: told.append(report.told))
+    go_on.set()
+    async with asyncio.timeout(5):
+        while len(told) < 6:
+            await asyncio.sleep(0)
+    assert told == ["1", *["2"] * 5]
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run"))
+    return tmp_path / "run"
+
+
+async def test_the_socket_answers_and_is_private_and_gone_afterwards(folder: Path) -> None:
+    async def refuse() -> Report:
+        return Report(applied=False, told="why")
+
+    reloads = Reloads()
+    task = asyncio.create_task(reloads.run(refuse))
+    async with controlled(reloads):
+        (path,) = folder.iterdir()
+        assert folder.stat().st_mode & 0o077 == 0
+        with socket.socket(socket.AF_UNIX) as dead:  # as a server that was killed leaves it
+            dead.bind(str(folder / "1.sock"))
+        found = await asyncio.to_thread(lambda: list(ask_servers(None)))
+        assert found == [(os.getpid(), Report(applied=False, told="why"))]
+        assert list(folder.iterdir()) == [path], "what nobody listens on is removed"
+    assert list(folder.iterdir()) == []
+    with pytest.raises(NoServer, match="no server with the process id 1 listens in"):
+        list(ask_servers(1))
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_directory_that_others_can_write_to_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder.mkdir()
+    folder.chmod(0o777)
+    async with controlled(Reloads()):
+        assert list(folder.iterdir()) == []
+    assert "others can write to" in caplog.text
+    assert control_socket.directory() == folder
