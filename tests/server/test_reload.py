@@ -76,7 +76,8 @@ async def test_the_next_call_of_a_run_is_made_with_the_key_that_its_deployment_h
 
     async with running_script(answer) as upstream:
         old, new = (
-            parse_config(make_config(upstream.base_url, api_key=key, store=store_url), environ={}) for key in ("old", "new")
+            parse_config(make_config(upstream.base_url, api_key=key, store=store_url), environ={})
+            for key in ("old", "new")
         )
         with bound("127.0.0.1", 0) as sockets:
             async with running(old, sockets) as (process, _):
