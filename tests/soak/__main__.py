@@ -104,6 +104,7 @@ def main() -> int:
         report = runner.run(run_soak(options, folder))
     print(report.table())
     if options.leak:
+        shutil.rmtree(folder)
         return _judge_itself(report, options.replicas)
     failures = list(report.failures())
     for failure in failures:
