@@ -3,7 +3,7 @@
 PolluxError
 ├── BadRequest 400                 MalformedHttp, InvalidJson, InvalidType, MissingParameter, PreviousNotFound …
 ├── Unauthorized 401
-├── Forbidden 403
+├── Forbidden 403, MasterOnly 403
 ├── NotFound 404                   ResponseNotFound, ModelNotFound
 ├── TooLarge 413, UnknownEncoding 415, ExpectationFailed 417, UpgradeRequired 426
 ├── RateLimited 429
@@ -142,6 +142,14 @@ class Forbidden(PolluxError):
     status = 403
     type = "invalid_request_error"
     code = "key_not_configured"
+
+
+class MasterOnly(PolluxError):
+    """What is asked for is shown to the master key alone."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "master_key_required"
 
 
 class NotFound(PolluxError):

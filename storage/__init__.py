@@ -12,8 +12,10 @@ from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
 from storage.observer import Observer
 from storage.open import Store, open_store
+from storage.overview import Mark, Overview, Overviews, Stay
 from storage.owed import Attempt, Delivery, EndpointHealth, Past, Pausing, Tried
 from storage.patience import Patience
+from storage.processes import Processes, ProcessReport
 from storage.rates import Rates
 from storage.records import (
     START,
@@ -72,14 +74,19 @@ __all__ = [
     "Leased",
     "Ledger",
     "Listener",
+    "Mark",
     "NewResponse",
     "Observer",
     "Outcome",
+    "Overview",
+    "Overviews",
     "Owed",
     "Past",
     "Patience",
     "Pausing",
     "Place",
+    "ProcessReport",
+    "Processes",
     "Rates",
     "Reading",
     "Record",
@@ -88,6 +95,7 @@ __all__ = [
     "Shard",
     "Spent",
     "StatusEntry",
+    "Stay",
     "Step",
     "Steps",
     "Store",

@@ -36,13 +36,13 @@ class Jobs:
         self._pack = terms.pack
         self._renewals = connections.renewals
         self.shards = Shards(shards)
-        self._kept_in_feed = terms.feed_words(shards)
 
     async def lease(
         self,
         shard: Shard,
         token: str,
         *,
+        worker: str = "",
         lease_s: float,
         max_attempts: int,
         max_age_s: float,
@@ -53,7 +53,7 @@ class Jobs:
 
         Jobs whose lease has run out are taken first, but only if the server runs the call before `reclaim_until_ms` on
         its own clock; 0 leaves them alone. Queued jobs of the models in `passing_over` are left to other workers, and
-        so are all jobs whose format this version can't read.
+        so are all jobs whose format this version can't read. `worker` is the name of this process, without spaces.
         """
         aside: list[bytes] = []
         while True:
@@ -63,8 +63,8 @@ class Jobs:
                 leases=shard.leases,
                 rotation=shard.rotation,
                 grant=shard.grant(token),
-                feed=shard.feed,
                 token=token,
+                worker=worker,
                 lease_ms=int(lease_s * 1000),
                 max_attempts=max_attempts,
                 max_age_ms=int(max_age_s * 1000),
@@ -76,7 +76,7 @@ class Jobs:
                 queue_prefix=shard.queue(""),
                 moved_prefix=shard.moved(""),
                 owned_prefix=shard.owned(""),
-                **self._kept_in_feed,
+                **self._terms.feed_words(shard, len(self.shards)),
                 passed_over=list(passing_over),
             )
             aside += some
@@ -192,7 +192,6 @@ class Jobs:
             owned=shard.owned(lease.owner),
             ended=shard.ended(lease.owner),
             upstream_cancels=shard.upstream_cancels,
-            feed=shard.feed,
             id=lease.id,
             token=lease.token,
             epoch=lease.epoch,
@@ -200,7 +199,7 @@ class Jobs:
             last=append.last,
             over=shard.over(lease.id),
             index_ttl_ms=INDEX_TTL_MS,
-            **self._kept_in_feed,
+            **self._terms.feed_words(shard, len(self.shards)),
             **self._terms.outbox_words(shard, lease.owner, finish.status),
             **self._terms.usage_words(shard, lease.owner, lease.model),
             spent=encode_spent(finish.spent) if finish.spent else "",

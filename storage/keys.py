@@ -19,6 +19,8 @@
 | `pollux:{n}:paused:<endpoint>` | string | it fails again and again: it is only probed | `DELIVERY_TTL_MS` |
 | `pollux:{n}:owned:<owner>` | zset | ids of one owner's responses, by creation (ms) | `INDEX_TTL_MS` |
 | `pollux:{n}:ended:<owner>` | zset | those of `owned` that ended, by time of expiry (ms) | `INDEX_TTL_MS` |
+| `pollux:{n}:owners` | zset | owners that have created responses, by when the last one was (ms) | `INDEX_TTL_MS` |
+| `pollux:{n}:tally:<minute>` | hash | changes of status in a minute: `<status> <owner>` → how many | `TALLY_TTL_MS` |
 | `pollux:{n}:usage:<day>:<owner>` | hash | an owner's usage: `<measure> <model>` → a sum | `usage_retention_s` |
 | `pollux:{n}:usage_owners` | zset | owners that have used anything, by when (ms) that can be dropped | as `usage` |
 | `pollux:{n}:counted:<token>` | string | what was counted under this token counts no more | given with the token |
@@ -28,6 +30,7 @@
 | `pollux:{n}:tombstone:<id>` | string | token of its `delete`, for repeats of it and of `create` | a minute |
 | `pollux:{n}:whole` | none | never there: see `Shard.whole` | |
 | `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once; `format`: see `formats.py` | none |
+| `pollux:{0}:processes` | hash | what each process says of itself, see `processes.py` | `PROCESSES_TTL_MS` |
 
 | channel | says |
 |---|---|
@@ -60,7 +63,11 @@ TOMBSTONE_TTL_MS = 60_000
 DELIVERY_TTL_MS = 4 * 24 * 3600 * 1000
 """A day longer than deliveries are tried."""
 
+TALLY_TTL_MS = 2 * 3600 * 1000
+PROCESSES_TTL_MS = 3600 * 1000
+
 SETTINGS = "pollux:{0}:settings"
+PROCESSES = "pollux:{0}:processes"
 
 
 def shard_of(text: str, shards: int) -> int:
@@ -151,6 +158,13 @@ class Shard:
 
     def ended(self, owner: str) -> str:
         return f"{self.prefix}ended:{owner}"
+
+    @cached_property
+    def owners(self) -> str:
+        return f"{self.prefix}owners"
+
+    def tally(self, minute: int) -> str:
+        return f"{self.prefix}tally:{minute}"
 
     def requests(self, owner: str) -> str:
         return f"{self.prefix}requests:{owner}"

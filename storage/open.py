@@ -25,7 +25,9 @@ from storage.jobs import Jobs
 from storage.keys import SETTINGS
 from storage.notify import Ear, Listener
 from storage.observer import Observer
+from storage.overview import Overviews
 from storage.owed import Hooks, no_hooks
+from storage.processes import Processes
 from storage.rates import Rates
 from storage.records import Durability
 from storage.responses import Responses
@@ -63,6 +65,8 @@ class Store:
     deliveries: Deliveries
     rates: Rates
     usage: Usage
+    overviews: Overviews
+    processes: Processes
     connections: Connections
 
     def new_listener(self, ear: Ear) -> Listener:
@@ -156,6 +160,8 @@ async def _store(name: str, connections: Connections, shards: int | None, terms:
         deliveries=Deliveries(connections, shards),
         rates=Rates(connections, shards),
         usage=Usage(connections, shards, terms),
+        overviews=Overviews(connections, shards),
+        processes=Processes(connections),
         connections=connections,
     )
 

@@ -51,7 +51,6 @@ class Responses:
         self._terms = terms
         self._pack = terms.pack
         self._shards = Shards(shards)
-        self._kept_in_feed = terms.feed_words(shards)
 
     async def create(self, new: NewResponse) -> Created:
         """Write record, events 0 and 1, and the job; or find the response that the idempotency key started before.
@@ -70,8 +69,8 @@ class Responses:
             rotation=shard.rotation,
             owned=shard.owned(new.owner),
             ended=shard.ended(new.owner),
+            owners=shard.owners,
             tombstone=shard.tombstone(new.id),
-            feed=shard.feed,
             idempotency=shard.idempotency(new.owner, key) if key else None,
             id=new.id,
             owner=new.owner,
@@ -89,7 +88,7 @@ class Responses:
             begin_within_ms=int(new.begin_within_s * 1000),
             model=new.model,
             metadata=new.metadata,
-            **self._kept_in_feed,
+            **self._terms.feed_words(shard, len(self._shards)),
             fields=[
                 *("created_at", new.created_at, "stream", int(new.stream)),
                 *("request", new.request, "started", self._pack(new.started)),
@@ -197,12 +196,11 @@ class Responses:
             ended=shard.ended(record.owner),
             queue=shard.queue(record.owner),
             upstream_cancels=shard.upstream_cancels,
-            feed=shard.feed,
             id=record.id,
             over=shard.over(record.id),
             revoked=shard.revoked,
             index_ttl_ms=INDEX_TTL_MS,
-            **self._kept_in_feed,
+            **self._terms.feed_words(shard, len(self._shards)),
             **self._terms.outbox_words(shard, record.owner, "cancelled"),
             **self._terms.usage_words(shard, record.owner, record.model),
             head=head,
@@ -228,13 +226,12 @@ class Responses:
             queue=shard.queue(record.owner),
             tombstone=shard.tombstone(record.id),
             upstream_cancels=shard.upstream_cancels,
-            feed=shard.feed,
             id=record.id,
             token=token,
             over=shard.over(record.id),
             revoked=shard.revoked,
             tombstone_ttl_ms=TOMBSTONE_TTL_MS,
-            **self._kept_in_feed,
+            **self._terms.feed_words(shard, len(self._shards)),
             **self._terms.usage_words(shard, record.owner, record.model),
         )
         return bool(outcome == b"ok")

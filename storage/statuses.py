@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,11 @@ class Retention:
 
 
 DAY = Retention()
+
+
+def this_minute() -> int:
+    """The present minute, counted from the beginning of Unix's time."""
+    return int(time.time() // 60)
 
 
 class Place(NamedTuple):

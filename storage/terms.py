@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from storage.keys import DELIVERY_TTL_MS, Shard
+from storage.keys import DELIVERY_TTL_MS, TALLY_TTL_MS, Shard
 from storage.owed import Hooks, no_hooks
 from storage.packing import pack
 from storage.records import Durability
 from storage.scripts import Word
 from storage.spent import Spent, encode_spent, today
-from storage.statuses import DAY, Retention
+from storage.statuses import DAY, Retention, this_minute
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,18 @@ class Terms:
     def pack(self) -> Callable[[bytes], bytes]:
         return pack if self.packed else bytes
 
-    def feed_words(self, shards: int) -> dict[str, Word]:
-        """What every script that changes a status is told of the feed of its shard."""
-        return {"feed_most": max(1, self.retention.most // shards), "feed_ms": int(self.retention.for_s * 1000)}
+    def feed_words(self, shard: Shard, shards: int) -> dict[str, Word]:
+        """What every script that changes a status is told of where it is told: the feed of its shard, and the tally.
+
+        The minute is that of our clock and not of the server's, because a script's keys must be named by its caller.
+        """
+        return {
+            "feed": shard.feed,
+            "tally": shard.tally(this_minute()),
+            "feed_most": max(1, self.retention.most // shards),
+            "feed_ms": int(self.retention.for_s * 1000),
+            "tally_ms": TALLY_TTL_MS,
+        }
 
     @property
     def usage_ms(self) -> int:

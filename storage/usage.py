@@ -13,7 +13,7 @@ from typing import Any
 
 from storage.connection import Connections, answered
 from storage.keys import Shard, Shards
-from storage.scripts import COUNT_USAGE, READ_USAGE, Word
+from storage.scripts import COUNT_USAGE, READ_HASHES, Word
 from storage.spent import Spent, decode_day, encode_spent
 from storage.terms import Terms
 
@@ -69,7 +69,7 @@ class Usage:
         found: list[list[Spent]] = []
         for place in range(0, len(days), PAGE_DAYS):
             keys = [shard.usage(day, owner) for day in days[place : place + PAGE_DAYS]]
-            found += map(decode_day, await READ_USAGE.run(self._client, days=keys))
+            found += map(decode_day, await READ_HASHES.run(self._client, hashes=keys))
         return found
 
     async def owners(self) -> AsyncIterator[str]:

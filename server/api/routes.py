@@ -12,6 +12,7 @@ from server.api.events import stream_events
 from server.api.expect import expect
 from server.api.health import livez, readyz
 from server.api.input import compact_input, count_input_tokens
+from server.api.jobs import list_jobs, retrieve_job
 from server.api.lists import (
     list_input_items,
     list_models,
@@ -22,6 +23,7 @@ from server.api.many import cancel_many
 from server.api.metrics import show_metrics
 from server.api.middleware import Handler, open_to_all
 from server.api.operation import UNKNOWN, forward_operation
+from server.api.overview import list_deployments, list_processes, show_tallies
 from server.api.retrieve import retrieve_response
 from server.api.usage import report_usage
 from server.api.webhooks import (
@@ -60,6 +62,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     *((method, f"/responses/{{id:[^/]+}}/{{operation:{UNKNOWN}}}", forward_operation) for method in _ANY),
     ("GET", "/events", stream_events),
     ("GET", "/usage", report_usage),
+    ("GET", "/jobs", list_jobs),
+    ("GET", "/jobs/{id:[^/]+}", retrieve_job),
+    ("GET", "/deployments", list_deployments),
+    ("GET", "/processes", list_processes),
+    ("GET", "/tallies", show_tallies),
     ("GET", "/webhook_event_types", list_event_types),
     ("POST", "/webhook_endpoints", create_endpoint),
     ("GET", "/webhook_endpoints", list_endpoints),

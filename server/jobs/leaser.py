@@ -63,6 +63,7 @@ class Leaser:
         store: Store,
         shard: Shard,
         *,
+        name: str = "",
         lease_s: float,
         max_attempts: int,
         max_age_s: float,
@@ -70,6 +71,7 @@ class Leaser:
     ) -> None:
         self._store = store
         self._shard = shard
+        self._name = name
         self._lease_s = lease_s
         self._max_attempts = max_attempts
         self._max_age_s = max_age_s
@@ -91,6 +93,7 @@ class Leaser:
                 answer = await self._store.jobs.lease(
                     self._shard,
                     self._token,
+                    worker=self._name,
                     lease_s=self._lease_s,
                     max_attempts=self._max_attempts,
                     max_age_s=self._max_age_s,

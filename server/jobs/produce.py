@@ -11,6 +11,7 @@ from server.chain import Chain, History
 from server.errors import PolluxError, UpstreamRefusal
 from server.jobs.endings import failure_of
 from server.jobs.journal import Journal, Unservable
+from server.jobs.notes import Notes
 from server.jobs.receive import Receiver, Run
 from server.keyring import ClientKey
 from server.protocol.fallbacks import Fallbacks, Walk
@@ -90,6 +91,7 @@ class Producer:
         )
         run: Run | None = None
         told, ran_on = CUT_SHORT, ""
+        notes = Notes(journal, who.secrets)
         while True:
             ending = None
             try:
@@ -104,6 +106,7 @@ class Producer:
                 failed = replace(ending or failure_of(error), about=(run.about if run else {}) | facts_of(error))
                 if _has_begun(journal, ending):
                     return failed
+                notes.failed(run.deployment if run else None, rounds.model, error)
                 if not rounds.fallbacks:
                     told, ran_on = failed, journal.ran_on
                 try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -158,6 +159,7 @@ class Receiver:
             "deployment": run.deployment.id,
             "provider_id": run.provider_id,
             "base": run.who.secrets.hidden_in(jsontext.dumps(base)),
+            "began_ms": str(int(time.time() * 1000)),
         }
         if (spent := spent_on(run.deployment, base)) is not None:
             # It counts if the run ends without another word of the provider's.

@@ -143,6 +143,10 @@ class Runner:
             told = secrets.hidden_in(dumps({**final, "output": []}))
         frame = splice_lifecycle(terminal_event(ending.status), journal.next_number, told)
         spent = self._spent(journal, upstream or {})
+        if spent is not None:
+            journal.note(tokens=f"{spent.input} {spent.output}")
+        if final["error"] is not None:
+            journal.note(error_code=final["error"]["code"])
         await journal.finish(frame, ending.status, snapshot, abandon=not ending.by_provider, spent=spent)
         if spent is not None:
             tokens = Tokens(spent.input, spent.cached, spent.output, spent.reasoning)

@@ -66,6 +66,7 @@ class Worker:
         store: Store,
         run: RunJob,
         *,
+        name: str = "",
         concurrency: int,
         lease_s: float,
         max_attempts: int,
@@ -80,7 +81,13 @@ class Worker:
         self._lease_s = lease_s
         self._leasers = {
             shard: Leaser(
-                store, shard, lease_s=lease_s, max_attempts=max_attempts, max_age_s=max_age_s, metrics=metrics
+                store,
+                shard,
+                name=name,
+                lease_s=lease_s,
+                max_attempts=max_attempts,
+                max_age_s=max_age_s,
+                metrics=metrics,
             )
             for shard in store.jobs.shards
             if concurrency

@@ -153,6 +153,10 @@ class Health:
     def in_flight(self, deployment: Deployment) -> int:
         return self._state(deployment).in_flight
 
+    def cools_for_s(self, deployment: Deployment) -> float:
+        """How long it will still cool down; 0 if it does not."""
+        return max(0.0, self._state(deployment).cools_until - self._clock())
+
     def choose(self, deployments: Sequence[Deployment], tried: Sequence[str] = ()) -> Deployment:
         """The healthy deployment that `choice.choose` prefers, or of cooling ones the one that began to do so first.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from time import perf_counter
@@ -21,6 +22,7 @@ from server.upstream.client import Upstream
 from server.upstream.deployments import Deployment
 from server.upstream.grants import Grants
 from server.upstream.health import Health
+from server.upstream.lately import Lately
 
 
 class CallOutcome(StrEnum):
@@ -36,6 +38,18 @@ class CallOutcome(StrEnum):
     """The connection broke while the answer came."""
     ABANDONED = "abandoned"
     """The answer is not wanted any more: the client hung up, or the job is over."""
+
+
+_FAILURES = frozenset(CallOutcome) - {CallOutcome.OK, CallOutcome.REFUSED, CallOutcome.ABANDONED}
+"""A refusal concerns the request, and these concern the deployment."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """The times of one call."""
+
+    began: float
+    first_s: float | None = None
 
 
 class MeasuredUpstream(Upstream):
@@ -55,11 +69,12 @@ class MeasuredUpstream(Upstream):
         super().__init__(session, health, grants)
         self._metrics = metrics
         self._tracing = tracing
+        self.lately = Lately()
 
     @asynccontextmanager
     async def open(self, deployment: Deployment, call: Call) -> AsyncIterator[Answer]:
         """Make the call, see `Upstream.open`."""
-        began = perf_counter()
+        watch = _Watch(perf_counter())
         outcome: CallOutcome | None = CallOutcome.OK
         with self._tracing.calling(_told(deployment, call)) as span:
             if (headers := span.carried_by(call.headers)) is not call.headers:
@@ -69,7 +84,7 @@ class MeasuredUpstream(Upstream):
                     answer.span = span
                     span.answered(answer.status)
                     if call.stream:
-                        answer.on_first_event = partial(self._tell_first, deployment, began, span)
+                        answer.on_first_event = partial(self._tell_first, deployment, watch, span)
                     yield answer
             except PolluxError as error:
                 outcome = outcome_of(error)
@@ -80,12 +95,18 @@ class MeasuredUpstream(Upstream):
                 raise
             finally:
                 if outcome is not None:
-                    self._metrics.call_ended(deployment.id, operation_of(call), outcome, perf_counter() - began)
+                    self._tell_end(deployment, call, outcome, watch)
 
-    def _tell_first(self, deployment: Deployment, began: float, span: Span) -> None:
-        after_s = perf_counter() - began
-        span.began_to_answer(after_s)
-        self._metrics.first_event_came(deployment.id, after_s)
+    def _tell_first(self, deployment: Deployment, watch: _Watch, span: Span) -> None:
+        watch.first_s = perf_counter() - watch.began
+        span.began_to_answer(watch.first_s)
+        self._metrics.first_event_came(deployment.id, watch.first_s)
+
+    def _tell_end(self, deployment: Deployment, call: Call, outcome: CallOutcome, watch: _Watch) -> None:
+        seconds = perf_counter() - watch.began
+        self._metrics.call_ended(deployment.id, operation_of(call), outcome, seconds)
+        if call.creates and outcome is not CallOutcome.ABANDONED:
+            self.lately.ended(deployment.id, seconds, watch.first_s, failed=outcome in _FAILURES)
 
 
 def _told(deployment: Deployment, call: Call) -> tracing.Call:

@@ -3,12 +3,13 @@
 -- the event's sequence number, so the script puts it between two halves of the frame.
 -- KEYS
 --   whole                          see `keys.py`
---   record, log, leases, owned, ended, queue, upstream_cancels, feed, endpoints, endpoints_due, usage, usage_owners
+--   record, log, leases, owned, ended, queue, upstream_cancels, feed, tally, endpoints, endpoints_due, usage, usage_owners
 -- ARGV
 --   id
 --   over, revoked                  channels
 --   index_ttl_ms:number
 --   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
+--   tally_ms                       for how long a tally is kept
 --   hooks                          endpoints that are to be told, whatever is stored; with spaces in between
 --   due_prefix, delivery_prefix, paused_prefix
 --   delivery_ms                    how long a delivery is kept
@@ -29,7 +30,8 @@ redis.call('ZREM', leases, id)
 redis.call('ZREM', queue, id)
 cancel_upstream(upstream_cancels, r[6], r[7], r[8])
 local of = {id = id, record = record, status = r[1], owner = r[9], model = r[10], metadata = r[11], feed = feed,
-  feed_most = feed_most, feed_ms = feed_ms, log = log, owned = owned, ended = ended, ttl_ms = r[4],
+  feed_most = feed_most, feed_ms = feed_ms, tally = tally, tally_ms = tally_ms,
+  log = log, owned = owned, ended = ended, ttl_ms = r[4],
   index_ttl_ms = index_ttl_ms, idempotency = idempotency_of(r[5], id),
   hooks = hooks, webhook = r[12], headers = r[14], endpoints = endpoints, endpoints_due = endpoints_due,
   due_prefix = due_prefix,

@@ -3,13 +3,13 @@
 -- work.
 -- KEYS
 --   whole                          see `keys.py`
---   record, log, queue, rotation, owned, ended, tombstone, feed
+--   record, log, queue, rotation, owned, ended, owners, tombstone, feed, tally
 --   idempotency?
 -- ARGV
 --   id, owner
 --   digest                         of the body
 --   opening                        frames
---   idempotency_ttl_ms, index_ttl_ms
+--   idempotency_ttl_ms, index_ttl_ms:number
 --   wake                           channel
 --   record_prefix, queue_prefix, ended_prefix
 --   most_queued:number, most_in_flight:number    of all, of this owner; 0: no limit
@@ -17,6 +17,7 @@
 --   begin_within_ms:number         the job's place in the queue is the time by which it ought to begin
 --   model, metadata                of the record
 --   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
+--   tally_ms                       for how long a tally is kept
 --   fields...                      field, value … of the record
 local now = now_ms()
 
@@ -34,9 +35,9 @@ prune(owned, ended, now)
 
 -- After how many seconds a place is likely to be free: the average time between two ends in the last minute. When a
 -- response ended follows from when it expires.
-local function retry_after_s(owners)
+local function retry_after_s(names)
   local ended_lately = 0
-  for _, one in ipairs(owners) do
+  for _, one in ipairs(names) do
     ended_lately = ended_lately + redis.call('ZCOUNT', ended_prefix .. one, now + ttl_ms - 60000, '+inf')
   end
   return ended_lately > 0 and math.ceil(60 / ended_lately) or 60
@@ -64,12 +65,12 @@ if most_in_flight > 0 and in_flight() >= most_in_flight then
   end
 end
 if most_queued > 0 then
-  local owners, queued = redis.call('ZRANGE', rotation, 0, -1), 0
-  for _, one in ipairs(owners) do
+  local waiting, queued = redis.call('ZRANGE', rotation, 0, -1), 0
+  for _, one in ipairs(waiting) do
     queued = queued + redis.call('ZCARD', queue_prefix .. one)
   end
   if queued >= most_queued then
-    return {'full', retry_after_s(owners)}
+    return {'full', retry_after_s(waiting)}
   end
 end
 
@@ -79,6 +80,10 @@ enqueue(queue, rotation, owner, id, begin_by)
 redis.call('ZADD', owned, now, id)
 redis.call('PEXPIRE', owned, index_ttl_ms)
 redis.call('PEXPIRE', ended, index_ttl_ms)
+keep_only('zset', owners)
+redis.call('ZADD', owners, now, owner)
+redis.call('ZREMRANGEBYSCORE', owners, '-inf', now - index_ttl_ms)
+redis.call('PEXPIRE', owners, index_ttl_ms)
 if idempotency then
   redis.call('DEL', idempotency)
   redis.call('HSET', idempotency, 'id', id, 'body', digest)
@@ -89,7 +94,7 @@ if begin_within_ms > 0 then
   redis.call('HSET', record, 'begin_by_ms', begin_by) -- for `release`; where it is absent, `queued_ms` is the same
 end
 local of = {id = id, record = record, owner = owner, model = model, metadata = metadata, feed = feed,
-  feed_most = feed_most, feed_ms = feed_ms}
+  feed_most = feed_most, feed_ms = feed_ms, tally = tally, tally_ms = tally_ms}
 transition(of, 'queued', 'owner', owner, 'model', model, 'metadata', metadata, 'queued_ms', now, 'epoch', 1,
   'attempt', 0, 'last', 1, 'ttl_ms', ttl_ms, unpack(fields))
 redis.call('PUBLISH', wake, id)

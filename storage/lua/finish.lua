@@ -3,13 +3,14 @@
 -- already has a terminal status, that one stays.
 -- KEYS
 --   whole                          see `keys.py`
---   record, log, leases, owned, ended, upstream_cancels, feed, endpoints, endpoints_due, usage, usage_owners
+--   record, log, leases, owned, ended, upstream_cancels, feed, tally, endpoints, endpoints_due, usage, usage_owners
 -- ARGV
 --   id, token, epoch
 --   first, last                    numbers in the batch
 --   over                           channel
 --   index_ttl_ms:number
 --   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
+--   tally_ms                       for how long a tally is kept
 --   hooks                          endpoints that are to be told, whatever is stored; with spaces in between
 --   due_prefix, delivery_prefix, paused_prefix
 --   delivery_ms                    how long a delivery is kept
@@ -42,7 +43,8 @@ redis.call('HDEL', record, 'base', 'verdict', 'client_key')
 redis.call('ZREM', leases, id)
 if abandon == '1' then cancel_upstream(upstream_cancels, r[7], r[8], r[9]) end
 local of = {id = id, record = record, status = r[1], owner = r[10], model = r[11], metadata = r[12], feed = feed,
-  feed_most = feed_most, feed_ms = feed_ms, log = log, owned = owned, ended = ended, ttl_ms = r[5],
+  feed_most = feed_most, feed_ms = feed_ms, tally = tally, tally_ms = tally_ms,
+  log = log, owned = owned, ended = ended, ttl_ms = r[5],
   index_ttl_ms = index_ttl_ms, idempotency = idempotency_of(r[6], id),
   hooks = hooks, webhook = r[13], headers = r[15], endpoints = endpoints, endpoints_due = endpoints_due,
   due_prefix = due_prefix,

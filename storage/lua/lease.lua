@@ -3,14 +3,16 @@
 -- Jobs that this worker can't do are left to other workers: those of some models, and those of a newer format.
 -- KEYS
 --   whole                          see `keys.py`
---   leases, rotation, grant, feed
+--   leases, rotation, grant, feed, tally
 -- ARGV
 --   token
+--   worker                         the name of the process that takes it
 --   lease_ms:number, max_attempts:number, max_age_ms:number
 --   reclaim_until:number           the time (ms) until which this call may take jobs whose lease ran out; 0: none
 --   format, newest_read:number      that the worker writes, and the newest one that it can read
 --   record_prefix, log_prefix, queue_prefix, moved_prefix, owned_prefix
 --   feed_most:number, feed_ms:number    entries that the feed keeps, and for how long
+--   tally_ms                       for how long a tally is kept
 --   passed_over...                 models
 -- Returns the time (ms), a word, the ids of records that were set aside, and with the word 'job' how long (ms) it was
 --       queued (empty if it was leased before), 1 if it was reclaimed, and the job.
@@ -58,7 +60,7 @@ end
 local function start(id, reclaimed)
   local record = record_prefix .. id
   local r = redis.call('HMGET', record, 'status', 'epoch', 'attempt', 'last', 'stream', 'queued_ms', 'started',
-    'survivable', 'provider_id', 'created_at', 'owner', 'upstream_last', 'model', 'metadata', 'format')
+    'survivable', 'provider_id', 'created_at', 'owner', 'upstream_last', 'model', 'metadata', 'format', 'life')
   if is_newer(r[15]) then return nil end
   if not r[1] and not r[11] then
     redis.call('ZREM', leases, id)
@@ -95,9 +97,10 @@ local function start(id, reclaimed)
     last = 2
   end
   local of = {id = id, record = record, status = r[1], owner = r[11], model = r[13], metadata = r[14], feed = feed,
-    feed_most = feed_most, feed_ms = feed_ms}
+    feed_most = feed_most, feed_ms = feed_ms, tally = tally, tally_ms = tally_ms}
   transition(of, 'in_progress', 'token', token, 'verdict', verdict, 'epoch', epoch,
-    'attempt', attempt, 'last', last, 'batch', 0, 'format', format)
+    'attempt', attempt, 'last', last, 'batch', 0, 'format', format,
+    'life', lived(r[16], (reclaimed == 1 and 'reclaimed ' or 'leased ') .. attempt .. ' ' .. worker))
   redis.call('ZADD', leases, now + lease_ms, id)
   redis.call('SET', grant, id, 'PX', lease_ms)
   redis.call('PUBLISH', moved_prefix .. id, epoch .. '-' .. last)

@@ -36,6 +36,13 @@ local function enqueue(queue, rotation, owner, id, score)
   redis.call('ZADD', rotation, 'NX', last_turn(rotation), owner)
 end
 
+-- What a job has lived through, with one more line for what happens to it now. A job that is taken and handed back for
+-- ever keeps its first lines.
+local function lived(life, what)
+  life = type(life) == 'string' and life or ''
+  return #life < 4096 and life .. now_ms() .. ' ' .. what .. '\n' or life
+end
+
 -- Drop expired responses from an owner's index, only a few each time, so that no call takes long.
 local function prune(owned, ended, now)
   local expired = redis.call('ZRANGEBYSCORE', ended, '-inf', now, 'LIMIT', 0, 32)
@@ -94,6 +101,9 @@ local function tell(of, status)
   redis.call('XTRIM', of.feed, 'MINID', '~', now_ms() - of.feed_ms)
   redis.call('PEXPIRE', of.feed, of.feed_ms)
   redis.call('PUBLISH', of.feed, status)
+  -- Nor must a tally that was broken by hand.
+  redis.pcall('HINCRBY', of.tally, status .. ' ' .. of.owner, 1)
+  redis.pcall('PEXPIRE', of.tally, of.tally_ms)
   return told
 end
 
@@ -164,7 +174,7 @@ end
 
 -- Give a response a status, or remove it (`deleted`). No script writes a status anywhere else.
 -- of: the response: id, record, owner, model, metadata, and its present status if it has one;
---     the feed of its shard: feed, feed_most, feed_ms;
+--     the feed of its shard: feed, feed_most, feed_ms, and its tally: tally, tally_ms;
 --     where it ends also log, owned, ended, ttl_ms, index_ttl_ms, and idempotency if it has one,
 --     and for its webhooks hooks, webhook, headers, endpoints, endpoints_due, due_prefix, delivery_prefix, paused_prefix, delivery_ms
 --     where it ends or is removed before its end also spent, and for that usage, usage_owners, usage_ms

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from storage import Cursor, Outcome, Store, draw_id, keys, open_store, steps_and_end
-from storage.keys import SETTINGS, Shard, shard_of
+from storage.keys import PROCESSES, SETTINGS, Shard, shard_of
 from tests.support.ears import listening
 from tests.support.stored import (
     LEASE_S,
@@ -68,7 +68,7 @@ def test_every_name_stands_in_the_table_and_lies_in_its_shard(word: str, name: s
 
 
 def test_every_row_of_the_table_is_a_name_that_is_made() -> None:
-    made = [*names(Shard(0)).values(), SETTINGS]
+    made = [*names(Shard(0)).values(), SETTINGS, PROCESSES]
     assert len(ROWS) == len(made)
     assert all(any(pattern(row).match(name) for name in made) for row in ROWS)
 
@@ -93,7 +93,7 @@ def test_an_idempotency_key_of_any_bytes_and_length_makes_a_short_plain_name() -
 async def test_after_a_busy_life_the_server_holds_only_what_the_table_names(store: Store, admin: redis.Redis) -> None:
     await a_busy_life(store, "alice")
     found = [key.decode() for key in admin.scan_iter()]
-    assert len({key.partition("}:")[2].partition(":")[0] for key in found}) == 14
+    assert len({key.partition("}:")[2].partition(":")[0] for key in found}) == 16
     for key in found:
         assert any(pattern(row).match(key) for row in ROWS), key
 

@@ -37,7 +37,7 @@ from storage.scripts import (
     LEASE,
     READ,
     READ_FEED,
-    READ_USAGE,
+    READ_HASHES,
     REDELIVER,
     RELEASE,
     RENEW,
@@ -85,7 +85,7 @@ ALL = (
     REDELIVER,
     COUNT_REQUEST,
     COUNT_USAGE,
-    READ_USAGE,
+    READ_HASHES,
 )
 LUA = Path(__file__).parents[2] / "storage" / "lua"
 
@@ -102,7 +102,7 @@ def test_what_takes_more_may_not(script: Script) -> None:
     assert script.text.startswith("#!lua\n")
 
 
-@pytest.mark.parametrize("script", [READ, FIND, READ_FEED, READ_USAGE], ids=lambda script: script.name)
+@pytest.mark.parametrize("script", [READ, FIND, READ_FEED, READ_HASHES], ids=lambda script: script.name)
 def test_those_that_read_are_refused_by_a_replica_and_served_by_a_full_server(script: Script) -> None:
     assert script.text.startswith("#!lua flags=allow-oom\n")
     body = (LUA / f"{script.name}.lua").read_text()
@@ -141,12 +141,12 @@ async def test_a_wrong_or_missing_name_is_refused_before_anything_is_sent() -> N
 
 def test_a_header_is_read_as_it_is_written() -> None:
     assert CREATE.keys.names[-1] == "idempotency"
-    assert CREATE.args.names[-3:] == ("feed_most", "feed_ms", "fields")
+    assert CREATE.args.names[-4:] == ("feed_most", "feed_ms", "tally_ms", "fields")
     for line in (
-        "local idempotency = KEYS[10]\n",
+        "local idempotency = KEYS[12]\n",
         "local opening = ARGV[4]\n",
         "local ttl_ms = tonumber(ARGV[13])\n",
-        "local fields = from(ARGV, 19)\n",
+        "local fields = from(ARGV, 20)\n",
     ):
         assert line in CREATE.text
     assert APPEND.args.names == ("lease_ms", "record_prefix", "log_prefix", "moved_prefix", "batches")
