@@ -19,6 +19,7 @@ from server.admission import Admission
 from server.api.context import Context, Live, Phase
 from server.api.cors import Cors
 from server.api.metrics import keep_measuring
+from server.api.presence import keep_reporting, process_name
 from server.chain import Chain
 from server.config import Config
 from server.feed import Feed
@@ -232,6 +233,7 @@ async def _process(
     worker = Worker(
         store,
         live.run,
+        name=process_name(),
         concurrency=0 if role is Role.API else ours.worker_concurrency,
         lease_s=ours.lease_s,
         max_attempts=ours.max_attempts,
@@ -273,6 +275,7 @@ def _services(process: Process, role: Role) -> Iterator[tuple[str, Coroutine[Any
     yield "doubts", process.doubts.settle()
     yield "meter", process.meter.run()
     yield "metrics", keep_measuring(live)
+    yield "presence", keep_reporting(live, role)
     yield "lag", keep_watching(metrics)
     if role is not Role.API:
         yield "upstream cancels", UpstreamCancels(store, process.upstream, lambda: live.now.deployments).run()

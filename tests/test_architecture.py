@@ -30,7 +30,7 @@ FLOORS = (
     ("storage.terms",),
     (
         *("storage.responses", "storage.room", "storage.jobs", "storage.feed", "storage.deliveries"),
-        *("storage.rates", "storage.usage"),
+        *("storage.rates", "storage.usage", "storage.overview", "storage.processes"),
         *("storage.notify", "storage.embedded"),
     ),
     ("storage.open",),

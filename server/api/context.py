@@ -28,8 +28,8 @@ from server.responses.view import Views
 from server.sealing import Sealer
 from server.tracing import Span, Tracing
 from server.upstream.affinity import Affinity
-from server.upstream.client import Upstream
 from server.upstream.deployments import Deployments
+from server.upstream.measured import MeasuredUpstream
 from server.upstream.poll import Pollers
 from server.upstream.ways import Ways
 from server.usage import Meter
@@ -72,7 +72,7 @@ class Context:
     views: Views
     tails: Tails
     worker: Worker
-    upstream: Upstream
+    upstream: MeasuredUpstream
     pollers: Pollers
     sender: Sender
     """For clients who test endpoints of webhooks."""

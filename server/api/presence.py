@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from server import __version__
-from server.api.context import Context
+from server.api.context import Context, Live
 from server.api.metrics import levels_of
 from server.upstream.deployments import Deployment
 from storage import StoreError
@@ -28,15 +28,15 @@ def process_name() -> str:
     return f"{host}:{os.getpid()}"
 
 
-async def keep_reporting(context: Context, role: str) -> None:
+async def keep_reporting(live: Live, role: str) -> None:
     """Report until cancelled, and then say goodbye."""
     name, since = process_name(), time.time()
-    processes = context.store.processes
+    processes = live.now.store.processes
     try:
         while True:
             # While the store is away, nobody misses it: whoever asks can't be answered either.
             with suppress(StoreError):
-                await processes.report(name, _about(context, role, since))
+                await processes.report(name, _about(live.now, role, since))
             await asyncio.sleep(REPORT_EVERY_S)
     finally:
         with suppress(StoreError, TimeoutError):
@@ -50,7 +50,7 @@ def _about(context: Context, role: str, since: float) -> dict[str, Any]:
         "version": __version__,
         "role": role,
         "started_at": since,
-        "leaving": context.leaving,
+        "leaving": context.phase.leaving,
         "runs": levels.runs,
         "waiters": sum(levels.waiters.values()),
         "streams": sum(levels.streams.values()),

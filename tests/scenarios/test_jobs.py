@@ -148,7 +148,7 @@ async def test_after_a_kill_the_life_has_two_runs_and_who_had_them(
             response_id = await begun(dying, "[[words=40]] [[rate=10]]")
 
             async def runs() -> bool:
-                return (await ask(other, f"jobs/{response_id}"))["events"] > 5
+                return int((await ask(other, f"jobs/{response_id}"))["events"]) > 5
 
             await wait_until(runs)
             dying.signal(signal.SIGKILL)
@@ -182,6 +182,7 @@ async def test_processes_and_deployments_tell_how_they_do(pollux: Replica) -> No
 async def test_tallies_count_the_changes_of_each_minute(pollux: Replica) -> None:
     await made(pollux)
     await made(pollux, key=BOB)
+    told: dict[str, Any] = {}
     for key, count in ((ALICE, 1), (BOB, 1), (MASTER_KEY, 2)):
         told = await ask(pollux, "tallies", key)
         assert len(told["data"]) == 60
