@@ -116,6 +116,14 @@ class Overviews:
         )
         return [Mark(int(at), name.decode()) for name, at in zip(words[::2], words[1::2], strict=True)]
 
+    async def of_many(self, ids: Sequence[str]) -> list[Overview | None]:
+        """Several of them, without their notes, in order; None for one that does not exist.
+
+        Raises:
+            StoreError
+        """
+        return await self._found(ids)
+
     async def of(self, response_id: str) -> Overview | None:
         """One of them, with its notes; None if it does not exist.
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from server.api.answers import json_answer
 from server.api.context import Context, context_of, principal_of
-from server.api.query import limit, several
+from server.api.query import limit, listed_ids, several
 from server.api.references import not_found
 from server.errors import InvalidValue, shown
 from server.keyring import Principal
@@ -36,8 +36,14 @@ Wanted = Callable[[Overview], bool]
 
 
 async def list_jobs(request: web.Request) -> web.Response:
-    """Newest first: `limit`, `page`; only those of a `status`, `model`, `owner`, or with a text (`search`)."""
+    """Newest first: `limit`, `page`; only those of a `status`, `model`, `owner`, or with a text (`search`).
+
+    Or those that `ids` names, in that order. Of these, such as there are not are left out.
+    """
     context, principal = context_of(request), principal_of(request)
+    if "ids" in request.query or "ids[]" in request.query:
+        named = await context.store.overviews.of_many(listed_ids(request))
+        return _list(request, [one for one in named if one is not None and _may_see(context, principal, one)], None)
     most, before, wanted = limit(request, 50, 500), _page(request), _wanted(request)
     owner = principal.name if not principal.is_master else _one_owner(request)
     found: list[Overview] = []
@@ -51,6 +57,11 @@ async def list_jobs(request: web.Request) -> web.Response:
     if len(found) > most:
         found = _whole(found, most)
         before = found[-1].mark
+    return _list(request, found, before)
+
+
+def _list(request: web.Request, found: Sequence[Overview], before: Mark | None) -> web.Response:
+    context, principal = context_of(request), principal_of(request)
     answer = {
         "object": "list",
         "data": [_job(context, principal, one) for one in found],

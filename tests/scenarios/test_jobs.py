@@ -85,6 +85,13 @@ async def test_a_list_has_the_newest_first_and_is_narrowed_by_the_query(pollux: 
     assert await ids(pollux, status="cancelled") == [third]
 
 
+async def test_some_are_asked_for_by_their_ids(pollux: Replica) -> None:
+    hers, his, also_hers = await made(pollux), await made(pollux, key=BOB), await made(pollux)
+    named = f"{also_hers},{his},litellm_poll_none,{hers}"
+    assert await ids(pollux, ids=named) == [also_hers, hers]
+    assert await ids(pollux, MASTER_KEY, ids=named) == [also_hers, his, hers]
+
+
 async def test_pages_follow_each_other_without_a_gap(pollux: Replica) -> None:
     made_ids = [await made(pollux, str(number)) for number in range(5)][::-1]
     found: list[str] = []
