@@ -25,6 +25,7 @@ from server.api.middleware import Handler, open_to_all
 from server.api.operation import UNKNOWN, forward_operation
 from server.api.overview import list_deployments, list_processes, show_tallies
 from server.api.retrieve import retrieve_response
+from server.api.ui import show_page
 from server.api.usage import report_usage
 from server.api.webhooks import (
     create_endpoint,
@@ -90,6 +91,11 @@ OPERATIONS: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/health/readiness", readyz),
 )
 
+PAGES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/ui", show_page),
+    ("GET", "/ui/{file:[^/]+(?:/[^/]+)?}", show_page),
+)
+
 
 @open_to_all
 async def not_here(request: web.Request) -> web.StreamResponse:
@@ -99,6 +105,7 @@ async def not_here(request: web.Request) -> web.StreamResponse:
 
 def add_routes(app: web.Application) -> None:
     add_table(app, [(method, prefix + path, handler) for prefix in PREFIXES for method, path, handler in ROUTES])
+    add_table(app, PAGES)
     add_table(app, OPERATIONS)
 
 

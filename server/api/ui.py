@@ -1,0 +1,75 @@
+"""The status page: files of `server/web`, which speak to the API like any other client."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from aiohttp import web
+
+from server.api.middleware import open_to_all
+from server.errors import NotFound, shown
+
+_TYPES = {
+    "html": "text/html",
+    "js": "text/javascript",
+    "css": "text/css",
+    "svg": "image/svg+xml",
+    "txt": "text/plain",
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Only what comes from here runs or is asked. Places of rows and bars are attributes of style, which can't load anything."""
+_SAFE = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    body: bytes
+    content_type: str
+    etag: str
+
+
+@open_to_all
+async def show_page(request: web.Request) -> web.StreamResponse:
+    """The page, or one of its files. Everybody may have them: without a key they show nothing."""
+    name = request.match_info.get("file", "")
+    if not name and not request.path.endswith("/"):
+        # What the page names lies below it; a relative place also fits behind a proxy that adds a prefix.
+        return web.Response(status=308, headers={"Location": "ui/"})
+    found = _files().get(name or "index.html")
+    if found is None:
+        raise NotFound(f"There is no {request.method} {shown(request.path)}.")
+    headers = {**_SAFE, "ETag": found.etag}
+    if found.etag in request.headers.get("If-None-Match", ""):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=found.body, content_type=found.content_type, charset="utf-8", headers=headers)
+
+
+@cache
+def _files() -> dict[str, _File]:
+    """All files of the page by their place below it, read once."""
+    found: dict[str, _File] = {}
+
+    def read(folder: Traversable, prefix: str) -> None:
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                read(entry, f"{prefix}{entry.name}/")
+            elif content_type := _TYPES.get(entry.name.rpartition(".")[2]):
+                body = entry.read_bytes()
+                etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
+                found[f"{prefix}{entry.name}"] = _File(body, content_type, etag)
+
+    read(files("server") / "web", "")
+    return found

@@ -1,0 +1,72 @@
+// The small parts that all views are made of.
+
+import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { parts, WORDS } from "./format.js";
+
+// Each status has a shape of its own, so that nobody has to tell colours apart.
+const SHAPES = {
+  queued: html`<circle cx="7" cy="7" r="5" fill="none" stroke="currentColor" stroke-width="1.6" stroke-dasharray="2.2 2" />`,
+  in_progress: html`<circle cx="7" cy="7" r="5" fill="none" stroke="currentColor" stroke-width="1.6" opacity=".3" /><path d="M7 2a5 5 0 0 1 5 5" fill="none" stroke="currentColor" stroke-width="1.8" stroke-linecap="round" class="turns" />`,
+  completed: html`<circle cx="7" cy="7" r="6" fill="currentColor" /><path d="m4.4 7.2 1.8 1.8 3.5-3.8" fill="none" stroke="var(--surface)" stroke-width="1.6" stroke-linecap="round" stroke-linejoin="round" />`,
+  failed: html`<path d="M7 1 13 7 7 13 1 7Z" fill="currentColor" /><path d="M7 4.2v3.4M7 9.4v.2" stroke="var(--surface)" stroke-width="1.6" stroke-linecap="round" />`,
+  incomplete: html`<circle cx="7" cy="7" r="5.2" fill="none" stroke="currentColor" stroke-width="1.6" /><path d="M7 1.8a5.2 5.2 0 0 0 0 10.4Z" fill="currentColor" />`,
+  cancelled: html`<circle cx="7" cy="7" r="5.2" fill="none" stroke="currentColor" stroke-width="1.6" /><path d="m3.6 10.4 6.8-6.8" stroke="currentColor" stroke-width="1.6" />`,
+};
+
+export const Shape = ({ status }) => html`<svg class="shape" viewBox="0 0 14 14" width="14" height="14" aria-hidden="true">${SHAPES[status]}</svg>`;
+
+export const Status = ({ status }) => html`<span class="status ${status}"><${Shape} status=${status} /><span>${WORDS[status] || status}</span></span>`;
+
+export const Id = ({ id }) => {
+  const [common, own] = parts(id);
+  return html`<span class="id" title=${id}><span class="dim">${common}</span>${own}</span>`;
+};
+
+// A line of numbers, one a minute, the last one on the right.
+export function Spark({ numbers, label }) {
+  const most = Math.max(1, ...numbers);
+  const width = 120, height = 26;
+  const step = width / Math.max(1, numbers.length - 1);
+  const points = numbers.map((number, at) => `${(at * step).toFixed(1)},${(height - 2 - (number / most) * (height - 5)).toFixed(1)}`);
+  return html`<svg class="spark" viewBox="0 0 ${width} ${height}" preserveAspectRatio="none" role="img" aria-label=${label}>
+    <polygon points="0,${height} ${points.join(" ")} ${width},${height}" class="area" />
+    <polyline points=${points.join(" ")} class="line" vector-effect="non-scaling-stroke" />
+  </svg>`;
+}
+
+// The time, again and again, so that ages grow.
+export function useNow(everyMs = 1000, running = true) {
+  const [now, set] = useState(Date.now() / 1000);
+  useEffect(() => {
+    if (!running) return undefined;
+    set(Date.now() / 1000);
+    const timer = setInterval(() => set(Date.now() / 1000), everyMs);
+    return () => clearInterval(timer);
+  }, [everyMs, running]);
+  return now;
+}
+
+export function Copy({ text, children, label }) {
+  const [done, set] = useState(false);
+  const copy = async () => {
+    try { await navigator.clipboard.writeText(text); } catch { select(text); }
+    set(true);
+    setTimeout(() => set(false), 1200);
+  };
+  return html`<button class="quiet" onClick=${copy} aria-label=${label}>${done ? "Copied" : children}</button>`;
+}
+
+// Where a page may not write to the clipboard (no https), the old way still works.
+function select(text) {
+  const area = document.createElement("textarea");
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+export const Metadata = ({ metadata }) => Object.entries(metadata || {}).map(([name, value]) =>
+  html`<span class="tag"><span class="dim">${name}</span> ${String(value)}</span>`);
+
+export const Problem = ({ error }) => error && html`<p class="problem" role="alert">${error.message}${error.status === 403 || error.status === 401 ? html` <a href="#/key">Give another key</a>` : ""}</p>`;
