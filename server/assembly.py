@@ -26,6 +26,7 @@ from server.feed import Feed
 from server.hub import Hub
 from server.jobs.committer import Committer
 from server.jobs.counts import JobCounts
+from server.jobs.leaser import Leasing
 from server.jobs.produce import Producer
 from server.jobs.receive import Receiver
 from server.jobs.run import Runner
@@ -233,11 +234,8 @@ async def _process(
     worker = Worker(
         store,
         live.run,
-        name=process_name(),
+        Leasing(ours.lease_s, ours.max_attempts, ours.max_age_s, process_name()),
         concurrency=0 if role is Role.API else ours.worker_concurrency,
-        lease_s=ours.lease_s,
-        max_attempts=ours.max_attempts,
-        max_age_s=ours.max_age_s,
         metrics=metrics,
         tracing=tracing,
     )

@@ -107,6 +107,7 @@ class Overviews:
     async def _listed(self, shard: Shard, owner: str, before: Mark | None, most: int) -> list[Mark]:
         words = await LIST_RESPONSES.run(
             self._client,
+            whole=shard.whole,
             owners=shard.owners,
             owner=owner,
             owned_prefix=shard.owned(""),

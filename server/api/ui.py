@@ -24,7 +24,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Only what comes from here runs or is asked. Places of rows and bars are attributes of style, which can't load anything."""
+"""Only what comes from here runs, or is asked. Places of rows and bars are attributes of style, which load nothing."""
 _SAFE = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection
+from dataclasses import dataclass
 from uuid import uuid4
 
 from server.metrics import SILENT, Metrics
@@ -16,6 +17,17 @@ FRESH_MS = 4000
 """How long after its last answer we may assume that neither the server nor this process has stood still."""
 MOST_CALLS = 3
 """How often one job is asked for. The second answer is not `stale`, unless the server stands still again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leasing:
+    """On which terms a process leases jobs."""
+
+    lease_s: float
+    max_attempts: int
+    max_age_s: float
+    worker: str = ""
+    """The name of the process, as the lives of its jobs tell it."""
 
 
 class Reclaiming:
@@ -62,25 +74,19 @@ class Leaser:
         self,
         store: Store,
         shard: Shard,
+        leasing: Leasing,
         *,
-        name: str = "",
-        lease_s: float,
-        max_attempts: int,
-        max_age_s: float,
         metrics: Metrics = SILENT,
     ) -> None:
         self._store = store
         self._shard = shard
-        self._name = name
-        self._lease_s = lease_s
-        self._max_attempts = max_attempts
-        self._max_age_s = max_age_s
+        self._leasing = leasing
         self._metrics = metrics
         self.look = asyncio.Event()
         """Set when there may be a job."""
         # The token stays the same until a call is answered: if the answer is lost, the repeated call gets the same job.
         self._token = uuid4().hex
-        self._reclaiming = Reclaiming(lease_s, asyncio.get_running_loop().time())
+        self._reclaiming = Reclaiming(leasing.lease_s, asyncio.get_running_loop().time())
 
     async def take(self, passing_over: Collection[str] = ()) -> Lease | None:
         """Lease a job. Returns None if there is none, or if the shard is away.
@@ -93,10 +99,10 @@ class Leaser:
                 answer = await self._store.jobs.lease(
                     self._shard,
                     self._token,
-                    worker=self._name,
-                    lease_s=self._lease_s,
-                    max_attempts=self._max_attempts,
-                    max_age_s=self._max_age_s,
+                    worker=self._leasing.worker,
+                    lease_s=self._leasing.lease_s,
+                    max_attempts=self._leasing.max_attempts,
+                    max_age_s=self._leasing.max_age_s,
                     reclaim_until_ms=self._reclaiming.until_ms(now()),
                     passing_over=passing_over,
                 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.jobs.journal import Lost, StoreGone, Unservable
-from server.jobs.leaser import Leaser
+from server.jobs.leaser import Leaser, Leasing
 from server.logs import bind
 from server.metrics import SILENT, Metrics
 from server.protocol.kept_headers import kept_headers
@@ -65,12 +65,9 @@ class Worker:
         self,
         store: Store,
         run: RunJob,
+        leasing: Leasing,
         *,
-        name: str = "",
         concurrency: int,
-        lease_s: float,
-        max_attempts: int,
-        max_age_s: float,
         metrics: Metrics = SILENT,
         tracing: Tracing = UNTRACED,
     ) -> None:
@@ -78,19 +75,9 @@ class Worker:
         self._run_job = run
         self._metrics = metrics
         self._tracing = tracing
-        self._lease_s = lease_s
+        self._lease_s = leasing.lease_s
         self._leasers = {
-            shard: Leaser(
-                store,
-                shard,
-                name=name,
-                lease_s=lease_s,
-                max_attempts=max_attempts,
-                max_age_s=max_age_s,
-                metrics=metrics,
-            )
-            for shard in store.jobs.shards
-            if concurrency
+            shard: Leaser(store, shard, leasing, metrics=metrics) for shard in store.jobs.shards if concurrency
         }
         self._places = asyncio.Semaphore(concurrency)
         """One place for each run, taken before its lease. The leaser that waited longest is next: no shard starves."""

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- List the responses of one owner, or of all owners of a shard, newest first. Only a primary may answer, see `read.lua`.
 -- KEYS
+--   whole                          see `keys.py`
 --   owners
 -- ARGV
 --   owner                          or empty: all

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, cast
 
-from server.jobs.leaser import FRESH_MS, Leaser, Reclaiming
+from server.jobs.leaser import FRESH_MS, Leaser, Leasing, Reclaiming
 from storage import Lease, Leased, Shard, Store, StoreUnavailable, Verdict
 
 LEASE_S = 15.0
@@ -54,7 +54,7 @@ class Jobs:
 
 def leaser_of(jobs: Jobs) -> Leaser:
     store = cast("Store", SimpleNamespace(jobs=jobs))
-    return Leaser(store, Shard(0), lease_s=0.0, max_attempts=3, max_age_s=60.0)
+    return Leaser(store, Shard(0), Leasing(lease_s=0.0, max_attempts=3, max_age_s=60.0))
 
 
 JOB = Lease("id", "t", "alice", Verdict.RUN, 1, 1, 2, False, 1, "m", "", "", "", "", -1, b"{}")
