@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from storage.connection import Connections, together
+from storage.connection import Connections, answered, together
 from storage.keys import Shard, Shards, by_shard
 from storage.records import TERMINAL
 from storage.scripts import FIND, LIST_RESPONSES, READ_HASHES
@@ -149,6 +149,19 @@ class Overviews:
 
         await together(read(shard, mine) for shard, mine in by_shard(ids, self._shards.of).items())
         return [_overview(response_id, rows[response_id]) for response_id in ids]
+
+    async def unfinished(self, owner: str) -> tuple[int, int]:
+        """How many of an owner's responses are queued, and how many are in progress.
+
+        Raises:
+            StoreError
+        """
+        shard = self._shards.of(owner)
+        async with answered(self._client):
+            client: Any = self._client
+            queued = await client.zcard(shard.queue(owner))
+            owned, ended = await client.zcard(shard.owned(owner)), await client.zcard(shard.ended(owner))
+        return queued, max(0, owned - ended - queued)
 
     async def tallies(self, owner: str | None, minutes: int) -> list[dict[str, int]]:
         """How many responses of an owner, or of all, took each status in each of the last minutes, oldest first.

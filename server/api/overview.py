@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from server.api.answers import json_answer
-from server.api.context import context_of, principal_of
+from server.api.context import Context, context_of, principal_of
 from server.api.query import integer
 from server.errors import InvalidValue, MasterOnly
 from server.keyring import Principal
@@ -90,11 +90,13 @@ async def show_tallies(request: web.Request) -> web.Response:
         raise InvalidValue(text, param="minutes")
     owner = None if principal.is_master else principal.name
     tallies = await context.store.overviews.tallies(owner, minutes)
-    counts = await context.job_counts.now() if principal.is_master else None
-    answer = {
-        "object": "tallies",
-        "data": tallies,
-        "queued": counts.queued if counts else None,
-        "running": counts.leased if counts else None,
-    }
-    return json_answer(request, answer)
+    queued, running = await _unfinished(context, owner)
+    return json_answer(request, {"object": "tallies", "data": tallies, "queued": queued, "running": running})
+
+
+async def _unfinished(context: Context, owner: str | None) -> tuple[int | None, int | None]:
+    """How many responses are queued and in progress now; None where the store does not say."""
+    if owner is not None:
+        return await context.store.overviews.unfinished(owner)
+    counts = await context.job_counts.now()
+    return (counts.queued, counts.leased) if counts else (None, None)

@@ -197,3 +197,16 @@ async def test_tallies_count_the_changes_of_each_minute(pollux: Replica) -> None
         for status in ("queued", "in_progress", "completed"):
             assert sum(minute.get(status, 0) for minute in last_two) == count
     assert (told["queued"], told["running"]) == (0, 0)
+
+
+async def test_what_is_queued_and_what_runs_now_is_counted_for_each_key(simulator: str, store_url: str) -> None:
+    async with running_replica(make_config(simulator, worker_concurrency=1), store_url) as replica:
+        for _ in range(3):
+            await begun(replica, "later [[first_delay_ms=30000]]")
+
+        async def is_shown(key: str, numbers: tuple[int, int]) -> bool:
+            told = await ask(replica, "tallies", key)
+            return (told["queued"], told["running"]) == numbers
+
+        for key, numbers in ((ALICE, (2, 1)), (BOB, (0, 0)), (MASTER_KEY, (2, 1))):
+            await wait_until(lambda key=key, numbers=numbers: is_shown(key, numbers), timeout_s=10)
