@@ -176,7 +176,7 @@ async def test_a_create_waits_until_a_replica_of_its_node_has_it(cluster: Cluste
         await _all_complete(pollux, made)
 
 
-async def test_the_rights_that_the_readme_names_are_enough_on_all_nodes(
+async def test_the_rights_that_the_runbook_names_are_enough_on_all_nodes(
     cluster: ClusterServers, simulator: str
 ) -> None:
     rights = ["reset", "on", ">hunter2", *documented_rights(), "+cluster|slots", "+command"]

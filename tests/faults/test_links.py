@@ -64,7 +64,7 @@ async def everything_works(pollux: Replica) -> None:
 
 @pytest.mark.whole_server
 @pytest.mark.parametrize("store_sync", ["none", "fsync"])
-async def test_the_rights_that_the_readme_names_are_enough(
+async def test_the_rights_that_the_runbook_names_are_enough(
     simulator: str, store_url: str, admin: redis.Redis, store_sync: str
 ) -> None:
     rights = [">hunter2", *documented_rights(), *(["+waitaof"] if store_sync == "fsync" else []), *_right_to(store_url)]
@@ -90,7 +90,7 @@ async def test_the_rights_that_the_readme_names_are_enough(
 
 
 def _right_to(store_url: str) -> list[str]:
-    """What the README adds for a database other than 0."""
+    """What the runbook adds for a database other than 0."""
     return ["+select"] if re.search(r"(/|db=)[1-9]\d*$", plain_url(store_url)) else []
 
 
@@ -99,7 +99,16 @@ def _has_waitaof(admin: redis.Redis) -> bool:
     return bool(about and (about[0] if isinstance(about, list) else about))
 
 
-def test_the_rights_that_the_readme_names_are_not_all() -> None:
+@pytest.mark.skipif(not BINARY, reason="there is no redis-server here")
+async def test_the_oldest_server_knows_the_rights_that_the_runbook_names(simulator: str) -> None:
+    with running_redis(BINARY) as url, redis.Redis.from_url(url) as admin:
+        rights = [">hunter2", *documented_rights()]
+        admin.execute_command("ACL", "SETUSER", "careful", "reset", "on", *rights)
+        async with running_replica(make_config(simulator), url.replace("://", "://careful:hunter2@", 1)) as pollux:
+            await everything_works(pollux)
+
+
+def test_the_rights_that_the_runbook_names_are_not_all() -> None:
     rights = documented_rights()
     assert "~pollux:*" in rights
     assert not {"allkeys", "~*", "allcommands", "+@all", "allchannels", "&*"} & set(rights)

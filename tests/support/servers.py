@@ -15,7 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-README = Path(__file__).parents[2] / "README.md"
+RUNBOOK = Path(__file__).parents[2] / "deploy" / "README.md"
 
 
 @contextmanager
@@ -76,6 +76,6 @@ def follows(replica: redis.Redis) -> bool:
 
 
 def documented_rights() -> list[str]:
-    """The rule that the README gives to operators."""
-    (rule,) = re.findall(r"^ACL SETUSER pollux (.+)$", README.read_text(), re.MULTILINE)
+    """The rule that the runbook gives to operators."""
+    (rule,) = re.findall(r"^ACL SETUSER pollux (.+)$", RUNBOOK.read_text(), re.MULTILINE)
     return [word for word in rule.split() if word not in ("on", ">SECRET")]
