@@ -82,7 +82,8 @@ redis.call('PEXPIRE', owned, index_ttl_ms)
 redis.call('PEXPIRE', ended, index_ttl_ms)
 keep_only('zset', owners)
 redis.call('ZADD', owners, now, owner)
-redis.call('ZREMRANGEBYSCORE', owners, '-inf', now - index_ttl_ms)
+local gone = redis.call('ZRANGEBYSCORE', owners, '-inf', now - index_ttl_ms, 'LIMIT', 0, 32)
+if #gone > 0 then redis.call('ZREM', owners, unpack(gone)) end
 redis.call('PEXPIRE', owners, index_ttl_ms)
 if idempotency then
   redis.call('DEL', idempotency)
