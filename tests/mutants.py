@@ -31,6 +31,24 @@ class Mutant:
 
 
 MUTANTS = {
+    "run a job whose format is too new": Mutant(
+        "storage/lua/lease.lua",
+        "  return r.err or not (passed_models[r[1]] or is_newer(r[2]))",
+        "  return r.err or not passed_models[r[1]]",
+        "tests/storage/test_formats.py left_to_it",
+    ),
+    "reclaim a job whose format is too new": Mutant(
+        "storage/lua/lease.lua",
+        "  if is_newer(r[15]) then return nil end\n",
+        "",
+        "tests/storage/test_formats.py reclaimed_by_newer",
+    ),
+    "open a store whose format is too new": Mutant(
+        "storage/open.py",
+        "    check_store(newest)\n",
+        "",
+        "tests/storage/test_formats.py too_new",
+    ),
     "count what a response has used at each end that comes late": Mutant(
         "storage/lua/cancel.lua",
         "if TERMINAL[r[1]] then return r[1] == 'cancelled' and 'cancelled' or 'over' end",
