@@ -11,20 +11,18 @@ from aiohttp import web
 
 from server.api.access import ACCESS_LOG, AccessLog
 from server.api.answered import Answers
-from server.api.connection import UNBOUNDED, HttpRunner
+from server.api.connection import LONGEST_LINE_BYTES, UNBOUNDED, HttpRunner
 from server.api.context import LIVE, Live
-from server.api.front import Front
+from server.api.front import Front, Terms
 from server.api.middleware import adapt, guard, stamp
 from server.api.routes import add_routes, add_worker_routes
 from server.api.starting import starting_app
-from server.assembly import Process, Role, assembled, drain, opened
+from server.assembly import Process, Role, assembled, drain, kept_running, opened
 from server.config import Config
 from server.metrics import Shared
 
 BACKLOG = 4096
 """How many connections the kernel holds while the event loop is busy, so that many clients can reconnect at once."""
-LONGEST_LINE_BYTES = 64 * 1024
-"""The longest request line. It has room for the 200 composite ids, some 260 bytes each, of one GET /responses?ids=…."""
 HANDLERS_END_WITHIN_S = 5.0
 """How long request handlers may take to end after the drain, which has already ended all waits and streams."""
 QUIET_START_S = 2.0
@@ -51,19 +49,24 @@ async def running(
     most_clients: int = UNBOUNDED,
     shared: Shared | None = None,
 ) -> AsyncIterator[tuple[Process, Front]]:
-    """Serve the whole application. Until the store is there, clients are told that the process is still starting."""
-    live = Live()
+    """Serve the whole application. Until the store is there, clients are told that the process is still starting.
+
+    Raises:
+        ConfigError, StoreError
+
+    """
+    live, terms = Live(), Terms.of(config, most_clients)
     async with AsyncExitStack() as stack:
-        async with _starting(sockets, most_clients):
+        async with _starting(sockets, terms):
             store = await stack.enter_async_context(opened(config, live))
             process = await stack.enter_async_context(assembled(config, store, live, role, shared))
             # The starting app and the real one overlap for a moment, so that no connection is refused in between.
-            front = await stack.enter_async_context(listening(process, sockets, role, most_clients=most_clients))
+            front = await stack.enter_async_context(listening(process, sockets, terms, role))
         yield process, front
 
 
 @asynccontextmanager
-async def _starting(sockets: Sequence[socket.socket], most_clients: int) -> AsyncIterator[None]:
+async def _starting(sockets: Sequence[socket.socket], terms: Terms) -> AsyncIterator[None]:
     """Answer for a process whose start takes longer than `QUIET_START_S`.
 
     A restart is mostly faster. Its clients wait in the backlog then, instead of being refused: a load balancer that has
@@ -72,7 +75,7 @@ async def _starting(sockets: Sequence[socket.socket], most_clients: int) -> Asyn
 
     async def answer() -> None:
         await asyncio.sleep(QUIET_START_S)
-        async with _answering(starting_app(), sockets, most_clients):
+        async with _answering(starting_app(), sockets, terms, asyncio.Event()):
             await asyncio.Event().wait()
 
     answering = asyncio.create_task(answer(), name="starting")
@@ -86,11 +89,11 @@ async def _starting(sockets: Sequence[socket.socket], most_clients: int) -> Asyn
 
 @asynccontextmanager
 async def listening(
-    process: Process, sockets: Sequence[socket.socket], role: Role = Role.ALL, *, most_clients: int = UNBOUNDED
+    process: Process, sockets: Sequence[socket.socket], terms: Terms, role: Role = Role.ALL
 ) -> AsyncIterator[Front]:
     """Serve the application on these sockets."""
     app, logged = create_app(process.live, role), process.live.now.config.pollux.access_log
-    async with _answering(app, sockets, most_clients, access_log=logged) as front:
+    async with _answering(app, sockets, terms, process.phase.broken, access_log=logged) as front:
         try:
             yield front
         finally:
@@ -100,11 +103,18 @@ async def listening(
 
 @asynccontextmanager
 async def _answering(
-    app: web.Application, sockets: Sequence[socket.socket], most_clients: int, *, access_log: bool = False
+    app: web.Application,
+    sockets: Sequence[socket.socket],
+    terms: Terms,
+    broken: asyncio.Event,
+    *,
+    access_log: bool = False,
 ) -> AsyncIterator[Front]:
     runner = HttpRunner(
         app,
-        most_clients=most_clients,
+        room=terms.room,
+        encryption=terms.encryption,
+        keepalive_timeout=terms.keepalive_s,
         # When a client hangs up, its handler is cancelled, so that no wait or stream goes on without a reader.
         handler_cancellation=True,
         # `api/body.py` decompresses bodies, and tells the client if it can't.
@@ -114,11 +124,13 @@ async def _answering(
         access_log_class=AccessLog,
         shutdown_timeout=HANDLERS_END_WITHIN_S,
     )
+    front = Front(runner, sockets, terms)
     await runner.setup()
     try:
         for held in sockets:
             # A copy, because the server closes the socket that it is given.
             await web.SockSite(runner, held.dup(), backlog=BACKLOG).start()
-        yield Front(runner, sockets)
+        async with kept_running("watch over clients", front.watch(), broken):
+            yield front
     finally:
         await runner.cleanup()

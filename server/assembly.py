@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from server.api.context import Context, Live, Phase
 from server.api.cors import Cors
 from server.api.metrics import keep_measuring
 from server.api.presence import keep_reporting, process_name
+from server.api.shares import Shares
 from server.chain import Chain
 from server.config import Config
 from server.feed import Feed
@@ -91,6 +93,7 @@ class Process:
     job_counts: JobCounts
     doubts: Doubts
     admission: Admission
+    open_requests: Counter[str]
     streams: Tally
     phase: Phase
 
@@ -147,6 +150,7 @@ class Process:
             tracing=self.tracing,
             job_counts=self.job_counts,
             admission=self.admission,
+            shares=Shares(ours, self.open_requests),
             streams=self.streams,
             phase=self.phase,
         )
@@ -258,6 +262,7 @@ async def _process(
         job_counts=JobCounts(store),
         doubts=Doubts(store),
         admission=Admission(),
+        open_requests=Counter(),
         streams=Tally(),
         phase=Phase(),
     )

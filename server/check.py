@@ -11,6 +11,7 @@ from server.config import Config
 from server.keyring import MASTER, Keyring
 from server.outbox.endpoints import Configured
 from server.protocol.routing import Decision, Mode, decide
+from server.tls import Certificates
 from server.tracing import destination_in, endpoint_of
 from server.upstream.choice import described, weights_of
 from server.upstream.credential import STATIC
@@ -51,6 +52,10 @@ def _general(config: Config) -> Iterator[str]:
     keyring = Keyring(config)
     yield f"store: {_store(config.store_url())}"
     yield f"keys: {_keys(config) if not keyring.empty else _no_keys(config)}"
+    if (tls := config.tls()).cert_file:
+        Certificates.of(tls)  # raises if it can't be used
+        shown = ", clients show certificates" if tls.client_ca_file else ""
+        yield f"tls: with the certificate in {tls.cert_file}{shown}"
     yield f"cached responses are kept for {config.ttl_s:g} s after their end"
     Configured.in_config(config)  # raises if one may not be sent to
     if webhooks := len(config.pollux.webhooks):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import uvloop
 from server import __version__
 from server.assembly import Role
 from server.check import describe, warnings_about
-from server.config import config_of, load_config
+from server.config import CERT_VARIABLE, KEY_VARIABLE, config_of, load_config
 from server.control_socket import ask_servers
 from server.includes import read_merged
 from server.link import Link
@@ -76,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="{all,api,worker}",
         help="answer clients (api), run jobs (worker), or both (default: %(default)s)",
     )
+    # LiteLLM's names, and like there a way to set the variables.
+    serving.add_argument("--ssl_certfile_path", metavar="FILE", help="serve TLS with this certificate, and its chain")
+    serving.add_argument("--ssl_keyfile_path", metavar="FILE", help="its key")
     # Set by the parent of several processes: the file descriptor of the link to it.
     serving.add_argument("--supervised", type=int, default=None, help=argparse.SUPPRESS)
     # Where it shares its metrics with the others, and under which number.
@@ -115,6 +119,9 @@ def _count(text: str) -> int:
 def _serve(arguments: argparse.Namespace) -> int:
     if arguments.supervised is not None:
         return _serve_as_one_of_several(arguments)
+    for variable, file in ((CERT_VARIABLE, arguments.ssl_certfile_path), (KEY_VARIABLE, arguments.ssl_keyfile_path)):
+        if file is not None:
+            os.environ[variable] = file  # where the processes look that this one may start
     config = load_config(arguments.config)
     configure_logs(config.pollux.log_format, arguments.log_level)
     warn_of(config)

@@ -19,7 +19,7 @@ from server.credentials import with_credential
 from server.errors import shown
 from server.includes import Merged, read_merged
 from server.keyhash import HashedKey
-from server.ours import GUEST, Key, ModelPrice, Ours, Pollux
+from server.ours import GUEST, Key, ModelPrice, Ours, Pollux, Tls
 from server.protocol.fallback_lists import table_in, targets_in
 from server.protocol.fallbacks import DEEPEST, EVERY, Fallbacks
 from server.protocol.jsontext import is_cut
@@ -38,6 +38,7 @@ from server.store_url import redis_url
 from server.unused import keys_without_effect
 
 ENVIRON = "os.environ/"
+CERT_VARIABLE, KEY_VARIABLE = "SSL_CERTFILE_PATH", "SSL_KEYFILE_PATH"
 
 
 class Config(Foreign):
@@ -124,6 +125,19 @@ class Config(Foreign):
         if self.litellm_settings.cache_params.type == "redis":
             return redis_url(self.litellm_settings.cache_params, environ)
         return "embedded://"
+
+    def tls(self, environ: Mapping[str, str] = os.environ) -> Tls:
+        """`pollux.tls`. LiteLLM's SSL_CERTFILE_PATH and SSL_KEYFILE_PATH overrule its files.
+
+        Raises:
+            ConfigError: only one of the two variables is set
+
+        """
+        cert, key = setting(environ, CERT_VARIABLE), setting(environ, KEY_VARIABLE)
+        if (cert is None) != (key is None):
+            raise ConfigError(f"{CERT_VARIABLE} and {KEY_VARIABLE} go together: set both, or neither")
+        named = {"cert_file": cert, "key_file": key}
+        return self.pollux.tls.model_copy(update=named) if cert else self.pollux.tls
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
@@ -247,6 +261,8 @@ def _model_around(path: str) -> type[Ours]:
     """The section of ours in which this path stands."""
     if path.startswith("pollux.keys."):
         return Key
+    if path.startswith("pollux.tls."):
+        return Tls
     return ModelPrice if path.startswith("pollux.prices.") else Pollux
 
 

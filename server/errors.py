@@ -5,8 +5,10 @@ PolluxError
 ├── Unauthorized 401
 ├── Forbidden 403, MasterOnly 403
 ├── NotFound 404                   ResponseNotFound, ModelNotFound
-├── TooLarge 413, UnknownEncoding 415, ExpectationFailed 417, UpgradeRequired 426
+├── RequestTimeout 408             the client was too slow
+├── TooLarge 413, UriTooLong 414, UnknownEncoding 415, ExpectationFailed 417, UpgradeRequired 426
 ├── RateLimited 429
+├── HeadTooLarge 431
 ├── Unavailable 503                the store is away, or this process is draining
 ├── UpstreamUnavailable 502, UpstreamTimeout 504
 └── UpstreamRefusal                an upstream's own status and error, passed on
@@ -59,10 +61,7 @@ class MalformedHttp(BadRequest):
     code = "malformed_http"
 
     def __init__(self, kind: str) -> None:
-        super().__init__(
-            f"This is not a valid HTTP request ({kind}), or a line of it is too long: the path with its query may have "
-            "65536 bytes, a header 8190 bytes."
-        )
+        super().__init__(f"This is not a valid HTTP request ({kind}).")
 
 
 class InvalidJson(BadRequest):
@@ -202,6 +201,46 @@ class MethodNotAllowed(PolluxError):
     @property
     def headers(self) -> dict[str, str]:
         return {"Allow": self.allowed}
+
+
+class RequestTimeout(PolluxError):
+    """A part of the request is missing, and the client was too slow with it. SDKs send it again on their own."""
+
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
+
+    def __init__(self, missing: str) -> None:
+        super().__init__(f"The request is incomplete: {missing} did not come in time.")
+
+
+class CertificateRequired(PolluxError):
+    """The config has `pollux.tls.client_ca_file`, and the client has shown no certificate."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "certificate_required"
+
+    def __init__(self) -> None:
+        super().__init__("This server serves only clients that show a certificate when they connect.")
+
+
+class UriTooLong(PolluxError):
+    status = 414
+    type = "invalid_request_error"
+    code = "uri_too_long"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"The path with its query is longer than the limit of {limit_bytes} bytes.")
+
+
+class HeadTooLarge(PolluxError):
+    status = 431
+    type = "invalid_request_error"
+    code = "headers_too_large"
+
+    def __init__(self) -> None:
+        super().__init__("The request has a header of more than 8190 bytes, or more than 128 headers.")
 
 
 class TooLarge(PolluxError):

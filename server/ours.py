@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr
@@ -75,6 +76,24 @@ class ModelPrice(Ours):
     output: float = Field(ge=0, description="A million tokens of the output, reasoning included.")
 
 
+class Tls(Ours):
+    """How connections of clients are encrypted."""
+
+    cert_file: str | None = Field(
+        None, description="The certificate, with its chain behind it, in PEM format; without one there is no TLS."
+    )
+    key_file: str | None = Field(None, description="Its key; left out if it stands in cert_file.")
+    key_password: SecretStr | None = Field(None, description="The password of the key, if it has one.")
+    client_ca_file: str | None = Field(
+        None, description="Authorities of which clients must show a certificate; left out, they need none."
+    )
+
+
+def _network(value: str) -> str:
+    ip_network(value)  # a ValueError says what is wrong
+    return value
+
+
 class Pollux(Ours):
     """The section `pollux`."""
 
@@ -122,6 +141,28 @@ class Pollux(Ours):
     connect_timeout_s: float = Field(10, gt=0, description="Seconds to connect to an upstream.")
     first_byte_timeout_s: float = Field(120, gt=0, description="Seconds until a streamed answer of an upstream begins.")
     max_body_bytes: int = Field(50 * 1024 * 1024, gt=0, description="The largest request body.")
+    tls: Tls = Tls()
+    header_timeout_s: float = Field(
+        30, gt=0, description="How long the headers of a request may take, or the handshake of TLS."
+    )
+    body_timeout_s: float = Field(
+        30, gt=0, description="A body must bring 500 bytes for each second of any such time, or is refused."
+    )
+    keepalive_timeout_s: float = Field(
+        630, gt=0, description="How long a connection may wait for another request; set it above that of any balancer."
+    )
+    max_connections: int | None = Field(
+        None, ge=1, description="How many connections of clients a process has; as open files allow if left out."
+    )
+    max_connections_per_address: int | None = Field(
+        None, ge=1, description="How many of them one address may have in a process; any number if left out."
+    )
+    trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
+        [], description="Networks of proxies, such as 10.0.0.0/8, that name the address of a client in X-Forwarded-For."
+    )
+    max_open_per_key: int | None = Field(
+        None, ge=1, description="How many requests of one owner may be open at once in a process, waits included."
+    )
     lease_s: float = Field(15, ge=1, description="After this long without a sign a worker is taken for dead.")
     max_attempts: int = Field(3, ge=1, description="How often a job is begun before it fails with `worker_lost`.")
     worker_concurrency: int = Field(1000, ge=0, description="Jobs at once per process; 0 runs none here.")

@@ -15,6 +15,9 @@ NEED_A_RESTART = (
     *("lease_s", "store_grace_s", "max_attempts", "max_age_s", "worker_concurrency"),
     # How the process listens and logs.
     *("max_body_bytes", "log_format", "access_log", "tracing"),
+    # What clients may do who are connected already.
+    *("tls", "header_timeout_s", "body_timeout_s", "keepalive_timeout_s"),
+    *("max_connections", "max_connections_per_address", "trusted_proxies"),
 )
 """The names of these settings in the section `pollux`."""
 

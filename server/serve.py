@@ -12,7 +12,7 @@ import gc
 import logging
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -76,16 +76,19 @@ async def serve(
             port = sockets[0].getsockname()[1]
             for held in sockets:
                 held.listen(BACKLOG)  # from here on no client is refused, only kept waiting for a moment
-            log.info("listening on http://%s:%d, with room for %s", host, port, files)
+            scheme = "https" if config.tls().cert_file else "http"
+            log.info("listening on %s://%s:%d, with room for %s", scheme, host, port, files)
+            if (wanted := config.pollux.max_connections or 0) > files.clients:
+                log.warning("pollux.max_connections is %d, but open files allow for %d clients", wanted, files.clients)
             control = controlled(reloads) if link is None else nullcontext()
             serving = running(config, sockets, role, most_clients=files.clients, shared=shared)
-            async with (
-                control,
-                serving as (process, front),
-                kept_running("reloads", reloads.run(partial(_reload, process, read, link)), process.phase.broken),
-            ):
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(control)
+                process, front = await stack.enter_async_context(serving)
+                applying = reloads.run(partial(_reload, process, front, read, link))
+                await stack.enter_async_context(kept_running("reloads", applying, process.phase.broken))
                 spare_the_collector()
-                log.info("serving on http://%s:%d, store %s", host, port, process.store.name)
+                log.info("serving on %s://%s:%d, store %s", scheme, host, port, process.store.name)
                 await end.come(process.phase.broken)
                 grace_s = 0.0 if role is Role.WORKER else process.live.now.config.pollux.drain_grace_s
                 await _leave(process, front, end, grace_s)
@@ -100,7 +103,7 @@ async def serve(
         raise ServiceBroke
 
 
-async def _reload(process: Process, read: Callable[[], Config], link: Link | None) -> Report:
+async def _reload(process: Process, front: Front, read: Callable[[], Config], link: Link | None) -> Report:
     async def apply(config: Config) -> Report:
         kept = await process.take(config)
         if link is not None:
@@ -110,6 +113,7 @@ async def _reload(process: Process, read: Callable[[], Config], link: Link | Non
 
     report = await reload(read, apply)
     process.metrics.config_reloaded(applied=report.applied)
+    await asyncio.to_thread(front.reload_certificates)
     return report
 
 

@@ -49,6 +49,7 @@ FLOORS = (
         "server.sockets",
         "server.files",
         "server.signals",
+        "server.tls",
     ),
     ("server.sealing",),
     ("server.upstream", "server.hub", "server.keyring", "server.admission", "server.rates", "server.usage"),

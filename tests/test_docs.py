@@ -21,8 +21,9 @@ from pydantic import BaseModel
 
 import server
 from deploy.healthcheck import address_in
+from server.api.connection import LONGEST_LINE_BYTES
 from server.api.sse import HEARTBEAT_S
-from server.app import HANDLERS_END_WITHIN_S, LONGEST_LINE_BYTES
+from server.app import HANDLERS_END_WITHIN_S
 from server.check import describe
 from server.cli import _parser, main
 from server.config import Config, load_config, parse_config

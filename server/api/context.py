@@ -10,6 +10,7 @@ from aiohttp import web
 
 from server.admission import Admission
 from server.api.cors import Cors
+from server.api.shares import Shares
 from server.chain import Chain
 from server.config import Config
 from server.feed import Feed
@@ -81,6 +82,7 @@ class Context:
     tracing: Tracing
     job_counts: JobCounts
     admission: Admission
+    shares: Shares
     streams: Tally
     """The streams to clients that are open now."""
     phase: Phase

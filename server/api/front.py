@@ -10,23 +10,88 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from server.api.connection import HttpRunner
+from server.api.deadlines import LOOK_EVERY_S, Deadlines, Sweep
+from server.api.encryption import Encryption
+from server.api.peers import Peers
+from server.api.room import Room
+from server.config import Config
 from server.sockets import turn_away
+from server.tls import Certificates
 
 HANDSHAKES_END_WITHIN_S = 0.05
 """How long connections that have begun may take to be complete, and to be accepted: some round trips."""
 FIRST_REQUEST_WITHIN_S = 1.0
 """How long a new connection may take to send its first request, once nothing listens any more."""
-LOOK_EVERY_S = 0.02
+ASK_EVERY_S = 0.02
+
+
+SPARED_S = 5.0
+"""Where connections are scarce, those that have waited longer than this for another request are closed: not those on
+which a load balancer may be sending one at this moment."""
+RENEWALS_SEEN_WITHIN_S = 60.0
+"""How often the files of the certificate are looked at: who renews them need not tell Pollux."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms clients may connect. The same hold while the process starts and afterwards."""
+
+    room: Room
+    deadlines: Deadlines
+    keepalive_s: float
+    encryption: Encryption | None
+
+    @classmethod
+    def of(cls, config: Config, most_clients: int) -> Terms:
+        """What the config says, for at most so many clients.
+
+        Raises:
+            ConfigError: the certificate can't be used
+
+        """
+        ours = config.pollux
+        certificates = Certificates.of(config.tls())
+        return cls(
+            room=Room(
+                min(most_clients, ours.max_connections or most_clients),
+                ours.max_connections_per_address,
+                Peers(ours.trusted_proxies),
+            ),
+            deadlines=Deadlines(ours.header_timeout_s, ours.body_timeout_s),
+            keepalive_s=ours.keepalive_timeout_s,
+            encryption=None if certificates is None else Encryption(certificates, ours.header_timeout_s),
+        )
 
 
 class Front:
     """What one process serves on."""
 
-    def __init__(self, runner: HttpRunner, sockets: Sequence[socket.socket]) -> None:
+    def __init__(self, runner: HttpRunner, sockets: Sequence[socket.socket], terms: Terms) -> None:
         self._runner = runner
         self._sockets = sockets
+        self._terms = terms
+
+    def reload_certificates(self, *, only_if_replaced: bool = False) -> None:
+        """Read the files of the certificate again, for new connections, if there is TLS. May be called in a thread."""
+        if self._terms.encryption is not None:
+            self._terms.encryption.certificates.reload(only_if_replaced=only_if_replaced)
+
+    async def watch(self) -> None:
+        """Keep clients to their deadlines, make room where it is scarce, and notice renewed certificates."""
+        sweep = Sweep(lambda: self._runner.connections, self._terms.deadlines)
+        loop = asyncio.get_running_loop()
+        seen = loop.time()
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            sweep.look(loop.time())
+            if self._terms.room.scarce:
+                self._runner.close_idle(SPARED_S)
+            if loop.time() - seen >= RENEWALS_SEEN_WITHIN_S:
+                seen = loop.time()
+                await asyncio.to_thread(self.reload_certificates, only_if_replaced=True)
 
     async def close(self, hurry: asyncio.Event) -> None:
         """Take no new connection, and close those that wait for another request.
@@ -58,4 +123,4 @@ class Front:
         deadline = loop.time() + within_s
         # Looking again costs less than connections that tell, which each request would pay for.
         while not done() and not hurry.is_set() and loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(ASK_EVERY_S)

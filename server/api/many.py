@@ -19,6 +19,7 @@ from server.api.context import REQUEST_ID, Context, context_of, principal_of
 from server.api.control import cancel_record
 from server.api.headers import client_headers
 from server.api.hold import hold, parts_of
+from server.api.middleware import ends_work
 from server.api.query import checked_ids, choice, listed_ids, unconditional_wait_of
 from server.api.references import Foreign, find_foreign, may_see, not_found
 from server.api.relay import Target, fetch
@@ -176,6 +177,7 @@ class _Asked:
         return await _shown(self.request, response_id)
 
 
+@ends_work
 async def cancel_many(request: web.Request) -> web.Response:
     """Cancel each of the responses that the body names. What hinders one does not hinder the others."""
     ids = checked_ids(parse_object(await read_body(request)).get("ids"))

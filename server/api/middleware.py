@@ -18,6 +18,7 @@ from server.errors import (
     MethodNotAllowed,
     NotFound,
     PolluxError,
+    RequestTimeout,
     TooLarge,
     Unavailable,
     UpgradeRequired,
@@ -45,6 +46,15 @@ def open_to_all(handler: Handler) -> Handler:
     return handler
 
 
+ENDS_WORK = "ends_work"
+"""The attribute that marks a handler as ending other work. It is served however many requests are open."""
+
+
+def ends_work(handler: Handler) -> Handler:
+    setattr(handler, ENDS_WORK, True)
+    return handler
+
+
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give the request its id, its principal and its span, and answer every error as OpenAI does.
@@ -63,7 +73,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     # Only now: whoever has no key can neither make spans nor have a trace of their own choice continued.
     with context_of(request).tracing.answering(request.method, _route(request), request.headers) as span:
         request[SPAN] = span
-        answer = await _answered(request, handler)
+        answer = await _answered(request, _within_limits if context_of(request).shares.bounded else handler)
         span.note(owner=request[PRINCIPAL].name, request_id=request[REQUEST_ID])
         span.answered(answer.status)
         if answer.status >= 500:
@@ -74,21 +84,31 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
+    except (web.RequestPayloadError, RequestTimeout) as error:
+        answer = _refused(request, error if isinstance(error, RequestTimeout) else MalformedBody())
+        # The rest of the body can't be read, or not in time, so the next request on this connection can't be found.
+        close_after(answer)
+        return answer
     except PolluxError as error:
         return _refused(request, error)
     except (StoreUnavailable, StoreFull) as error:
         log.warning("answered 503: %s", error, extra={"request_id": request[REQUEST_ID]})
         return _refused(request, Unavailable("The service can't reach its store right now. Try again shortly."))
-    except web.RequestPayloadError:
-        answer = _refused(request, MalformedBody())
-        # The rest of the body can't be read either, so the next request on this connection can't be found.
-        answer.force_close()
-        return answer
     except web.HTTPException as error:
         return _refused(request, _of_aiohttp(request, error))
     except Exception:
         log.exception("request broke", extra={"request_id": request[REQUEST_ID], "route": _route(request)})
         return _refused(request, Internal())
+
+
+async def _within_limits(request: web.Request) -> web.StreamResponse:
+    """Serve the request unless too many of its owner, or of its address, are open."""
+    handler = request.match_info.handler
+    place = request.transport.get_extra_info("peername") if request.transport is not None else None
+    forwarded = request.headers.getall("X-Forwarded-For", ())
+    whatever = getattr(handler, ENDS_WORK, False)
+    with context_of(request).shares.one(request[PRINCIPAL].name, place, forwarded, whatever=whatever):
+        return await handler(request)
 
 
 def _refuse_websocket(request: web.Request) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,7 +27,8 @@ from server.assembly import drain
 from server.config import parse_config
 from server.sockets import bound
 from tests.conftest import plain_url
-from tests.support.refusals import UPSTREAM_KEY, Refusal, refusal
+from tests.support.authority import new_authority
+from tests.support.refusals import UPSTREAM_KEY, Refusal, checked, exchange, refusal
 from tests.support.replica import (
     ALICE,
     BOB,
@@ -119,9 +121,48 @@ async def key_not_configured(stage: Stage) -> AsyncIterator[Refusal]:
 
 async def not_http(stage: Stage) -> AsyncIterator[Refusal]:
     async with stage.alice() as http:
-        yield await refusal(await http.get("models", headers={"X-Long": "x" * 9000}))
-        yield await refusal(await http.get("responses/" + "x" * 70_000))
         yield await refusal(await http.request("NONSENSE", "responses"))
+
+
+async def head_too_large(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.alice() as http:
+        yield await refusal(await http.get("models", headers={"X-Long": "x" * 9000}))
+        yield await refusal(await http.get("models", headers=[("X-Many", "x")] * 200))
+
+
+async def path_too_long(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.alice() as http:
+        yield await refusal(await http.get("responses/" + FAR_TOO_LONG))
+
+
+async def too_slow(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.pollux(header_timeout_s=0.1, body_timeout_s=0.1) as pollux:
+        head = f"POST /v1/responses HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ALICE}\r\n"
+        for part in (head, f"{head}Content-Length: 5\r\n\r\n{{"):
+            yield checked(*await exchange(pollux.url, part.encode()))
+
+
+async def too_many_open(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.alice(max_open_per_key=1) as http:
+        response_id = (await (await http.post("responses", json=background(HANGS))).json())["id"]
+        waiting = asyncio.create_task(http.get(f"responses/{response_id}?wait=20"))
+        try:
+            yield await eventually_refused(http)
+        finally:
+            assert (await http.post(f"responses/{response_id}/cancel")).status == 200, "it ends what is open"
+            assert (await waiting).status == 200
+
+
+async def eventually_refused(http: aiohttp.ClientSession) -> Refusal:
+    while (answer := await http.get("models")).status == 200:
+        await answer.read()
+    return await refusal(answer)
+
+
+async def too_many_of_an_address(stage: Stage) -> AsyncIterator[Refusal]:
+    async with stage.pollux(max_connections_per_address=1) as pollux, pollux.http() as http, pollux.http() as other:
+        assert (await http.get("models")).status == 200
+        yield await refusal(await other.get("models"))
 
 
 async def no_object(stage: Stage) -> AsyncIterator[Refusal]:
@@ -401,6 +442,17 @@ def _at(sockets: list[socket.socket]) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(url, headers={"Authorization": f"Bearer {ALICE}"})
 
 
+async def no_certificate(stage: Stage) -> AsyncIterator[Refusal]:
+    files = new_authority(stage.folder)
+    tls = {"cert_file": str(files.cert), "key_file": str(files.key), "client_ca_file": str(files.authority)}
+    async with stage.pollux(tls=tls) as pollux:
+        connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(files.authority)))
+        async with aiohttp.ClientSession(connector=connector) as http:
+            address = pollux.url.replace("http://", "https://")
+            yield await refusal(await http.get(f"{address}/v1/models"))
+            assert (await http.get(f"{address}/livez")).status == 200, "probes have none"
+
+
 async def no_room(stage: Stage) -> AsyncIterator[Refusal]:
     config = parse_config(impatient(stage.simulator, store=stage.store_url), environ={})
     with bound("127.0.0.1", 0) as sockets:
@@ -522,8 +574,38 @@ ROWS: dict[str, Row] = {
     "Key that the config does not list, where no provider decides about it": invalid(
         403, "key_not_configured", None, r"This API key is not configured here, .*\.", key_not_configured
     ),
-    "Not HTTP, or a header or path too long": invalid(
-        400, "malformed_http", None, r"This is not a valid HTTP request .* 65536 bytes, a header 8190 bytes\.", not_http
+    "Not HTTP": invalid(400, "malformed_http", None, r"This is not a valid HTTP request \(\w+\)\.", not_http),
+    "Header too long, or too many headers": invalid(
+        431,
+        "headers_too_large",
+        None,
+        r"The request has a header of more than 8190 bytes, or .* 128 .*",
+        head_too_large,
+    ),
+    "Path too long": invalid(
+        414, "uri_too_long", None, r"The path with its query is longer than the limit of 65536 bytes\.", path_too_long
+    ),
+    "Client too slow": invalid(
+        408, "request_timeout", None, r"The request is incomplete: the (headers|body) of a request did not .*", too_slow
+    ),
+    "Too many open requests of a key": Row(
+        (429, "requests", "rate_limit_exceeded", None),
+        r"This key has 1 requests open here, its limit\. Try again when one has ended\.",
+        too_many_open,
+        retry_after=True,
+    ),
+    "Too many connections of an address": Row(
+        (429, "requests", "rate_limit_exceeded", None),
+        r"Your address has 1 connections open, which is all that one may have\.",
+        too_many_of_an_address,
+        retry_after=True,
+    ),
+    "No certificate, where clients must show one": invalid(
+        403,
+        "certificate_required",
+        None,
+        r"This server serves only clients that show a certificate when they connect\.",
+        no_certificate,
     ),
     "Body that is no JSON object": invalid(
         400,
