@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -27,7 +27,10 @@ ASKED_WITHIN_S = 5.0
 ANSWERED_WITHIN_S = 60.0
 """How long `pollux reload` waits: longer than any reload takes, unless the server is only just starting."""
 MOST_ASKING = 16
+LONGEST_QUESTION = 1024
 LONGEST_ANSWER = 1 << 20
+
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class NoServer(OSError):
@@ -60,17 +63,17 @@ async def controlled(reloads: Reloads) -> AsyncIterator[None]:
         asking.add(task)
         try:
             await _answer(reader, writer, reloads)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             log.info("nobody waits for what came of a reload: %s", error)
         finally:
             asking.discard(task)
             writer.close()
 
-    path = directory() / f"{os.getpid()}.sock"
     try:
+        path = directory() / f"{os.getpid()}.sock"  # an error where nothing temporary can be written
         _make_private(path.parent)
         path.unlink(missing_ok=True)  # of a process that had the same number
-        server = await asyncio.start_unix_server(answer, path, limit=1024)
+        server = await _listening(path, answer)
     except OSError as error:
         log.warning("pollux reload won't find this server, so reload it by SIGHUP: %s", error)
         yield
@@ -83,6 +86,18 @@ async def controlled(reloads: Reloads) -> AsyncIterator[None]:
         for task in asking:
             task.cancel()
         await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _listening(path: Path, answer: Answer) -> asyncio.Server:
+    """Listen for this user alone, whatever the umask, and whoever else can enter the directory."""
+    server = await asyncio.start_unix_server(answer, path, limit=LONGEST_QUESTION, start_serving=False)
+    try:
+        _keep_others_out(path)  # nobody can connect before it listens
+        await server.start_serving()
+    except OSError:
+        server.close()
+        raise
+    return server
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reloads: Reloads) -> None:
@@ -106,6 +121,10 @@ def _make_private(folder: Path) -> None:
         raise PermissionError(f"{folder} belongs to somebody else")
     if found.st_mode & 0o022:
         raise PermissionError(f"others can write to {folder}")
+
+
+def _keep_others_out(path: Path) -> None:
+    path.chmod(0o600)
 
 
 def ask_servers(pid: int | None) -> Iterator[tuple[int, Report]]:

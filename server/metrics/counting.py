@@ -86,12 +86,12 @@ class Counting(Metrics):
 
     def heed(self, model_of: Callable[[str], str], deployments: Mapping[str, str]) -> None:
         """From now on, `model_of` gives a label to any model, and `deployments` has their models, by id."""
-        gone = [self._deployments[known] for known in self._deployments.keys() - deployments.keys()]
-        for labels in gone:
+        before, self._deployments = self._deployments, {made: (of, _short(made)) for made, of in deployments.items()}
+        # Nobody measures them any more. An id that the config gives may stay while its model has another name.
+        for labels in set(before.values()) - set(self._deployments.values()):
             for series in (self._in_flight, self._cooling):
                 series.set(*labels, to=0)
         self._model_of = model_of
-        self._deployments = {made: (model, _short(made)) for made, model in deployments.items()}
         self._begin_deployments_at_zero()
 
     def exposition(self, counts: Counts | None, accept: str = "", *, ready: bool = True) -> tuple[bytes, str]:

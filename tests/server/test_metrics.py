@@ -40,6 +40,17 @@ def shown(one: Counting, counts: Counts | None = None) -> Scrape:
     return Scrape(one.exposition(counts)[0].decode())
 
 
+def test_a_deployment_whose_model_was_renamed_leaves_no_level_behind() -> None:
+    one = counting()
+    one.measured(Levels(calls={DEPLOYMENT: 2}, cooling={DEPLOYMENT: True}))
+    one.heed(lambda model: model, {DEPLOYMENT: "n"})
+    one.measured(Levels(calls={DEPLOYMENT: 1}, cooling={DEPLOYMENT: False}))
+    scrape = shown(one)
+    levels = ("upstream_requests_active", "deployment_cooling_down")
+    assert [scrape.value(level, model="m") for level in levels] == [0, 0], "an alert on it would never end"
+    assert [scrape.value(level, model="n") for level in levels] == [1, 0]
+
+
 def everything(metrics: Metrics) -> None:
     """Each call once."""
     metrics.request_answered("GET", "/responses", 200, 0.01)

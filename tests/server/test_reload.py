@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import socket
+import tempfile
 import weakref
 from pathlib import Path
 from typing import Any
@@ -203,6 +204,46 @@ async def test_the_socket_answers_and_is_private_and_gone_afterwards(folder: Pat
         list(ask_servers(1))
     task.cancel()
     await asyncio.wait([task])
+
+
+async def test_other_users_can_not_connect_also_where_they_can_enter_the_directory(folder: Path) -> None:
+    folder.mkdir(mode=0o755)  # as systemd makes it
+    before = os.umask(0)
+    try:
+        async with controlled(Reloads()):
+            (path,) = folder.iterdir()
+            assert path.stat().st_mode & 0o777 == 0o600
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(path))
+    finally:
+        os.umask(before)
+
+
+async def test_a_question_without_an_end_is_no_error_of_ours(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with controlled(Reloads()):
+        (path,) = folder.iterdir()
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"x" * 10_000)
+        assert await reader.read() == b""
+        writer.close()
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_where_no_file_can_be_made_a_server_serves_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in a container whose root is read-only, and which has no directory for temporary files."""
+    for variable in ("RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    async with controlled(Reloads()):
+        pass
+    (line,) = caplog.records
+    assert line.getMessage().startswith("pollux reload won't find this server, so reload it by SIGHUP: ")
 
 
 async def test_a_directory_that_others_can_write_to_is_not_used(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
