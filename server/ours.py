@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
 from server.keyhash import HashedKey, HashedKeys
+from server.protocol.ids import is_prefix
 from server.protocol.webhook_secrets import is_secret
 from server.sections import Section
 
@@ -61,8 +62,8 @@ class Webhook(Ours):
 
 
 def _hashable_prefix(value: str) -> str:
-    if not value or not all((c.isascii() and c.isalnum()) or c in "_-" for c in value) or value == "resp_":
-        raise ValueError("must consist of letters, digits, - and _, and can't be resp_")
+    if not is_prefix(value):
+        raise ValueError("must consist of at most 128 letters, digits, - and _, and can't be resp_")
     return value
 
 

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from server.check import unusable_in
 from server.config import Config, config_of
+from server.daemon import in_daemon
 from server.includes import Merged
 from server.keyring import check_exposure
 from server.outbox.endpoints import Configured
@@ -66,11 +67,14 @@ class Reloads:
 
 T = TypeVar("T")
 
+READ_WITHIN_S = 20.0
+"""A disk of the network that is away, or a pipe in the place of the file, would block all further reloads."""
+
 
 async def reload(read: Callable[[], T], apply: Callable[[T], Awaitable[Report]]) -> Report:
     """Read and check a config in a thread, apply it, and log what came of it. Both may raise ConfigError."""
     try:
-        report = await apply(await asyncio.to_thread(read))
+        report = await apply(await _read(read))
     except ConfigError as error:
         report = Report(applied=False, told="; ".join(str(error).splitlines()))
         log.error("the config was not reloaded, nothing has changed: %s", report.told)  # noqa: TRY400
@@ -85,6 +89,13 @@ async def reload(read: Callable[[], T], apply: Callable[[T], Awaitable[Report]])
         else:
             log.info("the config was reloaded")
     return report
+
+
+async def _read(read: Callable[[], T]) -> T:
+    try:
+        return await in_daemon(read, "reading the config", READ_WITHIN_S)
+    except TimeoutError:
+        raise ConfigError(f"the file could not be read and checked within {READ_WITHIN_S:g} s") from None
 
 
 def needing_a_restart(settings: Sequence[str]) -> Report:

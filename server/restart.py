@@ -1,4 +1,7 @@
-"""The settings that only a start can change, because what is made of them lives as long as the process."""
+"""The settings that only a start can change, because what is made of them lives as long as the process.
+
+And what only a start can do: to open a server to everybody that has asked for keys so far, or to serve nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 from collections.abc import Mapping
 
 from server.config import Config
+from server.keyring import Keyring
+from server.sections import ConfigError
 
 NEED_A_RESTART = (
     # How the store is kept: whoever shares it must agree, and its connections hold what is under way.
@@ -28,9 +33,17 @@ def carried_over(running: Config, read: Config, environ: Mapping[str, str] = os.
     It is the one that was read, except for these settings: they stay as they are.
 
     Raises:
-        ConfigError: it names no store that could be started with
+        ConfigError: it names no store that could be started with; or it has no key any more, or nothing at all
 
     """
+    if running.model_fields_set and not read.model_fields_set:
+        raise ConfigError("the file is empty: it is just being written, or a pipe that was read before")
+    if Keyring(read).empty and not Keyring(running).empty and not read.pollux.allow_unauthenticated:
+        # Half a file is mostly valid. On loopback, where a proxy may listen for the whole world, it would let in all.
+        raise ConfigError(
+            "no key is left in it, so every caller would be the master: restart Pollux if that is meant, or set "
+            "pollux.allow_unauthenticated: true"
+        )
     kept = {name: getattr(running.pollux, name) for name in NEED_A_RESTART}
     differing = [f"pollux.{name}" for name, value in kept.items() if getattr(read.pollux, name) != value]
     was, litellm = running.litellm_settings.cache_params, read.litellm_settings

@@ -37,7 +37,7 @@ FLOORS = (
     ("storage",),
     ("server",),
     ("server.errors", "server.protocol"),
-    ("server.keyhash",),
+    ("server.keyhash", "server.daemon"),
     ("server.sections",),
     ("server.ours", "server.store_url"),
     ("server.credentials", "server.includes", "server.unused"),

@@ -44,7 +44,7 @@ async def cancel_record(request: web.Request, record: Record) -> None:
         StoreError
 
     """
-    if not has_polling_form(record.id, context_of(request).config.pollux.id_prefix):
+    if not has_polling_form(record.id):
         raise BadRequest("Cannot cancel a synchronous response.")
     outcome = await cancel(context_of(request).store, record)
     if outcome is CancelOutcome.CANCELLED:

@@ -96,7 +96,7 @@ async def _named(request: web.Request, response_id: str, since: Mapping[Shard, P
     try:
         found = await resolve(request, response_id)
     except ResponseNotFound:
-        is_ours = has_polling_form(response_id, context.config.pollux.id_prefix)
+        is_ours = has_polling_form(response_id)
         if is_ours and context.store.feed.shards.of(response_id) in since:
             return response_id
         raise

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from server.api.answers import status_in
 from server.api.body import read_body
-from server.api.context import REQUEST_ID, Context, context_of, principal_of
+from server.api.context import REQUEST_ID, context_of, principal_of
 from server.api.control import cancel_record
 from server.api.headers import client_headers
 from server.api.hold import hold, parts_of
@@ -111,7 +111,7 @@ class _Asked:
 
         """
         context, principal = context_of(self.request), principal_of(self.request)
-        for record in await context.store.responses.find_many(_polling_ids(context, self.ids)):
+        for record in await context.store.responses.find_many(_polling_ids(self.ids)):
             if record is not None and may_see(context, principal, record):
                 self.cached.add(record.id)
                 if not record.terminal:
@@ -182,7 +182,7 @@ async def cancel_many(request: web.Request) -> web.Response:
     """Cancel each of the responses that the body names. What hinders one does not hinder the others."""
     ids = checked_ids(parse_object(await read_body(request)).get("ids"))
     context = context_of(request)
-    records = await find_each(context.store, _polling_ids(context, ids))
+    records = await find_each(context.store, _polling_ids(ids))
     until = _now() + ALL_WITHIN_S
     entries = await each(ids, lambda response_id: _cancelled(request, response_id, records.get(response_id), until))
     return web.Response(body=_list_of(ids, entries), content_type="application/json")
@@ -228,8 +228,8 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _polling_ids(context: Context, ids: Iterable[str]) -> list[str]:
-    return [response_id for response_id in ids if has_polling_form(response_id, context.config.pollux.id_prefix)]
+def _polling_ids(ids: Iterable[str]) -> list[str]:
+    return [response_id for response_id in ids if has_polling_form(response_id)]
 
 
 async def _shown(request: web.Request, response_id: str) -> bytes:

@@ -92,7 +92,7 @@ async def find_record(context: Context, principal: Principal, response_id: str) 
 
 def stored_id(context: Context, principal: Principal, response_id: str) -> str | None:
     """The id under which the response is stored here, if it is; None if it lives at a provider, or is none's."""
-    if has_polling_form(response_id, context.config.pollux.id_prefix):
+    if has_polling_form(response_id):
         return response_id
     composite = decode_composite(response_id)
     if composite is None or not _owns(context, principal, composite):

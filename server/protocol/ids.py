@@ -172,9 +172,19 @@ def is_owned(composite: CompositeId, owner: str, secrets: Sequence[bytes]) -> bo
     )
 
 
-def has_polling_form(text: str, prefix: str) -> bool:
-    """Whether the text has the form of a cached response's id: the prefix and a UUID."""
-    return text.startswith(prefix) and _UUID.fullmatch(text, len(prefix)) is not None
+def is_prefix(text: str) -> bool:
+    """Whether ids of cached responses may begin so; `resp_` is what those of providers begin with."""
+    return _PREFIX.fullmatch(text) is not None and text != "resp_"
 
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+def has_polling_form(text: str) -> bool:
+    """Whether the text has the form of a cached response's id: a prefix and a UUID.
+
+    The prefix can be any one, since it may have been another when the response was created.
+    """
+    cut = len(text) - _UUID_LENGTH
+    return cut > 0 and _UUID.fullmatch(text, cut) is not None and is_prefix(text[:cut])
+
+
+_PREFIX = re.compile(r"[A-Za-z0-9_\-]{1,128}")
+_UUID, _UUID_LENGTH = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), 36

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -23,6 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from server import __version__
+from server.daemon import in_daemon
 from server.tracing.attributes import error_type, generating, of_address, of_call, of_job, of_request, of_response
 from server.tracing.export import exporters
 from server.tracing.port import Call, Span, Tracing, Value, current_span, set_current
@@ -156,21 +156,9 @@ class Recording(Tracing):
         return self._span("POST webhook", SpanKind.CLIENT, attributes, W3C.extract(headers, Context()))
 
     async def close(self) -> None:
-        loop = asyncio.get_running_loop()
-        closed = asyncio.Event()
-
-        def work() -> None:
-            try:
-                self._provider.shutdown()
-            finally:
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(closed.set)
-
-        # A daemon, so that a collector which does not answer can't keep the process from ending.
-        threading.Thread(target=work, name="last spans", daemon=True).start()
         try:
-            async with asyncio.timeout(CLOSED_WITHIN_S):
-                await closed.wait()
+            # A collector that does not answer can't keep the process from ending.
+            await in_daemon(self._provider.shutdown, "last spans", CLOSED_WITHIN_S)
         except TimeoutError:
             log.warning("the collector did not take the last spans within %g s", CLOSED_WITHIN_S)
 

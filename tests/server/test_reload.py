@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from server import control_socket
 from server.app import running
 from server.config import Config, parse_config
 from server.control_socket import NoServer, ask_servers, controlled
-from server.reload import Reloads, Report
+from server.reload import Reloads, Report, reload
 from server.restart import NEED_A_RESTART, carried_over
+from server.sections import ConfigError
 from server.sockets import bound
 from server.upstream.deployments import Deployment, Deployments
 from server.upstream.health import Health, Rules
 from tests.support.replica import CACHED, Replica, create, ended, make_config
 from tests.support.upstreams import running_script
+from tests.support.waiting import wait_until
 
 
 def config_with(*entries: dict[str, Any], **more: Any) -> Config:
@@ -147,6 +150,65 @@ def test_what_needs_a_restart_stays_and_is_named() -> None:
     cache = {"litellm_settings": {"cache_params": {"type": "redis", "host": "there"}}}
     assert carried_over(config_with(), config_with(**cache), {})[1] == ["litellm_settings.cache_params"]
     assert carried_over(config_with(), config_with(**cache), {"POLLUX_STORE": "redis://c"})[1] == []
+
+
+KEYED = {"general_settings": {"master_key": "m"}}
+
+
+@pytest.mark.parametrize("before", [KEYED, {"pollux": {"keys": [{"name": "a", "key": "k"}]}}])
+def test_no_reload_opens_to_everybody_what_had_keys(before: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="no key is left"):
+        carried_over(config_with({}, **before), config_with({}), {})
+    open_to_all = {"pollux": {"allow_unauthenticated": True}}
+    assert carried_over(config_with({}, **before), config_with({}, **open_to_all), {})[1] == []
+    assert carried_over(config_with({}), config_with({}), {})[1] == [], "it was open before"
+
+
+def test_an_empty_file_is_none_to_go_on_with() -> None:
+    nothing = parse_config({}, environ={})
+    with pytest.raises(ConfigError, match="the file is empty"):
+        carried_over(config_with({}), nothing, {})
+    assert carried_over(nothing, nothing, {})[1] == [], "but one may begin with it"
+
+
+async def test_a_file_that_can_not_be_read_to_its_end_hinders_neither_a_reload_nor_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("server.reload.READ_WITHIN_S", 0.05)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    async def apply(_text: str) -> Report:
+        return Report(applied=True)
+
+    report = await reload(pipe.read_text, apply)
+    assert (report.applied, "could not be read" in report.told) == (False, True)
+    [reader] = [thread for thread in threading.enumerate() if thread.name == "reading the config"]
+    assert reader.daemon, "no end of the process waits for it"
+    pipe.write_text("")  # lets the reader go
+    await wait_until(lambda: not reader.is_alive())
+    assert (await reload(lambda: "", apply)).applied
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+async def test_responses_made_under_another_prefix_are_found(simulator: str, store_url: str) -> None:
+    before, after = (
+        parse_config(make_config(simulator, store=store_url, id_prefix=prefix), environ={}) for prefix in ("a-", "b-")
+    )
+    with bound("127.0.0.1", 0) as sockets:
+        async with running(before, sockets) as (process, _):
+            replica = Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", process.live.now)
+            first = await create(replica, "runs [[words=40]] [[delay_ms=10]]")
+            await process.take(after)
+            async with replica.http() as http:
+                assert (await ended(http, first))["status"] == "completed"
+                body = {"model": CACHED, "input": "on", "background": True, "previous_response_id": first}
+                second = await (await http.post("responses", json=body)).json()
+                assert second["id"].startswith("b-")
+                assert (await ended(http, second["id"]))["status"] == "completed"
+                listed = await (await http.get(f"responses?ids={first},{second['id']}")).json()
+                assert [one["status"] for one in listed["data"]] == ["completed"] * 2
+                assert (await http.delete(f"responses/{first}")).status == 200
 
 
 def test_every_setting_that_needs_a_restart_is_one() -> None:

@@ -43,7 +43,7 @@ def _is_read(text: str) -> None:
     foreign_form(text)
     ids.seed_in(text)
     assert len(ids.item_seed(text)) == 32
-    ids.has_polling_form(text, "litellm_poll_")
+    ids.has_polling_form(text)
 
 
 def _is_kept(plain: CompositeId) -> None:
