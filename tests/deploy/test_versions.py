@@ -175,12 +175,10 @@ async def test_an_upgrade_and_its_rollback_under_load_lose_nothing(
             group.create_task(traffic.run())
             await traffic.progress()
             for number, version, how in (
-                (1, "this", signal.SIGTERM),  # from here on they are side by side
-                (1, "this", signal.SIGKILL),
-                (0, "previous", signal.SIGKILL),
-                (0, "this", signal.SIGTERM),  # upgraded
-                (1, "previous", signal.SIGTERM),  # and back again
-                (0, "previous", signal.SIGTERM),
+                (1, "this", signal.SIGTERM),  # side by side
+                (0, "this", signal.SIGKILL),  # upgraded; this version takes over what the other one was killed at
+                (1, "previous", signal.SIGKILL),  # side by side again; and the other way round
+                (0, "previous", signal.SIGTERM),  # taken back
             ):
                 await pair.swap(number, version, how)
                 await traffic.progress()
