@@ -1,4 +1,7 @@
-"""The access log: one line for each answer, when it is out. Without queries, bodies and keys."""
+"""The access log: one line for each answer, when it is out, or was cut off. Without queries, bodies and keys.
+
+Of probes and scrapes it tells only what goes wrong: there are more of them than of anything else.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from server.api.answered import pattern_of
-from server.api.context import PRINCIPAL, REQUEST_ID, SPAN
+from server.api.context import PRINCIPAL, REQUEST_ID, SPAN, STATUS
+from server.api.routes import OPERATIONS
 from server.tracing import NO_SPAN
 
 ACCESS_LOG = logging.getLogger("pollux.access")
@@ -16,22 +20,47 @@ UNMATCHED = "malformed"
 """The route of what was no valid HTTP, or found no room."""
 
 
+HUNG_UP = 499
+"""What stands for the status where the client was gone before an answer began. It is nginx's."""
+PROBES = frozenset(path for _, path, _ in OPERATIONS)
+
+
 class AccessLog(AbstractAccessLogger):
-    """aiohttp tells it of each answer once its last byte is written, or its client gone."""
+    """aiohttp tells it of each answer once its last byte is written; `Connection`, of those that are cut off."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
-        named = request.get(REQUEST_ID)
+        named = request.get(REQUEST_ID) or response.headers.get("X-Request-Id")
+        self._tell(request, named, response.status, response.body_length, time)
+
+    def log_cut(self, request: web.BaseRequest, time: float) -> None:
+        """Tell of a request whose client has hung up, or was cut off, before all of its answer was out."""
+        status = request.get(STATUS, HUNG_UP)
+        self._tell(request, request.get(REQUEST_ID), status, request.writer.output_size, time, cut=True)
+
+    def _tell(
+        self,
+        request: web.BaseRequest,
+        named: str | None,
+        status: int,
+        size_bytes: int,
+        time: float,
+        **more: bool,
+    ) -> None:
+        route = pattern_of(request) if REQUEST_ID in request and isinstance(request, web.Request) else UNMATCHED
+        if route in PROBES and status < 400:
+            return
         fields = {
             "method": request.method,
-            "route": pattern_of(request) if named and isinstance(request, web.Request) else UNMATCHED,
-            "status": response.status,
+            "route": route,
+            "status": status,
             "seconds": round(time, 4),
-            "bytes": response.body_length,
-            "request_id": named or response.headers.get("X-Request-Id"),
+            "bytes": size_bytes,
+            "request_id": named,
+            **more,
         }
         if (principal := request.get(PRINCIPAL)) is not None:
             fields["owner"] = principal.name
-        # The span of the request is over, and this is another task than its own.
+        # The span of the request is over, and this may be another task than its own.
         span = request.get(SPAN, NO_SPAN)
         if span.trace_id:
             fields["trace_id"], fields["span_id"] = span.trace_id, span.span_id

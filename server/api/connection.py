@@ -20,6 +20,7 @@ from aiohttp.http_exceptions import BadHttpMessage, ContentEncodingError, LineTo
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import _ErrInfo
 
+from server.api.access import AccessLog
 from server.api.encryption import Encrypted, Encryption, shows_certificate
 from server.api.middleware import SERVER, close_after, error_answer, new_request_id
 from server.api.peers import Place
@@ -67,6 +68,17 @@ class Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         self.received_bytes += len(data)
         super().data_received(data)
+
+    async def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: Callable[..., Any]
+    ) -> tuple[web.StreamResponse, bool]:
+        try:
+            return await super()._handle_request(request, start_time, request_handler)
+        except asyncio.CancelledError:
+            # aiohttp tells its access log nothing of these.
+            if isinstance(self.access_logger, AccessLog) and start_time is not None:
+                self.access_logger.log_cut(request, self._loop.time() - start_time)
+            raise
 
     @property
     def requests(self) -> int:

@@ -115,6 +115,8 @@ BEGAN = web.RequestKey("began", float)
 """When the request came, by `time.perf_counter`."""
 ERROR = web.RequestKey("error", str)
 """The class of the error that is answered, if one is: for the metrics."""
+STATUS = web.RequestKey("status", int)
+"""The status of the answer, once it has begun."""
 SPAN = web.RequestKey("span", Span)
 """The span of a request whose key was accepted."""
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from server.api.context import BEGAN, ERROR, PRINCIPAL, REQUEST_ID, SPAN, context_of
+from server.api.context import BEGAN, ERROR, PRINCIPAL, REQUEST_ID, SPAN, STATUS, context_of
 from server.errors import (
     Internal,
     MalformedBody,
@@ -140,6 +140,7 @@ def new_request_id() -> str:
 
 async def stamp(request: web.Request, response: web.StreamResponse) -> None:
     """Put the request id on every answer, streams included. It is connected to the signal `on_response_prepare`."""
+    request[STATUS] = response.status
     headers = response.headers
     headers["X-Request-Id"] = request.get(REQUEST_ID) or new_request_id()
     headers["Server"] = SERVER

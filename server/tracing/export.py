@@ -19,8 +19,9 @@ from server.tracing.switch import Destination
 
 log = logging.getLogger("pollux.tracing")
 
-_TALKATIVE = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
-"""Loggers that tell of each batch which could not be exported, and of each span that was dropped."""
+_TALKATIVE = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.trace")
+"""Loggers that tell of each batch which could not be exported, of each span that was dropped, and of each client whose
+`traceparent` or `tracestate` is malformed, whose words they quote."""
 
 
 def exporters(destination: Destination) -> Iterator[SpanExporter]:

@@ -81,6 +81,38 @@ async def test_each_answer_has_a_line_without_what_the_client_wrote(
     assert not [line for line in lines.text if "a-word-of" in line or "sk-" in line or ALICE in line]
 
 
+async def test_an_answer_that_is_cut_off_has_its_line_too(store_url: str, simulator: str, lines: Lines) -> None:
+    """What a client that hangs up has left, and a wait that it did not have the patience for."""
+    async with running_replica(make_config(simulator, access_log=True), store_url) as pollux, pollux.http() as http:
+        body = {"model": CACHED, "input": "runs [[words=200]] [[delay_ms=50]]", "background": True, "stream": True}
+        stream = await http.post("responses", json=body)
+        opening = await stream.content.readuntil(b"\n\n")
+        stream.close()
+        await wait_until(lambda: lines.of("request answered"))
+        response_id = json.loads(opening.split(b"\ndata: ")[1])["response"]["id"]
+        await (await http.get(f"responses/{response_id}")).read()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await http.get(f"responses/{response_id}?wait=30")
+        await wait_until(lambda: len(lines.of("request answered")) == 3)
+    cut, whole, waiting = lines.of("request answered")
+    assert (cut["status"], cut["cut"], cut["owner"], cut["route"]) == (200, True, "alice", "/responses")
+    assert cut["bytes"] > len(opening)
+    assert (whole["status"], "cut" in whole) == (200, False)
+    assert (waiting["status"], waiting["cut"], waiting["bytes"]) == (499, True, 0)
+    assert 0.1 < waiting["seconds"] < 10
+    assert waiting["request_id"]
+
+
+async def test_of_probes_and_scrapes_only_failures_are_told(simulator: str, store_url: str, lines: Lines) -> None:
+    async with running_replica(make_config(simulator, access_log=True), store_url) as pollux, pollux.http() as http:
+        for path in ("livez", "readyz", "health/readiness", "readyz/"):
+            assert (await http.get(f"{pollux.url}/{path}")).status == 200
+        assert (await http.get(f"{pollux.url}/metrics")).status == 401
+        await wait_until(lambda: lines.of("request answered"))
+    assert [(line["route"], line["status"]) for line in lines.of("request answered")] == [("/metrics", 401)]
+
+
 async def malformed(pollux: Replica) -> None:
     host, port = pollux.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))

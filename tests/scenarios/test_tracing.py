@@ -219,6 +219,22 @@ async def test_who_has_no_key_makes_no_spans(collector: Collector, simulator: st
     assert {span.name for span in collector.spans} == {POST, CHAT}
 
 
+async def test_a_context_that_is_none_begins_a_trace_and_writes_no_lines(
+    collector: Collector, simulator: str, store_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = [
+        {"traceparent": "a" * 5000},
+        {"traceparent": "00-" + "0" * 32 + "-" + "0" * 16 + "-01"},
+        {**CONTEXT, "tracestate": ",".join(f"k{number}=v" for number in range(40))},
+        {**CONTEXT, "tracestate": "a word of the client's"},
+    ]
+    async with running_replica(make_config(simulator), store_url) as pollux:
+        for headers in strange:
+            await post(pollux, {"model": CACHED}, **headers)
+    assert len({span.trace_id for span in collector.spans if span.name == POST}) == 3
+    assert not [record for record in caplog.records if record.name.startswith("opentelemetry")]
+
+
 async def test_a_trace_that_is_not_sampled_goes_on_unsampled(
     collector: Collector, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
