@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -55,6 +55,10 @@ class Foreign(Section):
     """A section of LiteLLM's: unknown keys are allowed and kept, and a warning lists them."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=(), coerce_numbers_to_str=True)
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Only what is known: of the rest nobody can tell whether it is secret."""
+        return [(name, value) for name, value in super().__repr_args__() if name in type(self).model_fields]
 
 
 class TokenCosts(Foreign):
@@ -154,9 +158,11 @@ class LiteLLMParams(TokenCosts):
     order: int | None = Field(
         None, description="Deployments of the lowest order are asked first, and others only while none of them is fit."
     )
-    extra_headers: dict[str, str] = Field({}, description="Further headers for the upstream.")
+    extra_headers: dict[str, str] = Field({}, repr=False, description="Further headers for the upstream.")
     extra_body: dict[str, Any] = Field(
-        {}, description="Further fields of each request, as its provider names them; they overrule the client's."
+        {},
+        repr=False,
+        description="Further fields of each request, as its provider names them; they overrule the client's.",
     )
     ssl_verify: bool | str | None = Field(
         None, description="Whether to check its certificate, or the file of authorities to check it by."

@@ -31,7 +31,7 @@ async def refusal_of(deployment: Deployment, answer: Answer, key: ClientKey | No
     raw = await answer.beginning(LONGEST_ERROR_BYTES)
     if 300 <= answer.status < 400:
         return UpstreamUnavailable("The provider answered with a redirect, which is not followed.")
-    fields = reason_of(raw)
+    fields = _without_headers_of(deployment, reason_of(raw))
     if key is not None:
         # It is the client's own key and account that the provider speaks of.
         fields = {name: key.hidden_in(value) if isinstance(value, str) else value for name, value in fields.items()}
@@ -43,6 +43,27 @@ async def refusal_of(deployment: Deployment, answer: Answer, key: ClientKey | No
         text = "The provider refused Pollux's credential for this deployment."
         fields = {"message": text, "code": "upstream_authentication"}
     return UpstreamRefusal(answer.status, fields, answer.passed_on, _pause_asked_by(answer, fields))
+
+
+_NO_SECRETS = frozenset({"anthropic-version", "anthropic-beta", "openai-beta", "content-type", "accept", "user-agent"})
+_SHORTEST_SECRET = 8
+
+
+def _without_headers_of(deployment: Deployment, fields: Fields) -> Fields:
+    """The fields, without what the config sends to the deployment in headers: a provider may quote any of it.
+
+    `reason_of` leaves out what looks like a credential. But what a gateway is let in by may look like anything.
+    """
+    sent = [value for name, value in deployment.headers.items() if name.lower() not in _NO_SECRETS]
+    secrets = {word for value in sent for word in (value, value.rpartition(" ")[2]) if len(word) >= _SHORTEST_SECRET}
+    longest_first = sorted(secrets, key=len, reverse=True)
+
+    def hidden(text: str) -> str:
+        for secret in longest_first:
+            text = text.replace(secret, "…")
+        return text
+
+    return {name: hidden(value) if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _pause_asked_by(answer: Answer, fields: Fields) -> float | None:
