@@ -273,6 +273,15 @@ class CacheParams(Foreign):
     password: SecretStr | None = None
     db: int | None = None
     ssl: bool = False
+    ssl_cert_reqs: str | None = Field(
+        None, description="With TLS, whether its certificate is checked: `required`, or `none`; else `required`."
+    )
+    ssl_check_hostname: bool | None = Field(
+        None, description="Whether the certificate must be that of the host; yes, where it is checked."
+    )
+    ssl_ca_certs: str | None = Field(None, description="The file of authorities to check it by; else the system's.")
+    ssl_certfile: str | None = Field(None, description="The certificate that Pollux shows, where one is asked for.")
+    ssl_keyfile: str | None = Field(None, description="The key of that certificate.")
     url: SecretStr | None = None
     ttl: float | None = Field(None, description="Not used: `responses.background_mode.ttl` is.")
     redis_startup_nodes: list[dict[str, Any]] | None = None

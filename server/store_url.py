@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 
@@ -11,12 +11,37 @@ from server.sections import CacheParams, ConfigError, setting
 
 
 def redis_url(params: CacheParams, environ: Mapping[str, str]) -> str:
-    """A Redis, some sentinels, or some nodes of a Cluster.
+    """A Redis, some sentinels, or some nodes of a Cluster; what is said of TLS stands in the query.
 
     Raises:
         ConfigError: they can't be read
 
     """
+    url = _place(params, environ)
+    options = _tls_options(params)
+    if not options or url.partition(":")[0] not in _ENCRYPTED:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(options)}"
+
+
+_ENCRYPTED = ("rediss", "sentinels", "clusters")
+"""The schemes of URLs with TLS."""
+
+
+def _tls_options(params: CacheParams) -> dict[str, str]:
+    options = {
+        "ssl_cert_reqs": params.ssl_cert_reqs,
+        "ssl_check_hostname": None if params.ssl_check_hostname is None else str(params.ssl_check_hostname).lower(),
+        "ssl_ca_certs": params.ssl_ca_certs,
+        "ssl_certfile": params.ssl_certfile,
+        "ssl_keyfile": params.ssl_keyfile,
+    }
+    if params.ssl_cert_reqs == "none":
+        options["ssl_check_hostname"] = "false"  # the client refuses to check the one without the other
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _place(params: CacheParams, environ: Mapping[str, str]) -> str:
     named = params.url or params.host or params.sentinel_nodes
     if params.redis_startup_nodes or (setting(environ, "REDIS_CLUSTER_NODES") and not named):
         return _cluster_url(params, environ)

@@ -282,8 +282,8 @@ def _pool(url: str, size: int, **options: Any) -> ConnectionPool:
 def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
     """The pool of `sentinel://[user:password@]host:port,host:port/service[/db][?sentinel_password=…]`.
 
-    The scheme `sentinels` means TLS. User and password are for the Redis servers; a password for the sentinels, if they
-    need one, is in the query.
+    The scheme `sentinels` means TLS; its options are in the query, as those of `rediss://`. User and password are for the
+    Redis servers; a password for the sentinels, if they need one, is in the query.
     """
     parts = urlsplit(url)
     credentials, _, places = parts.netloc.rpartition("@")
@@ -293,7 +293,11 @@ def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
         raise ValueError("no service")
     nodes = _places(places, 26379)
     asked = dict(parse_qsl(parts.query))
-    secure = {"ssl": True} if parts.scheme == "sentinels" else {}
+    secure: dict[str, Any] = {}
+    if parts.scheme == "sentinels":
+        secure = {"ssl": True, **{name: value for name, value in asked.items() if name.startswith("ssl_")}}
+        if "ssl_check_hostname" in secure:
+            secure["ssl_check_hostname"] = secure["ssl_check_hostname"] == "true"
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         nodes,
         sentinel_kwargs={

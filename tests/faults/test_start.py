@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import signal
+import ssl
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from server.files import MOST_FILES, OpenFiles, raise_limit
 from server.sections import ConfigError
 from tests.conftest import plain_url
 from tests.faults.test_processes import state_of
+from tests.support.authority import new_authority
 from tests.support.commands import Command, command
 from tests.support.refusals import refusal
 from tests.support.replica import Replica, create, free_port, make_config, replica_process
@@ -40,6 +42,26 @@ async def test_the_images_health_check_asks_the_process_on_its_own_port(
             check = await asyncio.create_subprocess_exec(sys.executable, str(HEALTH_CHECK), str(pollux.process.pid))
             assert await check.wait() == expected
             pollux.process.send_signal(signal.SIGSTOP)  # it hangs
+
+
+async def test_litellms_options_for_tls_hold_for_every_process_and_the_health_check_passes(
+    simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    files = new_authority(tmp_path)
+    tls = ("--ssl_certfile_path", str(files.cert), "--ssl_keyfile_path", str(files.key))
+    port = free_port()
+    async with command(
+        tmp_path, make_config(simulator), store_url, "--port", str(port), "--workers", "2", *tls
+    ) as pollux:
+        assert (await pollux.serve(2)).url == f"https://127.0.0.1:{port}"
+        context = ssl.create_default_context(cafile=str(files.authority))
+        for _ in range(8):  # so that both are asked
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as http:
+                assert (await http.get(f"https://127.0.0.1:{port}/readyz")).status == 200
+        check = await asyncio.create_subprocess_exec(sys.executable, str(HEALTH_CHECK), str(pollux.process.pid))
+        assert await check.wait() == 0
+        pollux.process.send_signal(signal.SIGTERM)
+        assert await pollux.process.wait() == 0
 
 
 @pytest.mark.parametrize("options", [(), ("--workers", "2"), ("--role", "worker"), ("--role", "api")])
