@@ -282,8 +282,8 @@ def _pool(url: str, size: int, **options: Any) -> ConnectionPool:
 def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
     """The pool of `sentinel://[user:password@]host:port,host:port/service[/db][?sentinel_password=…]`.
 
-    The scheme `sentinels` means TLS; its options are in the query, as those of `rediss://`. User and password are for the
-    Redis servers; a password for the sentinels, if they need one, is in the query.
+    The scheme `sentinels` means TLS; its options are in the query, as those of `rediss://`. User and password are for
+    the Redis servers; a password for the sentinels, if they need one, is in the query.
     """
     parts = urlsplit(url)
     credentials, _, places = parts.netloc.rpartition("@")
