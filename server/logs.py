@@ -10,7 +10,7 @@ import logging
 import logging.config
 from datetime import UTC, datetime
 
-from structlog.contextvars import bind_contextvars, merge_contextvars
+from structlog.contextvars import bind_contextvars, merge_contextvars, unbind_contextvars
 from structlog.processors import format_exc_info
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 from structlog.typing import EventDict, WrappedLogger
@@ -27,6 +27,11 @@ _FIRST = ("time", "level", "message")
 def bind(**fields: str) -> None:
     """Put these fields onto all further lines of this task, and of tasks that it starts. A line's own fields win."""
     bind_contextvars(**fields)
+
+
+def unbind(*names: str) -> None:
+    """Leave these fields out of all further lines of this task: it works for others too."""
+    unbind_contextvars(*names)
 
 
 def _begin(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from server.errors import Internal, PolluxError
+from server.logs import unbind
 from server.upstream.refusals import is_passing
 
 log = logging.getLogger("pollux.upstream")
@@ -75,6 +76,7 @@ class Pollers:
                     return poller.body
 
     async def _poll(self, poller: _Poller, fetch: Fetch) -> None:
+        unbind("request_id")  # the request that began it may be over long before the others that wait
         pause_s = FIRST_PAUSE_S
         while poller.error is None:
             await asyncio.sleep(pause_s)

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from structlog.contextvars import clear_contextvars
 
+from server.errors import Internal
 from server.logs import bind, formatter
+from server.upstream import poll
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +82,28 @@ async def test_what_is_bound_is_on_each_line_of_the_task_and_of_those_that_it_st
     line = await asyncio.create_task(inner())
     assert (line["request_id"], line["response_id"], line["owner"]) == ("req_1", "inner", "alice")
     assert "response_id" not in json.loads(rendered.format(record()))
+
+
+async def test_a_loop_that_polls_for_several_names_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poll, "FIRST_PAUSE_S", 0.0)
+    told: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(formatter("json").format(record))
+
+    async def broken() -> bytes:
+        raise RuntimeError
+
+    bind(request_id="of-the-first-waiter", response_id="r")
+    handler = Lines()
+    poll.log.addHandler(handler)
+    try:
+        with pytest.raises(Internal):
+            await poll.Pollers().wait("key", broken, lambda _: True, 5)
+        poll.log.warning("the waiter's own")
+    finally:
+        poll.log.removeHandler(handler)
+    loop, own = map(json.loads, told)
+    assert (loop["message"], loop["response_id"], loop.get("request_id")) == ("native poll broke", "r", None)
+    assert own["request_id"] == "of-the-first-waiter"
