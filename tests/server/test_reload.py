@@ -19,6 +19,8 @@ from server import control_socket
 from server.app import running
 from server.config import Config, parse_config
 from server.control_socket import NoServer, ask_servers, controlled
+from server.includes import Merged
+from server.link import config_file, read_configs
 from server.reload import Reloads, Report, reload
 from server.restart import NEED_A_RESTART, carried_over
 from server.sections import ConfigError
@@ -315,3 +317,13 @@ async def test_a_directory_that_others_can_write_to_is_not_used(folder: Path, ca
         assert list(folder.iterdir()) == []
     assert "others can write to" in caplog.text
     assert control_socket.directory() == folder
+
+
+def test_a_config_goes_through_the_link_as_it_is() -> None:
+    data: dict[Any, Any] = {
+        "model_list": [{"model_name": "a: b", "litellm_params": {"model": "x", "api_version": "2024-10-21", "n": 1.5}}],
+        1: [None, True, "ü\n ", "---\n"],
+    }
+    one = Merged(Path("/etc/a.yaml"), data, [Path("b.yaml")], ["odd"])
+    two = Merged(Path("c"), {})
+    assert read_configs(config_file(one.as_yaml(), two.as_yaml())) == [one, two]
