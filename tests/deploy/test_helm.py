@@ -17,7 +17,7 @@ from server.app import HANDLERS_END_WITHIN_S
 from server.assembly import Role
 from server.check import describe
 from server.cli import _parser
-from server.config import Config
+from server.config import CERT_VARIABLE, KEY_VARIABLE, Config
 from server.metrics.families import LEASED, QUEUED
 from storage.keys import Shard
 from tests.support.helm import (
@@ -178,6 +178,25 @@ def test_probes_ask_what_pollux_answers(example: str) -> None:
             "liveness": "livez",
             "readiness": "readyz",
         }
+
+
+@by_helm
+@pytest.mark.parametrize("secret", ["", "pollux-tls"])
+def test_pods_speak_tls_where_a_secret_is_named_and_are_asked_by_it(secret: str) -> None:
+    found = rendered("production", f'tls.secretName="{secret}"')
+    for pod in found.pods().values():
+        container = _container(pod)
+        schemes = {
+            container[f"{probe}Probe"]["httpGet"].get("scheme") for probe in ("startup", "liveness", "readiness")
+        }
+        assert schemes == ({"HTTPS"} if secret else {None})
+        given = {variable["name"]: variable.get("value", "") for variable in container.get("env", ())}
+        files = [given[name] for name in (CERT_VARIABLE, KEY_VARIABLE) if name in given]
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert files == ([f"{mounts['tls']}/tls.crt", f"{mounts['tls']}/tls.key"] if secret else [])
+        volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+        assert ("tls" in volumes) == bool(secret)
+    assert ("scheme: https" in found.text) == bool(secret)
 
 
 @by_helm

@@ -62,11 +62,11 @@ spec:
       ports:
         - {name: http, containerPort: 4000, protocol: TCP}
       startupProbe:
-        {{- toYaml .Values.probes.startup | nindent 8 }}
+        {{- include "pollux.probe" (list . .Values.probes.startup) | nindent 8 }}
       livenessProbe:
-        {{- toYaml .Values.probes.liveness | nindent 8 }}
+        {{- include "pollux.probe" (list . .Values.probes.liveness) | nindent 8 }}
       readinessProbe:
-        {{- toYaml .Values.probes.readiness | nindent 8 }}
+        {{- include "pollux.probe" (list . .Values.probes.readiness) | nindent 8 }}
       {{- if and (ne $name "worker") .Values.preStopSeconds }}
       lifecycle:
         preStop:
@@ -85,6 +85,9 @@ spec:
         # For the store's socket.
         - {name: tmp, mountPath: /tmp}
         {{- end }}
+        {{- if .Values.tls.secretName }}
+        - {name: tls, mountPath: /etc/pollux-tls, readOnly: true}
+        {{- end }}
         {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -100,6 +103,10 @@ spec:
         claimName: {{ .Values.store.embedded.existingClaim | default (include "pollux.fullname" .) }}
     - name: tmp
       emptyDir: {sizeLimit: 64Mi}
+    {{- end }}
+    {{- with .Values.tls.secretName }}
+    - name: tls
+      secret: {secretName: {{ . }}}
     {{- end }}
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
@@ -124,6 +131,15 @@ spec:
 {{- end }}
 {{- end }}
 
+{{/* A probe, by TLS where pods speak it. The kubelet does not check whose certificate it is. A list: the root, the probe. */}}
+{{- define "pollux.probe" -}}
+{{- $probe := deepCopy (index . 1) }}
+{{- if and (index . 0).Values.tls.secretName $probe.httpGet }}
+{{- $_ := set $probe.httpGet "scheme" "HTTPS" }}
+{{- end }}
+{{- toYaml $probe }}
+{{- end }}
+
 {{- define "pollux.env" -}}
 {{- with .Values.store }}
 {{- if .embedded.enabled }}
@@ -136,6 +152,10 @@ spec:
 - name: POLLUX_STORE
   value: {{ .url | quote }}
 {{- end }}
+{{- end }}
+{{- if .Values.tls.secretName }}
+- {name: SSL_CERTFILE_PATH, value: /etc/pollux-tls/tls.crt}
+- {name: SSL_KEYFILE_PATH, value: /etc/pollux-tls/tls.key}
 {{- end }}
 {{- with .Values.env }}
 {{ toYaml . }}
