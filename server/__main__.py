@@ -2,9 +2,9 @@
 
 import sys
 
-from server import signals
+if sys.argv[1:2] in (["serve"], ["dev"]):
+    from server import signals
 
-if sys.argv[1:2] == ["serve"]:
     signals.end_at_once()
 
 from server.cli import main

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import os
+import sys
 from datetime import UTC, datetime
 
 from structlog.contextvars import bind_contextvars, merge_contextvars, unbind_contextvars
@@ -20,6 +22,8 @@ from server.protocol import jsontext
 from server.tracing import current_span
 
 _add_extras = ExtraAdder()
+_DIM, _PLAIN = "\033[2m", "\033[0m"
+_COLOURS = {"DEBUG": _DIM, "INFO": "\033[32m", "WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
 _FIRST = ("time", "level", "message")
 """What a line of text begins with; `logger` is left out there."""
 
@@ -64,34 +68,48 @@ def _as_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 
 def _as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """The message, then its fields as `name=value`."""
+    time, level, message, fields, stack = _parts(event)
+    line = f"{time} {level:<7} {message} {fields}".rstrip()
+    return f"{line}\n{stack}" if stack else line
+
+
+def _as_coloured_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
+    """The same, for a terminal."""
+    time, level, message, fields, stack = _parts(event)
+    line = f"{_DIM}{time}{_PLAIN} {_COLOURS.get(level, '')}{level:<7}{_PLAIN} {message} {_DIM}{fields}{_PLAIN}"
+    return f"{line}\n{stack}" if stack else line
+
+
+def _parts(event: EventDict) -> tuple[str, str, str, str, str]:
     time, level, message, stack = (event.pop(name, "") for name in (*_FIRST, "stack"))
     event.pop("logger", None)
     # `shown` escapes line breaks: a client may have chosen the value, and must not be able to forge a line.
     fields = " ".join(f"{name}={shown(str(value))}" for name, value in event.items())
-    line = f"{time[11:19]} {level.upper():<7} {_one_line(message)} {fields}".rstrip()
-    return f"{line}\n{stack}" if stack else line
+    return time[11:19], level.upper(), _one_line(message), fields, stack
 
 
 def _one_line(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def formatter(form: str) -> logging.Formatter:
+def formatter(form: str, *, coloured: bool = False) -> logging.Formatter:
     """What renders records as `console` or `json`."""
+    as_text = _as_coloured_text if coloured else _as_text
     return ProcessorFormatter(
         foreign_pre_chain=[_begin, merge_contextvars],
-        processors=[_end, ProcessorFormatter.remove_processors_meta, _as_json if form == "json" else _as_text],
+        processors=[_end, ProcessorFormatter.remove_processors_meta, _as_json if form == "json" else as_text],
         use_get_message=True,
     )
 
 
 def configure_logs(form: str, level: str = "INFO") -> None:
-    """Send all lines to standard error, as `console` or `json`."""
+    """Send all lines to standard error, as `console` or `json`; in colour where that is a terminal that wants it."""
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {"lines": {"()": formatter, "form": form}},
+            "formatters": {"lines": {"()": formatter, "form": form, "coloured": coloured}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
             "root": {"handlers": ["stderr"], "level": "WARNING"},
             "loggers": {"pollux": {"level": level}},

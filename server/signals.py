@@ -12,9 +12,12 @@ import asyncio
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
+STARTED_AT = time.monotonic()
+"""When the program began: this module is the first of it."""
 ENDING = (signal.SIGTERM, signal.SIGINT)
 _HUNG_UP = threading.Event()
 """Set while a SIGHUP has come that nobody could be told of yet."""

@@ -8,6 +8,7 @@ from storage.deliveries import Deliveries
 from storage.embedded import default_directory
 from storage.errors import StoreError, StoreFull, StoreMisfit, StoreUnavailable
 from storage.feed import Feed
+from storage.inspection import Checkup
 from storage.keys import Shard, by_shard, draw_id
 from storage.notify import Ear, Listener
 from storage.observer import Observer
@@ -54,6 +55,7 @@ __all__ = [
     "Attempt",
     "Batch",
     "CancelOutcome",
+    "Checkup",
     "Counted",
     "Counts",
     "CreateOutcome",

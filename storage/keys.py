@@ -31,6 +31,7 @@
 | `pollux:{n}:whole` | none | never there: see `Shard.whole` | |
 | `pollux:{0}:settings` | hash | `shards` and the generated `id_secret`: made once; `format`: see `formats.py` | none |
 | `pollux:{0}:processes` | hash | what each process says of itself, see `processes.py` | `PROCESSES_TTL_MS` |
+| `pollux:{0}:checkup` | any | what `pollux doctor` tries its rights with; also a channel | a second |
 
 | channel | says |
 |---|---|
@@ -68,6 +69,7 @@ PROCESSES_TTL_MS = 3600 * 1000
 
 SETTINGS = "pollux:{0}:settings"
 PROCESSES = "pollux:{0}:processes"
+CHECKUP = "pollux:{0}:checkup"
 
 
 def shard_of(text: str, shards: int) -> int:

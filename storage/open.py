@@ -6,21 +6,20 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from storage.cluster import Cluster
-from storage.connection import Connections, answered, ask
+from storage.connection import Connections, answered
 from storage.deliveries import Deliveries
 from storage.embedded import default_directory, embedded_server
-from storage.errors import StoreError, StoreMisfit, StoreUnavailable
+from storage.errors import StoreMisfit, StoreUnavailable
 from storage.feed import Feed
 from storage.formats import FORMAT, OLDEST_READ, check_store
+from storage.inspection import Checkup, check_up, inspect
 from storage.jobs import Jobs
 from storage.keys import SETTINGS
 from storage.notify import Ear, Listener
@@ -39,9 +38,6 @@ from storage.usage import Usage
 
 log = logging.getLogger("pollux.store")
 
-OLDEST = (7, 0)
-OLDEST_FSYNC = (7, 2)
-"""The first version with WAITAOF. Valkey reports its `redis_version` as 7.2."""
 SHARDS_OF_CLUSTER = 16
 """Enough to spread the owners over a handful of nodes."""
 ASK_EVERY_S = 0.5
@@ -68,6 +64,7 @@ class Store:
     overviews: Overviews
     processes: Processes
     connections: Connections
+    durability: Durability
 
     def new_listener(self, ear: Ear) -> Listener:
         return Listener(self.connections, self.shards, ear)
@@ -84,6 +81,10 @@ class Store:
     async def room(self) -> Room:
         """How full the server is; of a cluster, the fullest primary. Raises `StoreUnavailable`."""
         return await room_at(self.connections)
+
+    async def check_up(self) -> Checkup:
+        """All that can be found out about the server. Raises `StoreMisfit`, `StoreUnavailable`."""
+        return await check_up(self.connections, self.durability)
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` unless the server answers; of a cluster, the node that keeps the settings."""
@@ -163,6 +164,7 @@ async def _store(name: str, connections: Connections, shards: int | None, terms:
         overviews=Overviews(connections, shards),
         processes=Processes(connections),
         connections=connections,
+        durability=terms.durability,
     )
 
 
@@ -189,7 +191,8 @@ async def _waited_for(
 async def _settled(connections: Connections, shards: int | None, durability: Durability) -> tuple[int, bytes]:
     """Reach the server, check that it can be used, and agree with the other processes. May be repeated."""
     await _ping(connections)
-    await _inspect(connections, durability)
+    for remark in await inspect(connections, durability):
+        log.warning(remark)
     return await _settle(connections, shards)
 
 
@@ -197,62 +200,6 @@ async def _ping(connections: Connections) -> None:
     # Not PING: any node of a cluster would answer that, even while the one with our settings is down.
     async with answered(connections.commands):
         await connections.commands.exists(SETTINGS)
-
-
-async def _inspect(connections: Connections, durability: Durability) -> None:
-    for about in await _servers(connections):
-        _check_server(about, durability, clustered=connections.clustered)
-    if not connections.clustered:  # in a cluster a node notifies of its own keys only, and we listen to one node
-        await _check_keyspace_notifications(connections)
-
-
-async def _servers(connections: Connections) -> list[dict[str, Any]]:
-    """The INFO of the server; of a cluster, that of each primary that answers."""
-    wanted = ("INFO", "server", "cluster", "memory", "persistence")
-    client = connections.commands
-    if not isinstance(client, Cluster):
-        async with answered(client):
-            return [await ask(client, *wanted)]
-    found = []
-    for node in client.get_primaries():
-        try:
-            async with answered(client):
-                found.append(await ask(client, *wanted, target_nodes=node))
-        except StoreUnavailable as error:
-            log.warning("a node of the cluster does not answer: %s", error)
-    return found
-
-
-def _check_server(about: Mapping[str, Any], durability: Durability, *, clustered: bool) -> None:
-    version = str(about.get("redis_version", "0.0"))
-    release = tuple(int(part) for part in version.split(".")[:2])
-    if release < OLDEST:
-        raise StoreMisfit(f"the store is Redis {version}: Pollux needs Redis 7.0 or newer, or any Valkey")
-    if durability is Durability.FSYNC and (release < OLDEST_FSYNC or not about.get("aof_enabled")):
-        raise StoreMisfit("store_sync: fsync needs Redis 7.2 or newer, or Valkey, with appendonly yes")
-    if about.get("cluster_enabled") and not clustered:
-        raise StoreMisfit("the store is a node of a Redis Cluster: name it as cluster://host:port,host:port")
-    if about.get("maxmemory") and about.get("maxmemory_policy") != "noeviction":
-        log.warning(
-            "the store evicts keys when it is full (maxmemory-policy %s): running jobs can be lost; "
-            "run CONFIG SET maxmemory-policy noeviction",
-            about.get("maxmemory_policy"),
-        )
-
-
-async def _check_keyspace_notifications(connections: Connections) -> None:
-    """Warn if they are off. Nothing depends on them: they only end waits sooner on records that expire."""
-    try:
-        async with answered(connections.commands):
-            answer: Any = await connections.commands.config_get("notify-keyspace-events")
-    except StoreError:
-        return  # CONFIG is often forbidden; then our advice to use it would not help either
-    flags = set(str(answer.get("notify-keyspace-events", "")))
-    if "K" not in flags or not ("A" in flags or {"g", "x", "e"} <= flags):
-        log.warning(
-            "keyspace notifications are off: waits on records that expire or are evicted end only with the "
-            "next sweep; to switch them on, run CONFIG SET notify-keyspace-events Kgxe"
-        )
 
 
 async def _settle(connections: Connections, shards: int | None) -> tuple[int, bytes]:

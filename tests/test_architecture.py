@@ -31,7 +31,7 @@ FLOORS = (
     (
         *("storage.responses", "storage.room", "storage.jobs", "storage.feed", "storage.deliveries"),
         *("storage.rates", "storage.usage", "storage.overview", "storage.processes"),
-        *("storage.notify", "storage.embedded"),
+        *("storage.notify", "storage.embedded", "storage.inspection"),
     ),
     ("storage.open",),
     ("storage",),

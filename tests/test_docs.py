@@ -25,11 +25,12 @@ from server.api.connection import LONGEST_LINE_BYTES
 from server.api.sse import HEARTBEAT_S
 from server.app import HANDLERS_END_WITHIN_S
 from server.check import describe
-from server.cli import _parser, main
+from server.cli import main
 from server.config import Config, load_config, parse_config
 from server.metrics import FAMILIES
 from server.ours import Pollux
 from server.unused import keys_without_effect
+from tests.support.parsing import parsed
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "deploy" / "config.example.yaml"
@@ -167,7 +168,7 @@ def test_the_example_can_be_used_with_everything_uncommented() -> None:
 
 
 def test_the_example_speaks_to_the_simulator_where_it_listens_by_default() -> None:
-    port = _parser().parse_args(["simulate"]).port
+    port = parsed(["simulate"]).port
     for entry in load_config(EXAMPLE, environ={}).model_list:
         assert entry.litellm_params.api_base == f"http://127.0.0.1:{port}/v1"
 
@@ -209,7 +210,8 @@ def understood(command: list[str]) -> dict[str, Any]:
     command = command[2:]
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert command[0] in scripts
-    return vars(_parser().parse_args(command[1:]))
+    found: dict[str, Any] = vars(parsed(command[1:]))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +253,7 @@ def test_the_image_starts_pollux_where_it_can_be_reached() -> None:
 )
 def test_the_health_check_follows_the_port(words: list[str], address: tuple[str, int]) -> None:
     assert address_in(words) == address
-    ours = _parser().parse_args(["serve", "--config", "x"])
+    ours = parsed(["serve", "--config", "x"])
     assert address_in(["serve"]) == (ours.host, ours.port), "the same defaults"
 
 

@@ -16,7 +16,6 @@ from server.api.routes import OPERATIONS, PREFIXES
 from server.app import HANDLERS_END_WITHIN_S
 from server.assembly import Role
 from server.check import describe
-from server.cli import _parser
 from server.config import CERT_VARIABLE, KEY_VARIABLE, Config
 from server.metrics.families import LEASED, QUEUED
 from storage.keys import Shard
@@ -34,6 +33,7 @@ from tests.support.helm import (
     run,
     values_of,
 )
+from tests.support.parsing import parsed
 from tests.support.prometheus import PROMTOOL
 from tests.support.promql import ALERTS, DASHBOARD, dashboard, rules
 from tests.test_docs import instructions, seconds
@@ -158,7 +158,7 @@ def test_containers_start_pollux_in_their_role(example: str) -> None:
     for role, pod in pods.items():
         container = _container(pod)
         assert "command" not in container, "it starts as the image does"
-        arguments = _parser().parse_args([*image[1:], *container["args"]])
+        arguments = parsed([*image[1:], *container["args"]])
         assert arguments.role is Role(role)
         assert [arguments.port] == [port["containerPort"] for port in container["ports"] if port["name"] == "http"]
         [mount] = [mount for mount in container["volumeMounts"] if mount["name"] == "config"]

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from server.app import HANDLERS_END_WITHIN_S
-from server.cli import _parser
 from server.config import Config
 from tests.deploy.test_helm import drain_of
+from tests.support.parsing import parsed
 
 SYSTEMD = Path(__file__).parents[2] / "deploy" / "systemd"
 UNIT = SYSTEMD / "pollux.service"
@@ -60,10 +60,10 @@ def test_the_unit_may_do_little(tmp_path: Path) -> None:
 def test_the_unit_starts_pollux(settings: dict[str, list[str]]) -> None:
     program, *words = one(settings, "ExecStart").replace("$POLLUX_OPTIONS", _options()).split()
     assert Path(program).name == "pollux"
-    arguments = _parser().parse_args(words)
+    arguments = parsed(words)
     assert arguments.config == Path("/etc/pollux/config.yaml")
     assert (arguments.host, arguments.workers) == ("0.0.0.0", 2), "what the environment file suggests"
-    assert _parser().parse_args([word for word in words if word not in _options().split()]).host == "127.0.0.1"
+    assert parsed([word for word in words if word not in _options().split()]).host == "127.0.0.1"
 
 
 def _options() -> str:

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from storage import Cursor, Outcome, Store, draw_id, keys, open_store, steps_and_end
-from storage.keys import PROCESSES, SETTINGS, Shard, shard_of
+from storage.keys import CHECKUP, PROCESSES, SETTINGS, Shard, shard_of
 from tests.support.ears import listening
 from tests.support.stored import (
     LEASE_S,
@@ -68,7 +68,7 @@ def test_every_name_stands_in_the_table_and_lies_in_its_shard(word: str, name: s
 
 
 def test_every_row_of_the_table_is_a_name_that_is_made() -> None:
-    made = [*names(Shard(0)).values(), SETTINGS, PROCESSES]
+    made = [*names(Shard(0)).values(), SETTINGS, PROCESSES, CHECKUP]
     assert len(ROWS) == len(made)
     assert all(any(pattern(row).match(name) for name in made) for row in ROWS)
 

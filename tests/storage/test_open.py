@@ -92,7 +92,7 @@ async def test_a_server_that_can_not_serve_us_is_refused_and_left_as_it_was(
     async def servers(_: Connections) -> list[dict[str, Any]]:
         return [about]
 
-    monkeypatch.setattr("storage.open._servers", servers)
+    monkeypatch.setattr("storage.inspection._servers", servers)
     with pytest.raises(StoreMisfit, match=message):
         await outcome_of(store_url)
     assert admin.dbsize() == 0

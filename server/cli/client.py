@@ -1,0 +1,275 @@
+"""A small HTTP client for commands: one request at a time, on Python's own library, which loads fast.
+
+A server that was there once is waited for: it may restart. One that was never there is reported at once.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import (
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    build_opener,
+)
+
+from server import __version__
+from server.cli.settings import Settings, config_directory
+from server.cli.trouble import Code, Trouble
+
+Json = dict[str, Any]
+Query = Mapping[str, Any]
+
+CONNECT_S = 10.0
+ANSWER_S = 30.0
+"""How long an answer may take, beyond what it was asked to wait."""
+SILENCE_S = 40.0
+"""A stream that says nothing for so long is broken: servers send something every 15 s."""
+PATIENCE_S = 300.0
+"""How long a server is waited for that was there once."""
+ONCE_S = 10.0
+"""How long a command that asks only once waits for one that is just restarting."""
+LONGEST_BREAK_S = 5.0
+PASSING = (429, 502, 503, 504)
+LONGEST_ERROR = 64 * 1024
+
+
+class Refused(Trouble):
+    """The server's answer is an error."""
+
+    def __init__(self, status: int, message: str, hints: list[str]) -> None:
+        wrong = 400 <= status < 500 and status != 429
+        unavailable = status in PASSING and status != 429
+        super().__init__(
+            message, *hints, code=Code.USAGE if wrong else Code.UNREACHABLE if unavailable else Code.FAILED
+        )
+        self.status = status
+
+
+class Unreachable(Trouble):
+    """No server answers."""
+
+
+class Answer(NamedTuple):
+    body: Json
+    etag: str
+
+
+def _nothing(_trouble: Trouble | None) -> None:
+    pass
+
+
+class Client:
+    """Asks one server. `on_away` is told why it does not answer while it is waited for, and None when it does again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.on_away: Callable[[Trouble | None], None] = _nothing
+        self._reached = False
+        self._opener = _new_opener(settings.url)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        wait_s: float = 0.0,
+        patience_s: float = ONCE_S,
+    ) -> Answer:
+        """The object of an answer, and its entity tag. The path is relative to `/v1/`, unless it begins with a slash.
+
+        Raises:
+            Refused, Unreachable
+
+        """
+        began = time.monotonic()
+        while True:
+            left_s = patience_s - (time.monotonic() - began)
+            with self.open(
+                method, path, body, query=query, headers=headers, silence_s=ANSWER_S + wait_s, patience_s=left_s
+            ) as answer:
+                try:
+                    found = json.load(answer)
+                except (OSError, HTTPException, ValueError) as error:
+                    # It broke on the way, or something else answers here.
+                    broken = self._unreachable(error if not isinstance(error, json.JSONDecodeError) else NOT_POLLUX)
+                    if isinstance(error, json.JSONDecodeError) or time.monotonic() - began > patience_s:
+                        raise broken from None
+                    self.on_away(broken)
+                    continue
+            if not isinstance(found, dict):
+                raise self._unreachable(NOT_POLLUX)
+            return Answer(found, answer.headers.get("ETag") or "")
+
+    def get(self, path: str, query: Query | None = None, **options: Any) -> Json:
+        """The object of an answer to GET."""
+        return self.call("GET", path, query=query, **options).body
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        path: str,
+        body: Json | None = None,
+        *,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        silence_s: float = SILENCE_S,
+        patience_s: float = ONCE_S,
+    ) -> Iterator[HTTPResponse]:
+        """An answer with status 200, to be read inside the block; leaving the block hangs up.
+
+        Raises:
+            Refused, Unreachable
+
+        """
+        request = self._request(method, path, body, query, headers)
+        answer = self._persistently(lambda: self._opener.open(request, timeout=silence_s), patience_s)
+        with answer:
+            yield answer
+
+    def _persistently(self, ask: Callable[[], Any], patience_s: float) -> Any:
+        deadline, pause_s, away = time.monotonic() + patience_s, 0.1, False
+        while True:
+            wait_s: float | None = None
+            try:
+                answer = ask()
+            except HTTPError as error:
+                self._reached = True
+                trouble: Trouble = self._refusal(error)
+                if error.code in PASSING:
+                    wait_s = max(pause_s, _seconds(error.headers.get("Retry-After")))
+            except (URLError, OSError, HTTPException) as error:
+                trouble = self._unreachable(error)
+                if self._reached:
+                    wait_s = pause_s
+            else:
+                self._reached = True
+                if away:
+                    self.on_away(None)
+                return answer
+            if wait_s is None or time.monotonic() + wait_s > deadline:
+                raise trouble
+            self.on_away(trouble)
+            away = True
+            time.sleep(wait_s)
+            pause_s = min(2 * pause_s, LONGEST_BREAK_S)
+
+    def _request(
+        self, method: str, path: str, body: Json | None, query: Query | None, headers: Mapping[str, str] | None
+    ) -> Request:
+        given = {name: value for name, value in (query or {}).items() if value not in (None, "", [], ())}
+        place = path if path.startswith("/") else f"/v1/{path}"
+        url = f"{self.settings.url}{place}" + (f"?{urlencode(given, doseq=True)}" if given else "")
+        data = None if body is None else json.dumps(body).encode()
+        # The scheme was checked: it is http or https.
+        request = Request(url, data=data, method=method)  # noqa: S310
+        request.add_header("User-Agent", f"pollux/{__version__}")
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        if self.settings.key:
+            request.add_header("Authorization", f"Bearer {self.settings.key}")
+        for name, value in (headers or {}).items():
+            request.add_header(name, value)
+        return request
+
+    def _refusal(self, error: HTTPError) -> Refused:
+        status, url = error.code, self.settings.url
+        with error:
+            raw = error.read(LONGEST_ERROR)
+        if 300 <= status < 400:
+            to = error.headers.get("Location", "elsewhere")
+            return Refused(status, f"{url} leads to {to}: is the address right?", [])
+        try:
+            message = str(json.loads(raw)["error"]["message"])
+        except (ValueError, LookupError, TypeError):
+            return Refused(status, f"{url} answered {status}: is there a Pollux?", [SAY_WHERE])
+        hints = []
+        if status == 401:
+            hints.append(f"Set POLLUX_API_KEY, or key in {config_directory() / 'config.toml'}, for {url}.")
+        elif status == 404 and "esponse with id" in message:
+            hints.append("It may have expired, or be another key's: a key sees its own, the master key sees all.")
+        return Refused(status, message, hints)
+
+    def _unreachable(self, error: Exception | str) -> Unreachable:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        reason = getattr(reason, "strerror", None) or reason
+        said = str(reason) or type(error).__name__
+        return Unreachable(f"{self.settings.url} can't be reached: {said}", SAY_WHERE, START, code=Code.UNREACHABLE)
+
+
+NOT_POLLUX = "what answers there is no Pollux"
+SAY_WHERE = "Say where your server is: POLLUX_URL=https://…, --url, or url in ~/.config/pollux/config.toml."
+START = "To try Pollux on this machine: pollux dev"
+
+
+def path_of(response_id: str) -> str:
+    """The path of a response. Its id may hold a slash."""
+    return f"responses/{quote(response_id, safe='')}"
+
+
+def _seconds(text: str | None) -> float:
+    try:
+        return min(60.0, max(0.0, float(text or 0)))
+    except ValueError:
+        return 0.0
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """A key must not follow a redirect to another server."""
+
+    def redirect_request(self, *_args: Any) -> None:
+        return None
+
+
+class _Connection(HTTPConnection):
+    """Connects soon or not at all, however long an answer may take."""
+
+    def connect(self) -> None:
+        answer_s, self.timeout = self.timeout, min(CONNECT_S, self.timeout or CONNECT_S)
+        super().connect()
+        self.sock.settimeout(answer_s)
+
+
+class _TlsConnection(HTTPSConnection):
+    def connect(self) -> None:
+        answer_s, self.timeout = self.timeout, min(CONNECT_S, self.timeout or CONNECT_S)
+        super().connect()
+        self.sock.settimeout(answer_s)
+
+
+class _Http(HTTPHandler):
+    def http_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _Https(HTTPSHandler):
+    def https_open(self, req: Request) -> HTTPResponse:
+        return self.do_open(_TlsConnection, req)
+
+
+def _new_opener(url: str) -> OpenerDirector:
+    # Proxies of the environment are heeded, but none is asked for this machine.
+    proxies = ProxyHandler({}) if _is_here(urlsplit(url).hostname or "") else ProxyHandler()
+    return build_opener(proxies, _NoRedirects, _Http, _Https)
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

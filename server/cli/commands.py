@@ -1,0 +1,105 @@
+"""The table of all commands. The module of a command is loaded when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from server import __version__
+
+
+class Listed(NamedTuple):
+    """A command as `pollux --help` shows it."""
+
+    name: str
+    panel: str
+    told: str
+
+    @property
+    def module(self) -> str:
+        """Where it is: a module with a `typer.Typer` that is called `app`."""
+        return f"{__package__}.{self.name.replace('-', '_')}"
+
+
+RESPONSES, SERVICE, SERVING = "Responses", "The service", "Serving"
+
+TABLE = (
+    Listed("submit", RESPONSES, "Create a response in the background; --wait for it, or --stream it."),
+    Listed("wait", RESPONSES, "Wait until responses have ended."),
+    Listed("watch", RESPONSES, "Watch a response grow, or several, or all."),
+    Listed("list", RESPONSES, "List responses, newest first."),
+    Listed("show", RESPONSES, "Show one response: its life, its text, its usage."),
+    Listed("cancel", RESPONSES, "Cancel responses."),
+    Listed("delete", RESPONSES, "Delete responses; a running one is cancelled first."),
+    Listed("events", SERVICE, "Follow the changes of status of all responses."),
+    Listed("top", SERVICE, "Watch the service: what runs, and how deployments do."),
+    Listed("usage", SERVICE, "Report requests, tokens and cost."),
+    Listed("webhooks", SERVICE, "Manage the endpoints that are told of ends."),
+    Listed("doctor", SERVICE, "Check a config and its store, or a running server."),
+    Listed("dev", SERVING, "Serve simulated models on this machine, to try things."),
+    Listed("serve", SERVING, "Serve the Responses API."),
+    Listed("reload", SERVING, "Have running servers read their config file again."),
+    Listed("check-config", SERVING, "Print what a config file means, and check it."),
+    Listed("simulate", SERVING, "Simulate a provider, no account needed."),
+)
+
+_BY_NAME = {listed.name: listed for listed in TABLE}
+
+
+class Commands(TyperGroup):
+    """All commands. For its help and for completion it knows names and sentences only."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        for name, panel, told in TABLE:
+            self.add_command(TyperCommand(name, help=told, rich_help_panel=panel))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name, known, rest = super().resolve_command(ctx, args)
+        return name, known and loaded(name or ""), rest
+
+
+def loaded(name: str) -> TyperCommand | TyperGroup:
+    """A command with all that it needs."""
+    listed = _BY_NAME[name]
+    command: Any = get_command(import_module(listed.module).app)
+    command.name = name
+    return command  # type: ignore[no-any-return]
+
+
+def pollux() -> Commands:
+    """The command `pollux`."""
+    app = typer.Typer(
+        cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP, epilog=EPILOG
+    )
+    app.callback()(_options)
+    made: Any = get_command(app)
+    return made  # type: ignore[no-any-return]
+
+
+HELP = {"help_option_names": ["-h", "--help"]}
+EPILOG = "POLLUX_URL and POLLUX_API_KEY say which server is asked, or ~/.config/pollux/config.toml. NO_COLOR is heeded."
+
+
+def _print_version(wanted: bool) -> None:  # so typer calls it
+    if wanted:
+        sys.stdout.write(f"pollux {__version__}\n")
+        raise typer.Exit
+
+
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and end.")
+    ] = False,
+) -> None:
+    """Background mode of OpenAI's Responses API, for every client and every model."""
+
+
+def new_app(**given: Any) -> typer.Typer:
+    """For one command and its options."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=HELP, **given)

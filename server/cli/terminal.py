@@ -1,0 +1,108 @@
+"""What commands print: in colour, as tables and with progress on a terminal, and as plain text everywhere else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from server.protocol.lifecycle import Status
+
+COLOURS = {
+    Status.QUEUED: "yellow",
+    Status.IN_PROGRESS: "blue",
+    Status.COMPLETED: "green",
+    Status.FAILED: "red",
+    Status.INCOMPLETE: "magenta",
+    Status.CANCELLED: "bright_black",
+}
+MARKS = {
+    Status.QUEUED: "○",
+    Status.IN_PROGRESS: "●",
+    Status.COMPLETED: "✓",
+    Status.FAILED: "✗",
+    Status.INCOMPLETE: "◐",
+    Status.CANCELLED: "⊘",
+}
+
+MAY_BE_CUT = ("MODEL", "OWNER", "METADATA", "DEPLOYMENT", "URL", "NAME", "EVENTS", "LAST FAILURE", "ERROR")
+"""The columns that shrink where a terminal is narrow. An id, once cut, is of no use."""
+WIDE = 160
+"""How wide a picture is that no terminal shows."""
+_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def console() -> Console:
+    """Standard output."""
+    width = None if sys.stdout.isatty() else WIDE
+    return Console(highlight=False, markup=False, emoji=False, width=width)
+
+
+def aside() -> Console:
+    """Standard error: for progress and for remarks."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def safe(text: str) -> str:
+    """Somebody else's text without characters that would command a terminal."""
+    return text.translate(_CONTROLS)
+
+
+def say(text: str) -> None:
+    """A line of plain text on standard output; at once, because somebody may be reading along."""
+    sys.stdout.write(f"{safe(text) if sys.stdout.isatty() else text}\n")
+    sys.stdout.flush()
+
+
+def say_json(found: Any) -> None:
+    """One object, on one line."""
+    sys.stdout.write(json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+def remark(text: str) -> None:
+    """A line for people, on standard error."""
+    sys.stderr.write(f"{safe(text)}\n")
+    sys.stderr.flush()
+
+
+def status_text(status: str) -> Text:
+    """A status with its mark, in its colour."""
+    return Text(f"{MARKS.get(Status(status), '·')} {status}" if status in COLOURS else status, COLOURS.get(status, ""))  # type: ignore[call-overload]
+
+
+def tabled(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()) -> Table:
+    """A table without lines, as wide as it needs to be. Columns in `right` are numbers."""
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    lines = [[cell if isinstance(cell, Text) else Text(safe(cell)) for cell in row] for row in rows]
+    for place, name in enumerate(columns):
+        least = None if name in MAY_BE_CUT else max([len(name), *(line[place].cell_len for line in lines)])
+        side: Literal["left", "right"] = "right" if name in right else "left"
+        made.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", min_width=least)
+    for line in lines:
+        made.add_row(*line)
+    return made
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()) -> None:
+    """A table on a terminal; elsewhere the same columns, never cut, for `grep` and `awk`."""
+    out = console()
+    if out.is_terminal:
+        out.print(tabled(columns, rows, right))
+        return
+    lines = [list(columns), *([_plain(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def _plain(cell: str | Text) -> str:
+    """A cell in one line, and never empty, so that columns can be counted. A mark is for the eye."""
+    text = " ".join(str(cell).split())
+    return text.partition(" ")[2] if text[:1] in MARKS.values() else text or "-"

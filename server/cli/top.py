@@ -1,0 +1,139 @@
+"""`pollux top`: the service at work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from server.cli.asking import AskingCommand, client_for
+from server.cli.client import PATIENCE_S, Client, Refused
+from server.cli.commands import new_app
+from server.cli.interrupts import going_on
+from server.cli.jobs import NUMBERS, columns, row
+from server.cli.terminal import COLOURS, console, say_json, tabled
+from server.cli.trouble import Code, Trouble
+from server.cli.words import age, count, duration, sparkline
+from server.protocol.lifecycle import UNFINISHED, Status
+
+app = new_app()
+Json = dict[str, Any]
+
+BARS = 60
+STATES = {"healthy": "green", "cooling": "red", "partly_cooling": "yellow", "unusable": "bright_black"}
+
+
+@app.command(cls=AskingCommand)
+def top(
+    ctx: typer.Context,
+    every: Annotated[float, typer.Option(min=0.2, metavar="SECONDS", help="How often it looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")] = False,
+) -> int:
+    """Watch the service: its last hour, what runs, and how deployments and processes do. Ctrl-C ends it."""
+    client = client_for(ctx)
+    out = console()
+    if as_json or once or not out.is_terminal:
+        with going_on():
+            while True:
+                found = _seen(client, 200)
+                say_json(found) if as_json else out.print(Group(*_picture(found, None)))
+                if once or not as_json:
+                    return Code.FINE
+                time.sleep(every)
+    found, away = _seen(client, out.height), [None]
+
+    def on_away(trouble: Trouble | None) -> None:
+        away[:] = [trouble]  # type: ignore[list-item]
+        live.refresh()
+
+    picture = lambda: Group(*_picture(found, away[0]))  # noqa: E731  # it is asked with each frame
+    with going_on(), Live(console=out, get_renderable=picture, screen=True, refresh_per_second=2) as live:
+        client.on_away = on_away
+        while True:
+            time.sleep(every)
+            found = _seen(client, out.height)
+
+
+def _seen(client: Client, height: int) -> Json:
+    """All that is shown. Processes are the master key's to see."""
+    found = {
+        "object": "top",
+        "at": time.time(),
+        "url": client.settings.url,
+        "tallies": client.get("tallies", patience_s=PATIENCE_S),
+        "deployments": client.get("deployments", patience_s=PATIENCE_S)["data"],
+        "unfinished": client.get(
+            "jobs", {"status": ",".join(UNFINISHED), "limit": max(5, height // 2)}, patience_s=PATIENCE_S
+        )["data"],
+    }
+    try:
+        found["processes"] = client.get("processes", patience_s=PATIENCE_S)["data"]
+    except Refused as refused:
+        if refused.status != 403:
+            raise
+    return found
+
+
+def _picture(found: Json, away: Trouble | None) -> Iterator[RenderableType]:
+    yield Text.assemble(("Pollux ", "bold"), found["url"], (f"  {time.strftime('%H:%M:%S')}", "dim"))
+    if away is not None:
+        yield Text(f"{str(away).splitlines()[0]}; trying again …", "yellow")
+    yield from _hour(found["tallies"])
+    yield Text()
+    if jobs := found["unfinished"]:
+        named = columns(jobs)
+        yield tabled(named, (row(job, owners="OWNER" in named) for job in jobs), NUMBERS)
+    else:
+        yield Text("Nothing runs.", "dim")
+    yield Text()
+    yield tabled(
+        ("DEPLOYMENT", "MODEL", "STATE", "IN FLIGHT", "CALLS", "FAILED", "MEDIAN", "FIRST"),
+        (_deployment(one) for one in found["deployments"]),
+        ("IN FLIGHT", "CALLS", "FAILED", "MEDIAN", "FIRST"),
+    )
+    if processes := found.get("processes"):
+        yield Text()
+        yield tabled(
+            ("PROCESS", "VERSION", "ROLE", "UP", "RUNS", "WAITERS", "STREAMS"),
+            (_process(one) for one in processes),
+            ("UP", "RUNS", "WAITERS", "STREAMS"),
+        )
+
+
+def _hour(tallies: Json) -> Iterator[Text]:
+    """The last hour of each status that there was, a bar a minute."""
+    if tallies["queued"] is not None:
+        yield Text(f"{count(tallies['queued'])} queued, {count(tallies['running'])} running")
+    minutes = tallies["data"][-BARS:]
+    for status in Status:
+        values = [int(minute.get(status, 0)) for minute in minutes]
+        if any(values):
+            yield Text.assemble(
+                f"{status:<12}", (sparkline(values), COLOURS[status]), f" {count(sum(values))} in an hour"
+            )
+
+
+def _deployment(one: Json) -> list[str | Text]:
+    most = f"/{one['most_in_flight']}" if one["most_in_flight"] else ""
+    return [
+        f"{one['provider']} {one['upstream_model']}",
+        one["model"],
+        Text(one["state"].replace("_", " "), STATES.get(one["state"], "")),
+        f"{one['in_flight']}{most}",
+        count(one["calls"]),
+        count(one["failed"]),
+        duration(one["median_s"]),
+        duration(one["first_event_median_s"]),
+    ]
+
+
+def _process(one: Json) -> list[str | Text]:
+    leaving = " (leaving)" if one["leaving"] else ""
+    numbers = (count(one[name]) for name in ("runs", "waiters", "streams"))
+    return [one["id"] + leaving, one["version"], one["role"], age(one["started_at"]), *numbers]

@@ -1,0 +1,105 @@
+"""`pollux wait`: until responses have ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Annotated
+
+import typer
+
+from server.cli.answers import error_of
+from server.cli.asking import AskingCommand, client_for
+from server.cli.client import PASSING, PATIENCE_S, Client, Json
+from server.cli.commands import new_app
+from server.cli.interrupts import going_on
+from server.cli.terminal import aside, remark, say, say_json
+from server.cli.trouble import Code, Trouble, code_of, code_of_all
+from server.protocol.lifecycle import UNFINISHED
+
+app = new_app()
+
+MOST_AT_ONCE = 200
+WAIT_S = 50
+
+
+@app.command(cls=AskingCommand)
+def wait(
+    ctx: typer.Context,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The responses.")],
+    one: Annotated[bool, typer.Option("--any", help="Until any of them has ended, not all.")] = False,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", min=0, help="Then end, with code 5.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")] = False,
+) -> int:
+    """Wait until all responses have ended, or --any. Prints each as it ends: its id and its status.
+
+    The exit code is 0 if all are completed, 1 if one failed, else 3 if one was cancelled.
+    """
+    client = client_for(ctx)
+    ids = list(dict.fromkeys(ids))
+    if one and len(ids) > MOST_AT_ONCE:
+        raise Trouble(f"--any takes at most {MOST_AT_ONCE} ids", code=Code.USAGE)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    ended: dict[str, str] = {}
+    with going_on(*ids), _progress(len(ids)):
+        for found in _endings(client, ids, deadline):
+            ended[found["id"]] = status = found.get("status") or "deleted"
+            say_json(found) if as_json else say(_told(found, status))
+            if one:
+                return code_of(status)
+    if len(ended) < len(ids):
+        left = [one for one in ids if one not in ended]
+        remark(f"pollux: {len(left)} of {len(ids)} have not ended within {timeout:g} s")
+        return Code.NOT_YET
+    return code_of_all(ended.values())
+
+
+def _progress(number: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    out = aside()
+    what = "a response" if number == 1 else f"{number} responses"
+    return out.status(f"waiting for {what} …") if out.is_terminal else nullcontext()
+
+
+def _told(found: Json, status: str) -> str:
+    error = error_of(found) if found.get("object") == "response" else None
+    return f"{found['id']} {status}" + (f" ({error})" if error else "")
+
+
+def _endings(client: Client, ids: list[str], deadline: float | None) -> Iterator[Json]:
+    """Each response once it has ended, until all have or time is up.
+
+    Raises:
+        Trouble: one of them is not known
+
+    """
+    known: set[str] = set()
+    left = list(ids)
+    while left:
+        seconds = WAIT_S if deadline is None else max(0, min(WAIT_S, round(deadline - time.monotonic())))
+        query = {"ids": ",".join(left[:MOST_AT_ONCE]), "wait": seconds}
+        began = time.monotonic()
+        found = client.get("responses", query, wait_s=seconds, patience_s=PATIENCE_S)["data"]
+        over = [one for one in found if _is_over(one, known)]
+        for one in over:
+            left.remove(one["id"])
+            yield one
+        known.update(one["id"] for one in found)
+        if left and deadline is not None and time.monotonic() >= deadline:
+            return
+        if left and not over and time.monotonic() - began < 1:
+            time.sleep(1.0)  # an answer at once, as of one that can't be asked for at the moment
+
+
+def _is_over(one: Json, known: set[str]) -> bool:
+    if one.get("object") != "error":
+        return one.get("status") not in UNFINISHED
+    if one["status_code"] in PASSING:
+        return False
+    if one["id"] not in known:
+        raise Trouble(
+            f"{one['id']}: {one['error']['message']}",
+            "It may have expired, or be another key's: a key sees its own, the master key sees all.",
+            code=Code.USAGE,
+        )
+    return True

@@ -1,0 +1,161 @@
+"""`pollux watch`: one response as its text grows, or several as their statuses change."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+from server.cli.asking import AskingCommand, client_for
+from server.cli.client import PATIENCE_S, Client, Json, Refused
+from server.cli.commands import new_app
+from server.cli.events import print_event
+from server.cli.interrupts import going_on
+from server.cli.jobs import NUMBERS, columns, row
+from server.cli.live import Growing
+from server.cli.streams import response_events, states, status_events
+from server.cli.terminal import console, say_json, tabled
+from server.cli.trouble import Code, Trouble, code_of, code_of_all
+from server.protocol.lifecycle import UNFINISHED
+
+app = new_app()
+
+LOOK_EVERY_S = 1.0
+MOST = 200
+
+
+@app.command(cls=AskingCommand)
+def watch(
+    ctx: typer.Context,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="The responses; all of them if none.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON, an object a line: each event, or state.")
+    ] = False,
+) -> int:
+    """Watch one response grow, or several, or all of yours.
+
+    Of one response the text is printed as it comes; of several, how they stand. Where no terminal is, each change of a
+    status is a line. It goes on over restarts of the server and breaks of the network, and misses nothing. The exit
+    code tells how they ended; Ctrl-C ends the watching alone.
+    """
+    client = client_for(ctx)
+    named = list(dict.fromkeys(ids or []))
+    if len(named) > MOST:
+        raise Trouble(f"at most {MOST} responses can be watched at once", code=Code.USAGE)
+    with going_on(*named):
+        if len(named) == 1:
+            return _one(client, named[0], as_json=as_json)
+        if sys.stdout.isatty() and not as_json:
+            return _table(client, named)
+        return _lines(client, named, as_json=as_json)
+
+
+def _one(client: Client, response_id: str, *, as_json: bool) -> int:
+    job = _job(client, response_id)
+    began = job["created_at"] if job else None
+    with Growing(client, response_id, began=began, text=not as_json) as growing:
+        if job and job["stream"]:
+            for event in response_events(client, response_id):
+                growing.event(event)
+                if as_json:
+                    say_json(event)
+        else:
+            for state in states(client, response_id):
+                growing.state(state)
+                if as_json:
+                    say_json(state)
+    return code_of(growing.status)
+
+
+def _job(client: Client, response_id: str) -> Json | None:
+    """What is known of a cached response; of another one, nothing."""
+    try:
+        return client.get(f"jobs/{quote(response_id, safe='')}")
+    except Refused as refused:
+        if refused.status == 404:
+            return None  # a native one, or none at all, as asking for the response itself will tell
+        raise
+
+
+def _lines(client: Client, ids: list[str], *, as_json: bool) -> int:
+    """A line for each change, until all have ended."""
+    last: dict[str, str] = {}
+    for event in status_events(client, {"response_id": ids}):
+        say_json(event) if as_json else print_event(event)
+        if status := event["data"].get("status"):
+            last[event["data"]["id"]] = status
+    return code_of_all(last.values())
+
+
+def _table(client: Client, ids: list[str]) -> int:
+    """A table that is always as things are; until all have ended, if some are named."""
+    shown: list[Json] = []
+    away: list[str] = []
+
+    def on_away(trouble: Trouble | None) -> None:
+        away[:] = [f"{str(trouble).splitlines()[0]}; trying again …"] if trouble else []
+        live.refresh()
+
+    with Live(console=console(), get_renderable=lambda: _picture(shown, away), refresh_per_second=4) as live:
+        client.on_away = on_away
+        look = _look_at(client, ids, lambda: live.console.height)
+        while True:
+            shown = look()
+            live.refresh()
+            if ids and all(job["status"] not in UNFINISHED for job in shown):
+                break
+            time.sleep(LOOK_EVERY_S)
+    return code_of_all(job["status"] for job in shown)
+
+
+def _look_at(client: Client, ids: list[str], height: Callable[[], int]) -> Callable[[], list[Json]]:
+    def some() -> list[Json]:
+        found = client.get("jobs", {"ids": ",".join(ids)}, patience_s=PATIENCE_S)["data"]
+        there = {job["id"]: job for job in found}
+        if others := [one for one in ids if one not in there]:
+            answers = client.get("responses", {"ids": ",".join(others)}, patience_s=PATIENCE_S)["data"]
+            there |= {answer["id"]: _as_job(answer) for answer in answers}
+        return [there[one] for one in ids if one in there]
+
+    def newest() -> list[Json]:
+        query = {"limit": max(1, min(MOST, height() - 4))}
+        data: list[Json] = client.get("jobs", query, patience_s=PATIENCE_S)["data"]
+        return data
+
+    return some if ids else newest
+
+
+def _as_job(answer: Json) -> Json:
+    """A native response as a row; one that can't be shown as one that is gone."""
+    if answer.get("object") == "error":
+        if answer["status_code"] == 404:
+            return {"id": answer["id"], "status": "deleted", "created_at": None}
+        return {"id": answer["id"], "status": "in_progress", "created_at": None, "error": answer["error"]["message"]}
+    usage = answer.get("usage") or {}
+    return {
+        "id": answer["id"],
+        "status": answer["status"],
+        "model": answer.get("model"),
+        "created_at": answer.get("created_at"),
+        "started_at": answer.get("created_at"),
+        "ended_at": answer.get("completed_at"),
+        "tokens": {"output": usage["output_tokens"]} if usage else None,
+        "metadata": answer.get("metadata"),
+    }
+
+
+def _picture(jobs: list[Json], away: list[str]) -> Group:
+    named = columns(jobs)
+    running = sum(job["status"] in UNFINISHED for job in jobs)
+    below = Text(f"{running} of {len(jobs)} unfinished", "dim") if jobs else Text("There are none yet.", "dim")
+    table = tabled(named, (row(job, owners="OWNER" in named) for job in jobs), NUMBERS)
+    return Group(*([table] if jobs else []), below, *(Text(text, "yellow") for text in away))
