@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -18,6 +18,7 @@ from prometheus_client import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
 
 from server import __version__
 from server.metrics import families
@@ -49,6 +50,8 @@ class Counting(Metrics):
         """
         self._model_of: Callable[[str], str] = lambda _: OTHER
         self._deployments: dict[str, tuple[str, str]] = {}
+        self._measured = Levels()
+        """What was measured last, since these deployments are heeded."""
         self._files = shared
         self._registry = CollectorRegistry()
         self._scraping = threading.Lock()
@@ -87,10 +90,12 @@ class Counting(Metrics):
     def heed(self, model_of: Callable[[str], str], deployments: Mapping[str, str]) -> None:
         """From now on, `model_of` gives a label to any model, and `deployments` has their models, by id."""
         before, self._deployments = self._deployments, {made: (of, _short(made)) for made, of in deployments.items()}
-        # Nobody measures them any more. An id that the config gives may stay while its model has another name.
+        # Nobody measures them any more. An id that the config gives may stay while its model has another name. They are
+        # not shown either, see `_Shown`, but other processes may learn of this config a moment later.
         for labels in set(before.values()) - set(self._deployments.values()):
             for series in (self._in_flight, self._cooling):
                 series.set(*labels, to=0)
+        self._measured = Levels()
         self._model_of = model_of
         self._begin_deployments_at_zero()
 
@@ -108,7 +113,8 @@ class Counting(Metrics):
         ]
         with self._scraping:
             now.extend(self._processes.collect())
-            return encode(_Shown(self._registry, self._files, self._spreads, now)), content_type
+            known = frozenset(self._deployments.values())
+            return encode(_Shown(self._registry, self._files, self._spreads, known, now)), content_type
 
     # What `Metrics` is told.
 
@@ -193,9 +199,16 @@ class Counting(Metrics):
         for series, found in ((self._waiters, levels.waiters), (self._streams, levels.streams)):
             for kind, number in found.items():
                 series.set(kind, to=number)
-        for series, by_deployment in ((self._in_flight, levels.calls), (self._cooling, levels.cooling)):
-            for deployment, value in by_deployment.items():
-                series.set(*self._deployment(deployment), to=value)
+        before, self._measured = self._measured, levels
+        of_deployments = (
+            (self._in_flight, levels.calls, before.calls),
+            (self._cooling, levels.cooling, before.cooling),
+        )
+        for series, found, known in of_deployments:
+            for deployment, value in found.items():
+                # Of thousands few change within a second, and to tell the library of one costs as much as ten of these.
+                if known.get(deployment) != value:
+                    series.set(*self._deployment(deployment), to=value)
 
     def _new_total(self, family: Family) -> Totals:
         made = Totals(Counter(family.name, family.help, family.labels, registry=self._registry))
@@ -241,6 +254,9 @@ class Counting(Metrics):
         return self._deployments.get(deployment, (OTHER, OTHER))
 
 
+_OF_DEPLOYMENTS = frozenset({families.IN_FLIGHT.name, families.COOLING.name})
+
+
 class _Shown:
     """What one scrape shows, in the form in which the library takes it: what was counted, and what is so just now."""
 
@@ -249,9 +265,10 @@ class _Shown:
         registry: CollectorRegistry,
         shared: Shared | None,
         spreads: Mapping[str, Spread],
+        deployments: Collection[tuple[str, str]],
         now: Sequence[Metric],
     ) -> None:
-        self._spreads = spreads
+        self._spreads, self._deployments = spreads, deployments
         self._counted: Any = registry
         if shared is not None:
             self._counted = MultiProcessCollector(None, shared.directory)  # type: ignore[no-untyped-call]
@@ -261,8 +278,14 @@ class _Shown:
         for metric in self._counted.collect():
             if (spread := self._spreads.get(metric.name)) is not None:
                 metric.samples = spread.with_exemplars(metric.samples)
+            elif metric.name in _OF_DEPLOYMENTS:
+                # One that is gone is not well: it would hide that all others of its model are not.
+                metric.samples = [sample for sample in metric.samples if self._is_known(sample)]
             yield metric
         yield from self._now
+
+    def _is_known(self, sample: Sample) -> bool:
+        return (sample.labels["model"], sample.labels["deployment"]) in self._deployments
 
 
 def _series_of(found: Sequence[Family], values: Sequence[float]) -> Iterator[Metric]:

@@ -40,15 +40,20 @@ def shown(one: Counting, counts: Counts | None = None) -> Scrape:
     return Scrape(one.exposition(counts)[0].decode())
 
 
-def test_a_deployment_whose_model_was_renamed_leaves_no_level_behind() -> None:
-    one = counting()
-    one.measured(Levels(calls={DEPLOYMENT: 2}, cooling={DEPLOYMENT: True}))
-    one.heed(lambda model: model, {DEPLOYMENT: "n"})
-    one.measured(Levels(calls={DEPLOYMENT: 1}, cooling={DEPLOYMENT: False}))
+@pytest.mark.parametrize("several", [False, True])
+def test_no_level_is_shown_of_a_deployment_that_is_gone(several: bool, tmp_path: Path) -> None:
+    """Whatever it was at: an alert on it would never end, or would never fire for the others of its model."""
+    one = counting(Shared(str(tmp_path), 1) if several else None)
+    one.heed(lambda model: model, {DEPLOYMENT: "m", "second": "m"})
+    one.measured(Levels(calls={DEPLOYMENT: 2, "second": 3}, cooling={DEPLOYMENT: False, "second": True}))
+    # The id of one stays, as the config gives it, while its model has another name.
+    one.heed(lambda model: model, {DEPLOYMENT: "m", "second": "n"})
+    one.measured(Levels(calls={DEPLOYMENT: 1, "second": 0}, cooling={DEPLOYMENT: True, "second": False}))
     scrape = shown(one)
-    levels = ("upstream_requests_active", "deployment_cooling_down")
-    assert [scrape.value(level, model="m") for level in levels] == [0, 0], "an alert on it would never end"
-    assert [scrape.value(level, model="n") for level in levels] == [1, 0]
+    for level, expected in (("upstream_requests_active", [1, 0]), ("deployment_cooling_down", [1, 0])):
+        found = {sample.labels["model"]: sample.value for sample in scrape.samples(level)}
+        assert len(list(scrape.samples(level))) == 2
+        assert [found["m"], found["n"]] == expected
 
 
 def everything(metrics: Metrics) -> None:
