@@ -70,14 +70,14 @@ def _as_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """The message, then its fields as `name=value`."""
     time, level, message, fields, stack = _parts(event)
     line = f"{time} {level:<7} {message} {fields}".rstrip()
-    return f"{line}\n{stack}" if stack else line
+    return line + stack
 
 
 def _as_coloured_text(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     """The same, for a terminal."""
     time, level, message, fields, stack = _parts(event)
     line = f"{_DIM}{time}{_PLAIN} {_COLOURS.get(level, '')}{level:<7}{_PLAIN} {message} {_DIM}{fields}{_PLAIN}"
-    return f"{line}\n{stack}" if stack else line
+    return line + stack
 
 
 def _parts(event: EventDict) -> tuple[str, str, str, str, str]:
@@ -85,7 +85,9 @@ def _parts(event: EventDict) -> tuple[str, str, str, str, str]:
     event.pop("logger", None)
     # `shown` escapes line breaks: a client may have chosen the value, and must not be able to forge a line.
     fields = " ".join(f"{name}={shown(str(value))}" for name, value in event.items())
-    return time[11:19], level.upper(), _one_line(message), fields, stack
+    # Indented and escaped too, because it quotes the text of the error, in which somebody may have written a line.
+    lines = "".join(f"\n    {_one_line(part)}" for part in stack.split("\n")) if stack else ""
+    return time[11:19], level.upper(), _one_line(message), fields, lines
 
 
 def _one_line(text: str) -> str:

@@ -57,7 +57,7 @@ def test_an_error_brings_its_stack() -> None:
     assert line["stack"].startswith("Traceback")
     assert "ValueError" in line["stack"]
     assert "exc_info" not in line
-    assert "\nTraceback" in formatter("console").format(record(error=True))
+    assert "\n    Traceback" in formatter("console").format(record(error=True))
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
@@ -68,6 +68,16 @@ def test_no_value_and_no_message_begins_a_line_of_its_own(form: str) -> None:
     assert len(line.splitlines()) == 1 or form == "json"
     assert "\n" not in line
     assert "\x1b" not in line
+
+
+def test_no_text_of_an_error_begins_a_line_that_looks_like_ours() -> None:
+    made = record()
+    error = ValueError("x\n12:00:00 ERROR   all is lost\r\x1b[2J")
+    made.exc_info = (ValueError, error, None)
+    first, *stack = formatter("console").format(made).split("\n")
+    assert first.startswith("22:13:20")
+    assert len(stack) == 2
+    assert all(line.startswith("    ") and line.isprintable() for line in stack)
 
 
 async def test_what_is_bound_is_on_each_line_of_the_task_and_of_those_that_it_starts() -> None:

@@ -20,7 +20,7 @@ from tests.support.waiting import wait_until
 PROMETHEUS = shutil.which("prometheus")
 PROMTOOL = shutil.which("promtool")
 
-EVERY = "1s"
+EVERY = "250ms"
 
 
 @dataclass(frozen=True)
