@@ -60,7 +60,7 @@ async def supervise(command: Sequence[str], read: Callable[[], Source], host: st
 
         signals.hear(parent.on_signal)
         signals.hear_hangups(reloads.ask)
-        log.info("starting %d processes on http://%s:%d", count, host, found)
+        log.info("starting %d processes on %s:%d", count, host, found)
         reloading = asyncio.create_task(reloads.run(reload_all), name="reloads")
         try:
             async with controlled(reloads):
