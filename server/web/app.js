@@ -11,15 +11,35 @@ import { Playground } from "./playground.js";
 const place = () => decodeURIComponent(location.hash.replace(/^#\/?/, ""));
 const go = (where) => { location.hash = `#/${where}`; };
 
+// A place's page, and the response that it is about.
+function read(where) {
+  const [page, ...rest] = where.split("/");
+  return [page, page === "r" ? rest.join("/") : null];
+}
+
+// `pollux dev` prints an address with the key in it. It must not stay there, nor in the history.
+function takeKey() {
+  const given = place();
+  if (!given.startsWith("key=")) return false;
+  key.set(given.slice(4));
+  history.replaceState(null, "", "#/");
+  return true;
+}
+takeKey();
+
 function App() {
   const [where, setWhere] = useState(place());
   const [entered, setEntered] = useState(null); // null: not known yet
+  const enter = () => get("models").then(() => setEntered(true), (error) => setEntered(error.status !== 401));
   useEffect(() => {
-    const changed = () => setWhere(place());
+    const changed = () => {
+      if (takeKey()) { setEntered(null); enter(); }
+      setWhere(place());
+    };
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
-  useEffect(() => { get("models").then(() => setEntered(true), (error) => setEntered(error.status === 401 ? false : true)); }, []);
+  useEffect(() => { enter(); }, []);
   if (entered === null) return html`<p class="loading">Pollux</p>`;
   if (!entered || where === "key") return html`<${Enter} entered=${() => { setEntered(true); go(""); }} />`;
   return html`<${Shell} where=${where} leave=${() => { key.forget(); setEntered(false); }} />`;
@@ -60,19 +80,21 @@ function Shell({ where, leave }) {
   const jobs = useMemo(() => new Jobs(redraw), []);
   useEffect(() => () => jobs.end(), []);
   const [models, setModels] = useState([]);
-  const [selected, select] = useState(null);
+  const [selected, setSelected] = useState(null);
+  const chosen = useRef(null); // keys may come faster than pages are drawn
+  const select = (name) => { chosen.current = name; setSelected(name); };
   const [help, setHelp] = useState(false);
   const [theme, turnTheme] = useTheme();
   const search = useRef(null);
   useEffect(() => { get("models").then((list) => setModels(list.data.map((model) => model.id)), () => {}); }, []);
   useEffect(() => { if (jobs.error?.status === 401) leave(); }, [jobs.error]);
 
-  const [page, ...rest] = where.split("/");
-  const id = page === "r" ? rest.join("/") : null;
+  const [page, id] = read(where);
   const open = (name) => go(`r/${name}`);
 
   useEffect(() => {
     const pressed = (event) => {
+      const [page, id] = read(place());
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName);
       if (event.key === "Escape") {
@@ -85,13 +107,13 @@ function Shell({ where, leave }) {
       const step = { j: 1, k: -1, ArrowDown: 1, ArrowUp: -1 }[event.key];
       if (step && (page === "" || page === "r")) {
         const { list } = jobs;
-        const at = list.findIndex((job) => job.id === (id ?? selected));
+        const at = list.findIndex((job) => job.id === (id ?? chosen.current));
         const next = list[at < 0 ? 0 : Math.min(list.length - 1, Math.max(0, at + step))];
         if (!next || (id && event.key.startsWith("Arrow"))) return;
         event.preventDefault();
         select(next.id);
         if (id) open(next.id);
-      } else if (event.key === "Enter" && page === "" && selected && !/^(BUTTON|A)$/.test(event.target.tagName)) open(selected);
+      } else if (event.key === "Enter" && page === "" && chosen.current && !/^(BUTTON|A)$/.test(event.target.tagName)) open(chosen.current);
       else if (event.key === "/" && page === "") { event.preventDefault(); search.current?.focus(); }
       else if (event.key === "?") setHelp(!help);
       else if (event.key === "d") go("deployments");
