@@ -21,9 +21,9 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install
 	$(BIN)/python deploy/demo.py
 
-# The simulator and Pollux side by side, with three curl commands to try.
+# Simulated models, Pollux and its page on this machine, until Ctrl-C: ARGS="--port 4001 --open".
 run: install
-	$(BIN)/python deploy/demo.py --keep-running
+	$(BIN)/pollux dev $(ARGS)
 
 # The tests start Pollux more than a hundred times: without bytecode, each start compiles all of it anew.
 test: install

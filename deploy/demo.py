@@ -1,4 +1,4 @@
-"""What Pollux does, shown from end to end: `make demo`. With `--keep-running` a pair to try things with: `make run`.
+"""What Pollux does, shown from end to end: `make demo`.
 
 It starts `pollux simulate` as the provider and `pollux serve` on an embedded store, and talks to them as any client
 does, over public HTTP only. Every ✓ is a claim that was just checked; the first that does not hold ends the demo.
@@ -39,16 +39,6 @@ LEASE_S = 2  # The default is 15. Here somebody watches while the job of a kille
 WHOLE_DEMO_S = 55  # It takes some 15 s; what hangs is a failure too.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 START_S, END_S, ANSWER_S = 20, 15, 40  # For one process, and for one request: longer than the longest wait.
-
-TO_TRY = """
-Start a response of some 20 seconds in the background; its stream is broken off as soon as the id is known:
-  ID=$(curl -sN {url} -H '{auth}' -d '{body}' | grep -om1 'litellm_poll_[0-9a-f-]*'); echo "$ID"
-Wait for its end, for 30 seconds at most:
-  curl -s "{url}/$ID?wait=30" -H '{auth}'
-Resume its stream behind event 9, as often as you like:
-  curl -sN "{url}/$ID?stream=true&starting_after=9" -H '{auth}'
-
-Ctrl-C ends both servers. Config, store and logs are in {folder} until then."""
 
 COLOURED = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 BOLD, DIM, RED, GREEN = 1, 2, 31, 32
@@ -397,18 +387,6 @@ def demonstrate(pollux: Server, simulator: Server) -> None:
     title(painted(f"All of it held, in {time.monotonic() - STARTED:.1f} s.", GREEN))
 
 
-def keep_running(pollux: Server, simulator: Server, folder: Path) -> None:
-    body = json.dumps(request_for(CACHED, "Tell me a story about a unicorn.", stream=True, duration_s=20))
-    url, auth = f"http://127.0.0.1:{pollux.port}{RESPONSES}", f"Authorization: Bearer {KEY}"
-    print(TO_TRY.format(url=url, auth=auth, body=body, folder=folder), flush=True)
-    parent = os.getppid()
-    while all(server.process and server.process.poll() is None for server in (pollux, simulator)):
-        if os.getppid() != parent:
-            raise KeyboardInterrupt  # `make` was killed, and nobody is left to press Ctrl-C.
-        time.sleep(0.2)
-    raise Failed("a server has ended")
-
-
 def usable_port(wanted: int) -> int:
     """The wanted port, or any free one for 0."""
     with socket.socket() as probe:
@@ -428,31 +406,27 @@ def on_signal(number: int, _: object) -> None:
 
 
 def main() -> int:
-    """The exit code is 0 if all held, 1 if not, 2 for wrong usage, 130 after Ctrl-C (how `--keep-running` ends: 0)."""
+    """The exit code is 0 if all held, 1 if not, 2 for wrong usage, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description="Show what Pollux does, end to end.")
-    parser.add_argument("--keep-running", action="store_true", help="start the pair for you to try, until Ctrl-C")
-    parser.add_argument("--port", type=int, default=0, help="of Pollux (default: a free one, or 4000 to keep running)")
-    parser.add_argument("--simulator-port", type=int, default=0, help="likewise (default: a free one, or 4010)")
+    parser.add_argument("--port", type=int, default=0, help="of Pollux (default: a free one)")
+    parser.add_argument("--simulator-port", type=int, default=0, help="likewise")
     options = parser.parse_args()
-    keep: bool = options.keep_running
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # A terminal without a ✓ is no reason to fail.
     for number in SIGNALS:
         signal.signal(number, on_signal)
     try:
-        ports = usable_port(options.port or 4000 * keep), usable_port(options.simulator_port or 4010 * keep)
+        ports = usable_port(options.port), usable_port(options.simulator_port)
     except Failed as error:
         parser.error(str(error))
     folder = Path(tempfile.mkdtemp(prefix="pollux-demo-"))
     try:
         with running_pair(folder, *ports) as (pollux, simulator):
-            if keep:
-                keep_running(pollux, simulator, folder)
             signal.alarm(WHOLE_DEMO_S)
             demonstrate(pollux, simulator)
     except KeyboardInterrupt:
         shutil.rmtree(folder)
-        return 0 if keep else 130
+        return 130
     except (Failed, HTTPException, OSError, LookupError, ValueError) as error:  # The last two: not what was promised.
         why = error if isinstance(error, Failed) else repr(error)
         for log in sorted(folder.glob("*.log")):

@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from server.cli.commands import TABLE, loaded
+from server.cli.settings import NAMES
+from server.cli.trouble import Code
 from tests.support.replica import Replica, create, free_port, is_ready, make_config, running_replica
 from tests.support.waiting import wait_until
 
@@ -194,6 +198,37 @@ async def test_the_example_of_usage_runs(place: Place) -> None:
     cached = row_shown["cached_input_tokens"]
     cost = (row_shown["input_tokens"] - cached) * 1.25 + cached * 0.125 + row_shown["output_tokens"] * 10
     assert row_shown["cost"] == cost / 1e6, "by the prices in the text"
+
+
+@in_one_loop
+async def test_the_examples_of_the_command_line_run(place: Place) -> None:
+    [example] = examples("Command line", "sh")
+    (place.folder / "README.md").write_text("A whole README.")
+    words = example.replace("pollux ", ".venv/bin/pollux ")
+    printed = await place.run("sh", "-ec", place.written_for(words))
+    assert printed.count("You said: A bedtime story, please.") == 1
+    assert "order=17" in printed
+    assert " is fine" in printed
+    last = json.loads(printed.splitlines()[-1])
+    assert "Say that in French." in json.dumps(last["output"])
+    assert "A whole README." in json.dumps(last["output"])
+    found = tomllib.loads(examples("Command line", "toml")[0])
+    assert {"url", "key", "model", "profiles"} == found.keys() <= NAMES.keys()
+
+
+def test_the_table_of_commands_has_each_and_that_of_exit_codes_too() -> None:
+    [section] = re.findall(r"^## Command line\n(.*?)^## ", README.read_text(), re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| (`.*?`) \| ", section, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`([a-z-]+)", row)]
+    assert sorted(named) == sorted(listed.name for listed in TABLE)
+    for row in rows:
+        for option in re.findall(r"`(--[a-z-]+)", row):
+            assert option in _help_of(re.findall(r"`([a-z-]+)", row)[0])
+    assert [int(code) for code in re.findall(r"^\| (\d+) \| ", section, re.MULTILINE)] == [*Code]
+
+
+def _help_of(name: str) -> str:
+    return " ".join(option for param in loaded(name).params for option in param.opts)
 
 
 async def hears(place: Place, in_shell: str, *command: str) -> None:

@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"pollux: {error}\n")
         return Code.USAGE
     except Trouble as trouble:
-        sys.stderr.write(f"pollux: {trouble}\n")
+        if str(trouble):
+            sys.stderr.write(f"pollux: {trouble}\n")
         return trouble.code
     return int(code or 0)

@@ -8,6 +8,7 @@ import typer
 
 from server.cli.asking import AskingCommand, client_for
 from server.cli.commands import new_app
+from server.cli.ids import full
 from server.cli.terminal import remark, say, say_json
 from server.cli.trouble import Code
 
@@ -23,6 +24,7 @@ def cancel(
 ) -> int:
     """Cancel responses. What had arrived of them is kept. The exit code is 1 if one had ended otherwise before."""
     client = client_for(ctx)
+    ids = full(client, ids)
     codes = {Code.FINE}
     for start in range(0, len(ids), MOST_AT_ONCE):
         body = {"ids": ids[start : start + MOST_AT_ONCE]}

@@ -28,9 +28,10 @@ def check_config(
     strict: Annotated[bool, typer.Option("--strict", help="Fail where there is anything to warn of.")] = False,
 ) -> int:
     """Print what a config file means: the mode of each model with the reason, its deployments, and warnings."""
+    path = named(file, config)
     configure_logs("console")
     with told():
-        loaded = load_config(named(file, config))
+        loaded = load_config(path)
         if text := told_in_one(loaded):
             log.warning(text)
         sys.stdout.write(describe(loaded))

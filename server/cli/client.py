@@ -155,6 +155,8 @@ class Client:
                     wait_s = max(pause_s, _seconds(error.headers.get("Retry-After")))
             except (URLError, OSError, HTTPException) as error:
                 trouble = self._unreachable(error)
+                # What fails while it connects is a URLError. Whatever breaks later, somebody is there.
+                self._reached |= not isinstance(error, URLError)
                 if self._reached:
                     wait_s = pause_s
             else:
@@ -220,6 +222,11 @@ START = "To try Pollux on this machine: pollux dev"
 def path_of(response_id: str) -> str:
     """The path of a response. Its id may hold a slash."""
     return f"responses/{quote(response_id, safe='')}"
+
+
+def page_of(client: Client, response_id: str) -> str:
+    """Where a response is shown in a browser."""
+    return f"{client.settings.url}/ui/#/r/{quote(response_id, safe='')}"
 
 
 def _seconds(text: str | None) -> float:

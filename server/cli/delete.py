@@ -9,6 +9,7 @@ import typer
 from server.cli.asking import AskingCommand, client_for
 from server.cli.client import Refused, path_of
 from server.cli.commands import new_app
+from server.cli.ids import full
 from server.cli.terminal import remark, say, say_json
 from server.cli.trouble import Code
 
@@ -24,7 +25,7 @@ def delete(
     """Delete responses with all that is stored of them. One that runs is cancelled first."""
     client = client_for(ctx)
     code = Code.FINE
-    for response_id in ids:
+    for response_id in full(client, ids):
         try:
             found = client.call("DELETE", path_of(response_id)).body
         except Refused as refused:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from server.cli.asking import AskingCommand, client_for
 from server.cli.commands import new_app
+from server.cli.ids import full
 from server.cli.interrupts import going_on
 from server.cli.streams import status_events
 from server.cli.terminal import COLOURS, console, remark, safe, say, say_json
@@ -36,7 +37,7 @@ def events(
     """
     client = client_for(ctx)
     client.on_away = lambda trouble: remark(f"{str(trouble).splitlines()[0]}; trying again …") if trouble else None
-    query = {"types": types, "model": model, "response_id": response}
+    query = {"types": types, "model": model, "response_id": full(client, response or [])}
     with going_on():
         for event in status_events(client, query):
             say_json(event) if as_json else print_event(event)

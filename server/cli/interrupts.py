@@ -16,7 +16,7 @@ def going_on(*response_ids: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise Trouble("interrupted", *hints, code=Code.INTERRUPTED) from None
+        raise Trouble("interrupted" if hints else "", *hints, code=Code.INTERRUPTED) from None
     except Trouble as trouble:
         if trouble.code is Code.UNREACHABLE and again:
             raise Trouble(str(trouble), again, code=trouble.code) from None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
 from rich.text import Text
 
+from server.cli.ids import short
 from server.cli.terminal import status_text
 from server.cli.words import age, count, duration
 
@@ -23,7 +25,7 @@ def columns(jobs: list[Json]) -> tuple[str, ...]:
 def row(job: Json, *, owners: bool) -> list[str | Text]:
     """A job in these columns."""
     return [
-        job["id"],
+        short(job["id"]) if sys.stdout.isatty() else job["id"],
         status_text(job["status"]) + Text(f" {job['error']}" if job.get("error") else "", "dim"),
         str(job.get("model") or ""),
         *([str(job.get("owner", ""))] if owners else []),

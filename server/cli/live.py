@@ -16,6 +16,7 @@ from rich.text import Text
 
 from server.cli.answers import CALLS, call_of, error_of, text_of, tokens_of
 from server.cli.client import Client
+from server.cli.ids import short
 from server.cli.terminal import aside, console, remark, safe, status_text
 from server.cli.trouble import Trouble
 from server.cli.words import duration
@@ -143,7 +144,7 @@ class Growing:
         told = [duration(now - self._began), self._model]
         if self._first_at is not None and now - self._first_at > 1:
             told.append(f"~{len(self._shown) / CHARACTERS_OF_A_TOKEN / (now - self._first_at):.0f} tokens/s")
-        told.append(_short(self._id))
+        told.append(short(self._id))
         line = Table.grid(padding=(0, 1))
         line.add_row(Spinner("dots"), status_text(self.status), Text(" · ".join(word for word in told if word), "dim"))
         parts = [Text(self._line)] if self._line else []
@@ -157,17 +158,12 @@ class Growing:
             told.append(Text(f" · {tokens}", "dim"))
         if error := error_of(self.last):
             told.append(Text(f" · {safe(error)}", "red"))
-        told.append(Text(f" · {_short(self._id)}", "dim"))
+        told.append(Text(f" · {short(self._id)}", "dim"))
         aside().print(Text.assemble(*told), soft_wrap=True)
 
     def _ended_at(self) -> float:
         """When it ended: now, unless it had before; an object tells only the second."""
         return time.time() if self._saw_it_run else self.last.get("completed_at") or self._began
-
-
-def _short(response_id: str) -> str:
-    """An id in one line: those that hold a provider's can be long."""
-    return response_id if len(response_id) <= 64 else f"{response_id[:24]}…"
 
 
 def _lines(text: str, width: int) -> list[str]:

@@ -12,6 +12,7 @@ from server.cli.answers import error_of, text_of, tokens_of
 from server.cli.asking import AskingCommand, client_for
 from server.cli.client import Client, Refused, path_of
 from server.cli.commands import new_app
+from server.cli.ids import full
 from server.cli.terminal import console, safe, say_json, status_text
 from server.cli.trouble import Code
 from server.cli.words import age, clock, duration, moment
@@ -34,6 +35,7 @@ def show(
     The exit code is 0, however it ended: pollux wait ID tells that.
     """
     client = client_for(ctx)
+    [response_id] = full(client, [response_id])
     response = client.get(path_of(response_id))
     job = _job(client, response_id)
     if as_json:

@@ -17,7 +17,7 @@ from uuid import uuid4
 import typer
 
 from server.cli.asking import AskingCommand, client_for
-from server.cli.client import PATIENCE_S, Client, Json
+from server.cli.client import PATIENCE_S, Client, Json, page_of
 from server.cli.commands import new_app
 from server.cli.interrupts import going_on
 from server.cli.live import Growing
@@ -80,7 +80,7 @@ def submit(
     if not wait:
         say_json(response) if as_json else say(response["id"])
         if not as_json and sys.stdout.isatty():
-            remark(f"Watch it grow:  pollux watch {response['id']}")
+            remark(f"Watch it:  pollux watch {response['id']}\n     or:  {page_of(client, response['id'])}")
         return Code.FINE
     with going_on(response["id"]), Growing(client, response["id"], text=not as_json) as growing:
         for state in states(client, response["id"], answer.etag):

@@ -32,6 +32,8 @@ MARKS = {
 
 MAY_BE_CUT = ("MODEL", "OWNER", "METADATA", "DEPLOYMENT", "URL", "NAME", "EVENTS", "LAST FAILURE", "ERROR")
 """The columns that shrink where a terminal is narrow. An id, once cut, is of no use."""
+GAP, LEAST = 2, 8
+"""Between columns; and how wide one that is cut remains."""
 WIDE = 160
 """How wide a picture is that no terminal shows."""
 _CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
@@ -76,24 +78,39 @@ def status_text(status: str) -> Text:
     return Text(f"{MARKS.get(Status(status), '·')} {status}" if status in COLOURS else status, COLOURS.get(status, ""))  # type: ignore[call-overload]
 
 
-def tabled(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()) -> Table:
-    """A table without lines, as wide as it needs to be. Columns in `right` are numbers."""
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+def tabled(
+    columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = (), width: int = WIDE
+) -> Table:
+    """A table without lines, for a terminal of this width. Columns in `right` are numbers."""
     lines = [[cell if isinstance(cell, Text) else Text(safe(cell)) for cell in row] for row in rows]
+    widths = [max([len(name), *(line[place].cell_len for line in lines)]) for place, name in enumerate(columns)]
+    fitting = _fitted(columns, widths, width)
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
     for place, name in enumerate(columns):
-        least = None if name in MAY_BE_CUT else max([len(name), *(line[place].cell_len for line in lines)])
-        side: Literal["left", "right"] = "right" if name in right else "left"
-        made.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", min_width=least)
+        if fitting[place]:
+            side: Literal["left", "right"] = "right" if name in right else "left"
+            made.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", width=fitting[place])
     for line in lines:
-        made.add_row(*line)
+        made.add_row(*(cell for place, cell in enumerate(line) if fitting[place]))
     return made
+
+
+def _fitted(columns: Sequence[str], widths: Sequence[int], width: int) -> list[int]:
+    """The widths at which all columns fit: first some are cut, the last one most; then they are left out."""
+    fitted = list(widths)
+    for least in (LEAST, 0):
+        for place in reversed(range(len(columns))):
+            excess = sum(one + GAP for one in fitted if one) - GAP - width
+            if excess > 0 and columns[place] in MAY_BE_CUT:
+                fitted[place] = max(min(least, fitted[place]), fitted[place] - excess) if least else 0
+    return fitted
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()) -> None:
     """A table on a terminal; elsewhere the same columns, never cut, for `grep` and `awk`."""
     out = console()
     if out.is_terminal:
-        out.print(tabled(columns, rows, right))
+        out.print(tabled(columns, rows, right, out.width))
         return
     lines = [list(columns), *([_plain(cell) for cell in row] for row in rows)]
     widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]

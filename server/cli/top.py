@@ -42,7 +42,7 @@ def top(
         with going_on():
             while True:
                 found = _seen(client, 200)
-                say_json(found) if as_json else out.print(Group(*_picture(found, None)))
+                say_json(found) if as_json else out.print(Group(*_picture(found, None, out.width)))
                 if once or not as_json:
                     return Code.FINE
                 time.sleep(every)
@@ -52,7 +52,7 @@ def top(
         away[:] = [trouble]  # type: ignore[list-item]
         live.refresh()
 
-    picture = lambda: Group(*_picture(found, away[0]))  # noqa: E731  # it is asked with each frame
+    picture = lambda: Group(*_picture(found, away[0], out.width))  # noqa: E731  # it is asked with each frame
     with going_on(), Live(console=out, get_renderable=picture, screen=True, refresh_per_second=2) as live:
         client.on_away = on_away
         while True:
@@ -80,7 +80,7 @@ def _seen(client: Client, height: int) -> Json:
     return found
 
 
-def _picture(found: Json, away: Trouble | None) -> Iterator[RenderableType]:
+def _picture(found: Json, away: Trouble | None, width: int) -> Iterator[RenderableType]:
     yield Text.assemble(("Pollux ", "bold"), found["url"], (f"  {time.strftime('%H:%M:%S')}", "dim"))
     if away is not None:
         yield Text(f"{str(away).splitlines()[0]}; trying again …", "yellow")
@@ -88,7 +88,7 @@ def _picture(found: Json, away: Trouble | None) -> Iterator[RenderableType]:
     yield Text()
     if jobs := found["unfinished"]:
         named = columns(jobs)
-        yield tabled(named, (row(job, owners="OWNER" in named) for job in jobs), NUMBERS)
+        yield tabled(named, (row(job, owners="OWNER" in named) for job in jobs), NUMBERS, width)
     else:
         yield Text("Nothing runs.", "dim")
     yield Text()
@@ -96,6 +96,7 @@ def _picture(found: Json, away: Trouble | None) -> Iterator[RenderableType]:
         ("DEPLOYMENT", "MODEL", "STATE", "IN FLIGHT", "CALLS", "FAILED", "MEDIAN", "FIRST"),
         (_deployment(one) for one in found["deployments"]),
         ("IN FLIGHT", "CALLS", "FAILED", "MEDIAN", "FIRST"),
+        width,
     )
     if processes := found.get("processes"):
         yield Text()
@@ -111,12 +112,10 @@ def _hour(tallies: Json) -> Iterator[Text]:
     if tallies["queued"] is not None:
         yield Text(f"{count(tallies['queued'])} queued, {count(tallies['running'])} running")
     minutes = tallies["data"][-BARS:]
-    for status in Status:
+    for status in (status for status in Status if status is not Status.IN_PROGRESS):
         values = [int(minute.get(status, 0)) for minute in minutes]
         if any(values):
-            yield Text.assemble(
-                f"{status:<12}", (sparkline(values), COLOURS[status]), f" {count(sum(values))} in an hour"
-            )
+            yield Text.assemble(f"{status:<12}", (sparkline(values), COLOURS[status]), f" {count(sum(values))}/h")
 
 
 def _deployment(one: Json) -> list[str | Text]:

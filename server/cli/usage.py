@@ -52,8 +52,8 @@ def usage(
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    apart = [name for name in ("date", "model", "owner") if any(one[name] is not None for one in rows)]
-    lines = [[str(one[name] or "") for name in apart] + _amounts(one) for one in rows]
+    apart = [name for name in ("date", "model", "owner") if any(one.get(name) for one in rows)]
+    lines = [[str(one.get(name) or "") for name in apart] + _amounts(one) for one in rows]
     if len(rows) > 1 and apart:
         costs = [one["cost"] for one in rows if one["cost"] is not None]
         total: dict[str, Any] = {name: sum(one[name] for one in rows) for name in AMOUNTS}

@@ -13,6 +13,7 @@ from server.cli.answers import error_of
 from server.cli.asking import AskingCommand, client_for
 from server.cli.client import PASSING, PATIENCE_S, Client, Json
 from server.cli.commands import new_app
+from server.cli.ids import full
 from server.cli.interrupts import going_on
 from server.cli.terminal import aside, remark, say, say_json
 from server.cli.trouble import Code, Trouble, code_of, code_of_all
@@ -37,7 +38,7 @@ def wait(
     The exit code is 0 if all are completed, 1 if one failed, else 3 if one was cancelled.
     """
     client = client_for(ctx)
-    ids = list(dict.fromkeys(ids))
+    ids = full(client, ids)
     if one and len(ids) > MOST_AT_ONCE:
         raise Trouble(f"--any takes at most {MOST_AT_ONCE} ids", code=Code.USAGE)
     deadline = None if timeout is None else time.monotonic() + timeout

@@ -17,6 +17,7 @@ from server.cli.asking import AskingCommand, client_for
 from server.cli.client import PATIENCE_S, Client, Json, Refused
 from server.cli.commands import new_app
 from server.cli.events import print_event
+from server.cli.ids import full
 from server.cli.interrupts import going_on
 from server.cli.jobs import NUMBERS, columns, row
 from server.cli.live import Growing
@@ -48,7 +49,7 @@ def watch(
     code tells how they ended; Ctrl-C ends the watching alone.
     """
     client = client_for(ctx)
-    named = list(dict.fromkeys(ids or []))
+    named = full(client, ids or [])
     if len(named) > MOST:
         raise Trouble(f"at most {MOST} responses can be watched at once", code=Code.USAGE)
     with going_on(*named):
@@ -98,6 +99,7 @@ def _lines(client: Client, ids: list[str], *, as_json: bool) -> int:
 
 def _table(client: Client, ids: list[str]) -> int:
     """A table that is always as things are; until all have ended, if some are named."""
+    out = console()
     shown: list[Json] = []
     away: list[str] = []
 
@@ -105,9 +107,9 @@ def _table(client: Client, ids: list[str]) -> int:
         away[:] = [f"{str(trouble).splitlines()[0]}; trying again …"] if trouble else []
         live.refresh()
 
-    with Live(console=console(), get_renderable=lambda: _picture(shown, away), refresh_per_second=4) as live:
+    with Live(console=out, get_renderable=lambda: _picture(shown, away, out.width), refresh_per_second=4) as live:
         client.on_away = on_away
-        look = _look_at(client, ids, lambda: live.console.height)
+        look = _look_at(client, ids, lambda: out.height)
         while True:
             shown = look()
             live.refresh()
@@ -153,9 +155,9 @@ def _as_job(answer: Json) -> Json:
     }
 
 
-def _picture(jobs: list[Json], away: list[str]) -> Group:
+def _picture(jobs: list[Json], away: list[str], width: int) -> Group:
     named = columns(jobs)
     running = sum(job["status"] in UNFINISHED for job in jobs)
     below = Text(f"{running} of {len(jobs)} unfinished", "dim") if jobs else Text("There are none yet.", "dim")
-    table = tabled(named, (row(job, owners="OWNER" in named) for job in jobs), NUMBERS)
+    table = tabled(named, (row(job, owners="OWNER" in named) for job in jobs), NUMBERS, width)
     return Group(*([table] if jobs else []), below, *(Text(text, "yellow") for text in away))

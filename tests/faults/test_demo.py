@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.replica import free_port
 from tests.support.waiting import wait_until
 
 DEMO = Path(__file__).parents[2] / "deploy" / "demo.py"
@@ -138,72 +137,4 @@ async def test_ctrl_c_ends_the_demo_and_the_store_that_a_killed_pollux_left(tmp_
         demo.send_signal(signal.SIGINT)
         printed = read_to_end(demo)
     assert demo.returncode == 130, printed
-    await nothing_is_left(tmp_path)
-
-
-@contextmanager
-def make_run(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """`make run` as from a terminal, once it serves, and the process of the demo below it."""
-    ports = f"--port {free_port()} --simulator-port {free_port()}"
-    makefile = folder / "Makefile"
-    makefile.write_text(f"run:\n\t{sys.executable} {DEMO} --keep-running {ports}\n")
-    place = folder / "temporary"
-    place.mkdir()
-    with subprocess.Popen(
-        ["make", "-f", str(makefile)],
-        env={**os.environ, "TMPDIR": str(place)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        start_new_session=True,
-    ) as make:
-        try:
-            read_until(make, "Ctrl-C ends both servers")
-            [demo] = Path(f"/proc/{make.pid}/task/{make.pid}/children").read_text().split()
-            yield make, int(demo)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(make.pid, signal.SIGKILL)
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="it looks at /proc")
-@pytest.mark.parametrize(
-    ("number", "whom"),
-    [
-        (signal.SIGINT, "all"),
-        (signal.SIGHUP, "all"),
-        (signal.SIGTERM, "make"),
-        (signal.SIGKILL, "make"),
-        (signal.SIGTERM, "demo"),
-        (signal.SIGKILL, "demo"),
-        (signal.SIGKILL, "all"),
-    ],
-)
-async def test_however_make_run_is_stopped_nothing_runs_on(number: signal.Signals, whom: str, tmp_path: Path) -> None:
-    """A terminal signals all: with Ctrl-C, and when it is closed. (`make` waits for what it started on a hang-up.)"""
-    with make_run(tmp_path) as (make, demo):
-        assert len(processes_of(tmp_path / "temporary")) > 3
-        if whom == "all":
-            os.killpg(make.pid, number)
-        else:
-            os.kill(make.pid if whom == "make" else demo, number)
-        await wait_until(lambda: not processes_of(tmp_path / "temporary"), timeout_s=40, what="all have ended")
-
-
-async def test_kept_running_it_serves_until_ctrl_c(tmp_path: Path) -> None:
-    ports = ("--port", str(free_port()), "--simulator-port", str(free_port()))
-    with running_demo(tmp_path, "--keep-running", *ports) as demo:
-        printed = read_until(demo, "Ctrl-C ends both servers")
-        assert printed.count("curl -s") == 3
-        assert f"http://127.0.0.1:{ports[1]}/v1/responses" in printed
-
-        with running_demo(tmp_path, "--keep-running", *ports) as second:
-            complaint = read_to_end(second)
-        assert second.returncode == 2
-        assert f"port {ports[1]} is taken; choose others with --port and --simulator-port" in complaint
-
-        demo.send_signal(signal.SIGINT)
-        printed = read_to_end(demo)
-    assert demo.returncode == 0, printed
     await nothing_is_left(tmp_path)

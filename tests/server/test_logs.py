@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import sys
 from typing import Any
 
@@ -117,3 +118,11 @@ async def test_a_loop_that_polls_for_several_names_no_request(monkeypatch: pytes
     loop, own = map(json.loads, told)
     assert (loop["message"], loop["response_id"], loop.get("request_id")) == ("native poll broke", "r", None)
     assert own["request_id"] == "of-the-first-waiter"
+
+
+def test_a_terminal_gets_colours_and_the_same_words() -> None:
+    record = logging.makeLogRecord({"name": "pollux.test", "levelname": "WARNING", "msg": "mind the gap", "order": 17})
+    plain, coloured = (formatter("console", coloured=coloured).format(record) for coloured in (False, True))
+    assert "\033[33mWARNING" in coloured
+    assert re.sub(r"\033\[\d+m", "", coloured).split() == plain.split()
+    assert "\033" not in plain

@@ -19,10 +19,11 @@ import redis
 from storage import CreateOutcome, Durability, Store, StoreMisfit, StoreUnavailable, open_store, scripts
 from storage import open as opening
 from storage.connection import Connections
+from storage.inspection import HARMLESS
 from tests.conftest import plain_url
 from tests.support.ears import Notes
 from tests.support.replica import free_port
-from tests.support.servers import configured, follows, running_redis
+from tests.support.servers import configured, documented_rights, follows, running_redis
 from tests.support.stored import create, finish, lease, log_of, new_response, numbered
 from tests.support.waiting import wait_until
 
@@ -328,3 +329,22 @@ async def test_without_the_right_to_a_channel_the_listener_says_so_a_few_times_a
             await asyncio.wait([task])
     warnings = [record for record in caplog.records if "listener lost its connection" in record.getMessage()]
     assert 1 <= len(warnings) <= 4
+
+
+TWO_WORDS = ("CONFIG", "XINFO")
+
+
+async def test_a_checkup_tries_all_rights_that_are_documented_and_leaves_nothing(
+    store_url: str, admin: redis.Redis
+) -> None:
+    async with open_store(store_url) as store:
+        before = set(admin.scan_iter())
+        found = await store.check_up()
+    assert set(admin.scan_iter()) == before
+    assert found.refused == ()
+    assert found.server.split()[0] in ("Valkey", "Redis")
+    assert abs(found.skew_s) < 1
+    tried = {"+" + "|".join(map(str, command[: 1 + (command[0] in TWO_WORDS)])).lower() for command in HARMLESS}
+    by_connecting = {"auth", "hello", "ping", "client|setinfo", "client|setname", "subscribe", "unsubscribe"}
+    documented = {word for word in documented_rights() if word.startswith("+")}
+    assert documented - {f"+{word}" for word in by_connecting} == tried

@@ -1,0 +1,44 @@
+"""Ids of responses in few characters: what tables on a terminal show, and what every command takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from server.cli.client import Client
+from server.cli.trouble import Code, Trouble
+
+SHOWN = 8
+_OURS = re.compile(r"[^ ]*_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+_SHORT = re.compile(r"[0-9a-f]{4,8}|[0-9a-f]{8}-[0-9a-f-]{1,27}")
+
+
+def short(response_id: str) -> str:
+    """The beginning of the number in an id; of a provider's long id, the beginning."""
+    if ours := _OURS.fullmatch(response_id):
+        return ours[1][:SHOWN]
+    return response_id if len(response_id) <= 24 else f"{response_id[:23]}…"
+
+
+def full(client: Client, given: Iterable[str]) -> list[str]:
+    """The ids that are meant by these, whole or short, each once.
+
+    Raises:
+        Trouble: none begins so, or several do
+
+    """
+    return list(dict.fromkeys(_full(client, one) if _SHORT.fullmatch(one) else one for one in given))
+
+
+def _full(client: Client, begins: str) -> str:
+    found = client.get("jobs", {"search": begins, "limit": 500})["data"]
+    ids: list[str] = [job["id"] for job in found if (ours := _OURS.fullmatch(job["id"])) and ours[1].startswith(begins)]
+    if not ids:
+        raise Trouble(
+            f"no response's number begins with {begins}",
+            "It may have expired, or be another key's: a key sees its own, the master key sees all.",
+            code=Code.USAGE,
+        )
+    if len(ids) > 1:
+        raise Trouble(f"several responses' numbers begin with {begins}:", *ids[:10], code=Code.USAGE)
+    return ids[0]

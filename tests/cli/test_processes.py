@@ -1,0 +1,140 @@
+"""Commands as processes: pipes, Ctrl-C, terminals, and a server that is killed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from tests.support.replica import (
+    CACHED,
+    Replica,
+    create,
+    free_port,
+    make_config,
+    replica_process,
+    running_replica,
+    with_output,
+)
+from tests.support.shell import Shell, shell_for
+
+SLOW = "Hello [[words=200]] [[rate=10]]"
+
+
+async def test_ctrl_c_ends_the_watching_and_not_the_response(pollux: Replica, tmp_path: Path) -> None:
+    shell = shell_for(pollux, tmp_path)
+    response_id = await create(pollux, SLOW, stream=True)
+    async with shell.process("watch", response_id) as watching:
+        assert watching.stdout is not None
+        await asyncio.wait_for(watching.stdout.readexactly(20), 20)
+        watching.send_signal(signal.SIGINT)
+        _, told = await asyncio.wait_for(watching.communicate(), 20)
+    assert watching.returncode == 130
+    assert f"pollux watch {response_id}" in told.decode()
+    assert "Traceback" not in told.decode()
+    assert (await with_output(pollux, response_id))["status"] == "in_progress"
+
+
+async def test_a_reader_that_has_enough_is_no_error_to_tell_of(pollux: Replica, tmp_path: Path) -> None:
+    shell = shell_for(pollux, tmp_path)
+    response_id = await create(pollux, "Hello [[words=400]]", stream=True)
+    read, write = os.pipe()
+    async with shell.process("watch", response_id, "--json", stdout=write) as watching:
+        os.close(write)
+        await asyncio.to_thread(os.read, read, 10)
+        os.close(read)
+        assert watching.stderr is not None
+        told = await asyncio.wait_for(watching.stderr.read(), 20)
+    assert told == b""
+
+
+@pytest.mark.slow
+async def test_watching_goes_on_over_a_kill_of_the_server_and_misses_no_event(
+    simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    """The server that is asked dies and comes back at its address; another one runs the job."""
+    config = make_config(simulator)
+    asked = {**config, "pollux": {**config["pollux"], "worker_concurrency": 0}}
+    port = free_port()
+    async with running_replica(config, store_url), replica_process(asked, store_url, tmp_path, port=port) as first:
+        streamed = await create(first, "Hello [[words=60]] [[rate=15]]", stream=True)
+        polled = await create(first, "Hello [[words=60]] [[rate=15]]")
+        shell = shell_for(first, tmp_path)
+        async with (
+            shell.process("watch", streamed, "--json") as by_events,
+            shell.process("watch", polled) as by_states,
+        ):
+            assert by_events.stdout is not None
+            assert by_states.stdout is not None
+            lines = [await asyncio.wait_for(by_events.stdout.readline(), 20) for _ in range(12)]
+            begun = await asyncio.wait_for(by_states.stdout.readexactly(30), 20)
+            await first.kill()
+            async with replica_process(asked, store_url, tmp_path, port=port):
+                rest, told = await asyncio.wait_for(by_events.communicate(), 30)
+                grown, _ = await asyncio.wait_for(by_states.communicate(), 30)
+    events = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["type"] == "response.completed"
+    assert (by_events.returncode, by_states.returncode) == (0, 0)
+    assert "trying again" in told.decode()
+    assert len((begun + grown).split()) == 60, "nothing twice, and nothing missing"
+
+
+def on_a_terminal(shell: Shell, *words: str) -> tuple[int, str]:
+    """What a command shows on a terminal of 80 by 24."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environ = {**os.environ, "XDG_CONFIG_HOME": str(shell.home), "TERM": "xterm", **shell.environ}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environ
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += (read := os.read(ours, 65536))
+        except OSError:
+            break  # so Linux tells that the other end is closed
+        if not read:
+            break
+    os.close(ours)
+    return process.wait(20), shown.decode()
+
+
+async def test_a_terminal_shows_progress_in_colour_and_obeys_no_stranger(pollux: Replica, tmp_path: Path) -> None:
+    shell = shell_for(pollux, tmp_path, POLLUX_MODEL=CACHED)
+    code, shown = await asyncio.to_thread(
+        on_a_terminal, shell, "submit", "\033]0;owned\007 Hello [[words=30]] [[rate=30]]", "--wait"
+    )
+    assert code == 0
+    assert "in_progress" in shown
+    assert "tokens" in shown
+    assert "\033[32m✓ completed" in shown, "in green"
+    assert "owned" in shown
+    assert "\033]0;" not in shown, "the answer repeats what would name the window"
+
+    response_id = (await shell.fine("list", "-q")).strip()
+    code, shown = await asyncio.to_thread(on_a_terminal, shell, "list")
+    assert response_id.removeprefix("litellm_poll_")[:8] in shown
+    assert response_id not in shown, "ids are short here"
+    bare = shell_for(pollux, tmp_path, NO_COLOR="1")
+    code, shown = await asyncio.to_thread(on_a_terminal, bare, "show", response_id)
+    assert "completed" in shown
+    assert "\033[3" not in shown
+
+
+async def test_a_pipe_gets_plain_text(pollux: Replica, tmp_path: Path) -> None:
+    shell = shell_for(pollux, tmp_path, POLLUX_MODEL=CACHED)
+    ran = await shell.run("submit", "Hello [[words=30]]", "--wait")
+    assert "\033" not in ran.out + ran.err
+    assert "\033" not in await shell.fine("list") + await shell.fine("top", "--once")
