@@ -34,9 +34,9 @@ class Browser:
         """The page in a window of its own, entered with this key."""
         context = await self.chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         page = await context.new_page()
-        page.on("console", lambda line: line.type == "error" and EXPECTED not in line.text and self.note(line.text))
+        page.on("console", self._hear)
         page.on("pageerror", lambda error: self.note(str(error)))
-        page.on("request", lambda request: request.url.startswith(replica.url) or self.note(f"asked {request.url}"))
+        page.on("request", lambda request: self._look(replica, request.url))
         try:
             await page.goto(f"{replica.url}/ui/")
             if key is not None:
@@ -46,6 +46,14 @@ class Browser:
             yield page
         finally:
             await context.close()
+
+    def _hear(self, line: Any) -> None:
+        if line.type == "error" and EXPECTED not in line.text:
+            self.note(line.text)
+
+    def _look(self, replica: Replica, url: str) -> None:
+        if not url.startswith(replica.url):
+            self.note(f"asked {url}")
 
     def note(self, complaint: str) -> None:
         self.complaints.append(complaint)
