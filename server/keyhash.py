@@ -33,7 +33,13 @@ class HashedKey(bytes):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(cls.of, core_schema.str_schema(min_length=1))
+        # As pydantic shows a secret.
+        hidden = core_schema.plain_serializer_function_ser_schema(
+            lambda _: "**********", return_schema=core_schema.str_schema()
+        )
+        return core_schema.no_info_after_validator_function(
+            cls.of, core_schema.str_schema(min_length=1), serialization=hidden
+        )
 
 
 def _listed(given: Any) -> Any:
