@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
@@ -69,7 +70,18 @@ def loaded(name: str) -> TyperCommand | TyperGroup:
     listed = _BY_NAME[name]
     command: Any = get_command(import_module(listed.module).app)
     command.name = name
+    _tidy(command)
     return command  # type: ignore[no-any-return]
+
+
+def _tidy(command: Any) -> None:
+    """Let paragraphs of help flow, and leave out the types of flags: that `--json` is a <bool> helps nobody."""
+    command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
+    for param in command.params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    for inner in getattr(command, "commands", {}).values():
+        _tidy(inner)
 
 
 def pollux() -> Commands:
@@ -79,6 +91,7 @@ def pollux() -> Commands:
     )
     app.callback()(_options)
     made: Any = get_command(app)
+    _tidy(made)
     return made  # type: ignore[no-any-return]
 
 

@@ -20,7 +20,7 @@ app = new_app()
 def doctor(
     ctx: typer.Context,
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="A config file; without one, a running server is asked.")
+        Path | None, typer.Argument(metavar="FILE", help="A config file; without one, a running server is asked.")
     ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="The same, as `serve` takes it.")] = None,
     upstreams: Annotated[

@@ -35,7 +35,7 @@ CREATED_WITHIN_S = 30.0
 def submit(
     ctx: typer.Context,
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT]...", help="What is asked; - is standard input.")
+        list[str] | None, typer.Argument(metavar="TEXT", help="What is asked; - is standard input.")
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Which model; not needed where there is but one.")

@@ -28,7 +28,7 @@ WAIT_S = 50
 @app.command(cls=AskingCommand)
 def wait(
     ctx: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The responses.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The responses.")],
     one: Annotated[bool, typer.Option("--any", help="Until any of them has ended, not all.")] = False,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", min=0, help="Then end, with code 5.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")] = False,

@@ -35,9 +35,7 @@ MOST = 200
 @app.command(cls=AskingCommand)
 def watch(
     ctx: typer.Context,
-    ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="The responses; all of them if none.")
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The responses; all of them if none.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, an object a line: each event, or state.")
     ] = False,
