@@ -98,11 +98,17 @@ async def test_new_work_goes_by_the_new_file_and_what_is_under_way_goes_on(
     before = await scraped(replica)
     async with replica.http(ALICE) as http:
         native = await http.post("responses", json={"model": NATIVE, "input": "n", "background": True})
+        assert native.status == 200, await native.text()
         composite = (await native.json())["id"]
-        running = await create(replica, "runs [[words=40]] [[delay_ms=20]]", stream=True)
+        running = await create(replica, "runs [[words=100]] [[delay_ms=20]]", stream=True)
         await with_output(replica, running)
         stream = await http.get(f"responses/{running}?stream=true")
         waiter = asyncio.create_task(http.get(f"responses/{running}?wait=30"))
+
+        async def waits() -> bool:
+            return (await scraped(replica)).value("waiters", kind="cached") > 0
+
+        await wait_until(waits, what="it waits")
         await pollux.hang_up(changed(upstream, models=("gpt-6",), keys={"carol": "sk-carol-9999"}))
         # In each process at once, and each connection meets any of them.
         for _ in range(8):
