@@ -15,7 +15,7 @@ from server.api.connection import LONGEST_LINE_BYTES, UNBOUNDED, HttpRunner
 from server.api.context import LIVE, Live
 from server.api.front import Front, Terms
 from server.api.middleware import adapt, guard, stamp
-from server.api.routes import add_routes, add_worker_routes
+from server.api.router import add_routes, add_worker_routes
 from server.api.starting import starting_app
 from server.assembly import Process, Role, assembled, drain, kept_running, opened
 from server.config import Config

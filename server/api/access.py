@@ -10,9 +10,9 @@ import logging
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
-from server.api.answered import pattern_of
 from server.api.context import PRINCIPAL, REQUEST_ID, SPAN, STATUS
-from server.api.routes import OPERATIONS
+from server.api.operation import requested_of
+from server.api.routes.probes import PROBES
 from server.tracing import NO_SPAN
 
 ACCESS_LOG = logging.getLogger("pollux.access")
@@ -22,7 +22,7 @@ UNMATCHED = "malformed"
 
 HUNG_UP = 499
 """What stands for the status where the client was gone before an answer began. It is nginx's."""
-PROBES = frozenset(path for _, path, _ in OPERATIONS)
+_PROBES = frozenset(row.path for row in PROBES)
 
 
 class AccessLog(AbstractAccessLogger):
@@ -46,8 +46,8 @@ class AccessLog(AbstractAccessLogger):
         time: float,
         **more: bool,
     ) -> None:
-        route = pattern_of(request) if REQUEST_ID in request and isinstance(request, web.Request) else UNMATCHED
-        if route in PROBES and status < 400:
+        route = _route_of(request)
+        if route in _PROBES and status < 400:
             return
         fields = {
             "method": request.method,
@@ -65,3 +65,9 @@ class AccessLog(AbstractAccessLogger):
         if span.trace_id:
             fields["trace_id"], fields["span_id"] = span.trace_id, span.span_id
         self.logger.info("request answered", extra=fields)
+
+
+def _route_of(request: web.BaseRequest) -> str:
+    if REQUEST_ID in request and isinstance(request, web.Request):
+        return requested_of(request).route
+    return UNMATCHED

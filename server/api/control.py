@@ -10,7 +10,6 @@ from aiohttp import web
 from server.api.answers import json_answer
 from server.api.context import REQUEST_ID, context_of
 from server.api.headers import forwarded_headers
-from server.api.middleware import ends_work
 from server.api.query import Wait
 from server.api.references import Foreign, named_response
 from server.api.relay import Target, relay
@@ -26,7 +25,6 @@ from storage import CancelOutcome, Record
 log = logging.getLogger("pollux.api")
 
 
-@ends_work
 async def cancel_response(request: web.Request) -> web.StreamResponse:
     found = await named_response(request)
     if isinstance(found, Foreign):
@@ -57,7 +55,6 @@ async def cancel_record(request: web.Request, record: Record) -> None:
     raise BadRequest(f"Cannot cancel a {ended.status} response.")
 
 
-@ends_work
 async def delete_response(request: web.Request) -> web.StreamResponse:
     found = await named_response(request)
     if isinstance(found, Foreign):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from aiohttp import HttpVersion11, web
 
+from server.api.authentication import authenticate
 from server.api.context import LIVE, context_of
-from server.api.middleware import authenticate, error_answer, name_request
+from server.api.middleware import error_answer, name_request
 from server.errors import ExpectationFailed, PolluxError, TooLarge
 
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from server.api.answers import status_in
-from server.api.body import read_body
 from server.api.context import REQUEST_ID, context_of, principal_of
 from server.api.control import cancel_record
 from server.api.headers import client_headers
 from server.api.hold import hold, parts_of
-from server.api.middleware import ends_work
-from server.api.query import checked_ids, choice, listed_ids, unconditional_wait_of
+from server.api.models.bodies import CancelResponses
+from server.api.query import choice, listed_ids, unconditional_wait_of
+from server.api.reading import read_as
 from server.api.references import Foreign, find_foreign, may_see, not_found
 from server.api.relay import Target, fetch
 from server.api.retrieve import poll_foreign, target_of
@@ -29,7 +29,6 @@ from server.protocol import jsontext
 from server.protocol.ids import has_polling_form
 from server.protocol.inplace import parsed
 from server.protocol.lifecycle import UNFINISHED
-from server.protocol.requests import parse_object
 from server.responses.many import Until, each, find_each, side_by_side, watch_ends
 from server.upstream.call import Call
 from server.upstream.refusals import is_passing
@@ -177,10 +176,9 @@ class _Asked:
         return await _shown(self.request, response_id)
 
 
-@ends_work
 async def cancel_many(request: web.Request) -> web.Response:
     """Cancel each of the responses that the body names. What hinders one does not hinder the others."""
-    ids = checked_ids(parse_object(await read_body(request)).get("ids"))
+    ids = (await read_as(request, CancelResponses)).ids
     context = context_of(request)
     records = await find_each(context.store, _polling_ids(ids))
     until = _now() + ALL_WITHIN_S

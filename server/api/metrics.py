@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
 
 from aiohttp import web
 
 from server.api.context import Context, Live, context_of
 from server.api.health import check_ready
-from server.api.middleware import open_to_all
-from server.errors import Unauthorized, Unavailable
-from server.keyring import is_loopback
+from server.errors import Unavailable
 from server.metrics import Levels
 from storage import StoreError
 
@@ -21,16 +18,9 @@ READY_WITHIN_S = 2.0
 """How long the store is waited for, so that a scrape is answered while it is away."""
 
 
-@open_to_all
 async def show_metrics(request: web.Request) -> web.Response:
-    """The metrics of all processes of this replica, in Prometheus's format.
-
-    Raises:
-        Unauthorized
-
-    """
+    """The metrics of all processes of this replica, in Prometheus's format."""
     context = context_of(request)
-    _check_scraper(request, context)
     counts, ready = await asyncio.gather(context.job_counts.now(), _is_ready(context))
     measure(context)
     show = partial(context.metrics.exposition, counts, request.headers.get("Accept", ""), ready=ready)
@@ -46,18 +36,6 @@ async def _is_ready(context: Context) -> bool:
     except (Unavailable, StoreError, TimeoutError):
         return False
     return True
-
-
-def _check_scraper(request: web.Request, context: Context) -> None:
-    context.keyring.authenticate_scraper(request.headers)
-    # A process that only runs jobs may listen everywhere although there is no key.
-    if context.keyring.empty and not context.config.pollux.allow_unauthenticated and not _is_local(request):
-        raise Unauthorized("There is no key, so only this machine sees the metrics: set pollux.metrics_key.")
-
-
-def _is_local(request: web.Request) -> bool:
-    address: Any = None if request.transport is None else request.transport.get_extra_info("sockname")
-    return bool(address) and is_loopback(address[0])
 
 
 async def keep_measuring(live: Live) -> None:

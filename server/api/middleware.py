@@ -7,11 +7,12 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from server.api.authentication import authenticate
 from server.api.context import BEGAN, ERROR, PRINCIPAL, REQUEST_ID, SPAN, STATUS, context_of
+from server.api.operation import Handler, requested_of
 from server.errors import (
     Internal,
     MalformedBody,
@@ -29,30 +30,11 @@ from storage import StoreFull, StoreUnavailable
 
 log = logging.getLogger("pollux.api")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
 _SANE = re.compile(r"[A-Za-z0-9_.:\-]{1,128}")
 """The client's request ids that are taken over: only characters that can't break a header or a log line."""
 
 SERVER = "pollux"
 """The `Server` header. aiohttp's default reveals its own version and Python's."""
-
-OPEN_TO_ALL = "open_to_all"
-"""The attribute that marks a handler as needing no API key. All handlers without it need one."""
-
-
-def open_to_all(handler: Handler) -> Handler:
-    setattr(handler, OPEN_TO_ALL, True)
-    return handler
-
-
-ENDS_WORK = "ends_work"
-"""The attribute that marks a handler as ending other work. It is served however many requests are open."""
-
-
-def ends_work(handler: Handler) -> Handler:
-    setattr(handler, ENDS_WORK, True)
-    return handler
 
 
 @web.middleware
@@ -106,7 +88,7 @@ async def _within_limits(request: web.Request) -> web.StreamResponse:
     handler = request.match_info.handler
     place = request.transport.get_extra_info("peername") if request.transport is not None else None
     forwarded = request.headers.getall("X-Forwarded-For", ())
-    whatever = getattr(handler, ENDS_WORK, False)
+    whatever = requested_of(request).ends_work
     with context_of(request).shares.one(request[PRINCIPAL].name, place, forwarded, whatever=whatever):
         return await handler(request)
 
@@ -122,12 +104,6 @@ def name_request(request: web.Request) -> None:
     given = request.headers.get("X-Request-Id", "")
     request[REQUEST_ID] = given if given and _SANE.fullmatch(given) else new_request_id()
     bind(request_id=request[REQUEST_ID])
-
-
-def authenticate(request: web.Request) -> None:
-    """Store the principal of the request's API key on the request, unless the handler is open to all."""
-    if not getattr(request.match_info.handler, OPEN_TO_ALL, False):
-        request[PRINCIPAL] = context_of(request).keyring.authenticate(request.headers)
 
 
 _PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count(1)

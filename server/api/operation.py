@@ -1,62 +1,124 @@
-"""Operations on a response that Pollux does not know: they are left to the provider that has the response."""
+"""An operation: one method of one path, with all that is known of it. The router serves it, `openapi` describes it."""
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlencode
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
 
 from aiohttp import web
 
-from server.api.body import read_body
-from server.api.context import context_of, principal_of
-from server.api.headers import forwarded_headers
-from server.api.query import includes
-from server.api.references import Foreign, named_response, new_rewriter
-from server.api.relay import Target, relay
-from server.errors import NotFound, shown
-from server.protocol.requests import parse_object
-from server.upstream.call import Call
-from storage import Record
+from server.errors import PolluxError
 
-UNKNOWN = r"(?!(?:cancel|input_items)(?:/|$))[\w-]+(?:/[\w-]+)*"
-"""The path of such an operation, without dots and escapes, so that it stays below its response at the provider."""
-_NOT_SENT = frozenset({"include", "include[]", "api-version"})
-"""Query parameters that are not sent as they are: the values of `include` are checked, the version is the config's."""
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-async def forward_operation(request: web.Request) -> web.StreamResponse:
-    found = await named_response(request)
-    there = _at_provider(request, found) if isinstance(found, Record) else found
-    if there is None:
-        text = f"There is no {request.method} {shown(request.path)}: its provider does not keep the response."
-        raise NotFound(text)
-    raw = await read_body(request)
-    body = parse_object(raw) if raw.strip() else None
-    if body is not None:
-        context, owner = context_of(request), principal_of(request).name
-        body = context.affinity.unmarked(body, there.deployment, owner)
-    there.rewriter.only_known = True
-    call = Call(
-        "GET" if request.method == "HEAD" else request.method,
-        (there.provider_id, *request.match_info["operation"].split("/")),
-        _query(request),
-        make_request=None if body is None else lambda: body,
-        headers=forwarded_headers(request),
-    )
-    return await relay(request, Target(there.deployment, call, there.rewriter))
+class Auth(StrEnum):
+    """Whom an operation answers."""
+
+    KEY = "key"
+    """Whoever has a key. This is the default, so that nothing is open because a word was forgotten."""
+    MASTER = "master"
+    """Whoever has the master key."""
+    SCRAPER = "scraper"
+    """Whoever has the metrics key or the master key."""
+    NONE = "none"
+    """Everybody."""
 
 
-def _query(request: web.Request) -> str:
-    pairs = parse_qsl(request.query_string, keep_blank_values=True)
-    kept = [(name, value) for name, value in pairs if name not in _NOT_SENT]
-    return urlencode([*kept, *(("include[]", value) for value in includes(request))])
+class Tag(StrEnum):
+    """The groups of operations that a reader looks for."""
+
+    RESPONSES = "Responses"
+    MODELS = "Models"
+    EVENTS = "Status events"
+    WEBHOOKS = "Webhooks"
+    WATCHING = "Watching"
+    OPERATING = "Operating"
+    PAGES = "Pages"
 
 
-def _at_provider(request: web.Request, record: Record) -> Foreign | None:
-    """The cached response as its provider has it; None if that keeps nothing, or no run has begun."""
-    context = context_of(request)
-    deployment = context.deployments.get(record.ran_on)
-    if deployment is None or not (deployment.keeps_responses and record.provider_id):
-        return None
-    rewriter = new_rewriter(context, principal_of(request), deployment)
-    rewriter.subject = rewriter.public_ids[record.provider_id] = record.id
-    return Foreign(record.id, record.provider_id, deployment, rewriter)
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter that an operation reads."""
+
+    name: str
+    meaning: str
+    """A sentence or more, for whoever calls."""
+    schema: Mapping[str, Any]
+    """The JSON schema of its value."""
+    place: Literal["query", "header"] = "query"
+    ours: bool = False
+    """Whether OpenAI's API does not have it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method of one path."""
+
+    method: str
+    path: str
+    """As aiohttp matches it: `{name}`, or `{name:pattern}`."""
+    handler: Handler
+    summary: str
+    """One sentence without a full stop, for whoever calls."""
+    tag: Tag
+    auth: Auth = Auth.KEY
+    details: str = ""
+    """What else must be known, in Markdown."""
+    name: str = ""
+    """Its name in clients that are generated; if empty, that of its handler."""
+    parameters: tuple[Parameter, ...] = ()
+    body: str = ""
+    """The model of the request's body, by its name in `server.api.models`; none if empty."""
+    body_optional: bool = False
+    answer: str = ""
+    """The model of the JSON that it answers with; none if empty."""
+    events: str = ""
+    """The model of the events that it answers with, or can answer with; none if empty."""
+    media: str = ""
+    """The type of an answer that is neither."""
+    headers: tuple[str, ...] = ()
+    """What its answers carry beyond what all carry, by names in `server.api.openapi.headers`."""
+    errors: tuple[type[PolluxError], ...] = ()
+    """What it can answer with beyond what all can; see `server.api.openapi.errors`."""
+    conditional: bool = False
+    """Whether it can answer 304."""
+    ends_work: bool = False
+    """Whether it ends other work. It is then served however many requests are open."""
+    ours: bool = False
+    """Whether OpenAI's API does not have it. Each of these is told of in the README's table of deviations."""
+
+    @property
+    def id(self) -> str:
+        """Its name, unique among all operations."""
+        first, *rest = (self.name or self.handler.__name__).split("_")
+        return first + "".join(map(str.capitalize, rest))
+
+
+_PATTERN = re.compile(r":[^}]*")
+
+
+def plain(path: str) -> str:
+    """A path of aiohttp's, without the patterns of what varies in it."""
+    return _PATTERN.sub("", path)
+
+
+class Requested(NamedTuple):
+    """What a route of the router is for."""
+
+    auth: Auth = Auth.KEY
+    route: str = "none"
+    """The path of its operation without a prefix: what metrics and logs call it. That of what no operation fits."""
+    ends_work: bool = False
+
+
+REQUESTED = web.AppKey("requested", dict[web.AbstractRoute, Requested])
+_UNKNOWN = Requested()
+
+
+def requested_of(request: web.Request) -> Requested:
+    """What a request asks for."""
+    return request.app[REQUESTED].get(request.match_info.route, _UNKNOWN)

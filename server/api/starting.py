@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from server.api.expect import expect
 from server.api.health import livez
-from server.api.middleware import close_after, guard, open_to_all, stamp
-from server.api.routes import OPERATIONS, add_table
+from server.api.middleware import close_after, guard, stamp
+from server.api.router import add_rest, add_table
+from server.api.routes.table import PROBES
 from server.errors import Unavailable
 
 
-@open_to_all
 async def not_yet(_request: web.Request) -> web.StreamResponse:
     """Refuse every other request. API keys are not checked yet.
 
@@ -27,8 +26,8 @@ def starting_app() -> web.Application:
     app = web.Application(middlewares=[guard])
     app.on_response_prepare.append(stamp)
     app.on_response_prepare.append(_close)
-    add_table(app, [row for row in OPERATIONS if row[2] is livez])
-    app.router.add_route("*", r"/{path:[\s\S]*}", not_yet, expect_handler=expect)
+    add_table(app, [row for row in PROBES if row.handler is livez])
+    add_rest(app, not_yet)
     return app
 
 

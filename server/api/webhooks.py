@@ -10,30 +10,35 @@ from uuid import uuid4
 from aiohttp import web
 
 from server.api.answers import json_answer
-from server.api.body import read_body
 from server.api.context import Context, context_of, principal_of
+from server.api.models.bodies import (
+    EVENT_TYPES,
+    CreateWebhookEndpoint,
+    RedeliverEvent,
+    RotateSecret,
+    TestWebhookEndpoint,
+    UpdateWebhookEndpoint,
+)
 from server.api.query import limit
+from server.api.reading import read_as
 from server.errors import BadRequest, Forbidden, InvalidType, InvalidValue, MissingParameter, NotFound, shown
 from server.outbox.addresses import NotAllowed, check_host
-from server.outbox.endpoints import STATUSES, Stored, new_secret, sealed_for_response
+from server.outbox.endpoints import Stored, new_secret, sealed_for_response
 from server.protocol import jsontext
-from server.protocol.requests import parse_object
 from server.protocol.status_events import event_of, kind_of, status_event, status_of
 from server.protocol.webhook_secrets import is_secret
 from storage import EndpointHealth, Past
 
-EVENT_TYPES = [kind_of(status) for status in STATUSES]
 MOST_ENDPOINTS = 20
 """Of one owner: each is looked at whenever one of its responses ends."""
-LONGEST_NAME = 256
 
 
 async def create_endpoint(request: web.Request) -> web.Response:
     context, owner = context_of(request), _known_owner(request)
-    body = parse_object(await read_body(request))
-    name, url, kinds = _name(body), await _url(context, body.get("url")), _event_types(body.get("event_types"))
+    asked = await read_as(request, CreateWebhookEndpoint)
+    url = await _url(context, asked.url)
     now_s, secret = int(time.time()), new_secret()
-    made = Stored(f"we_{uuid4().hex[:24]}", name, url, kinds, now_s, now_s, sealed="", hint="")
+    made = Stored(f"we_{uuid4().hex[:24]}", asked.name, url, [*asked.event_types], now_s, now_s, sealed="", hint="")
     made.give_secret(context.sealer, secret, now_s)
     if not await context.store.deliveries.add(owner, made.id, made.as_bytes(), MOST_ENDPOINTS):
         raise BadRequest(f"This key has {MOST_ENDPOINTS} webhook endpoints, its limit. Delete one first.")
@@ -62,14 +67,9 @@ async def retrieve_endpoint(request: web.Request) -> web.Response:
 
 async def update_endpoint(request: web.Request) -> web.Response:
     context, _ = context_of(request), await _named(request)
-    body = parse_object(await read_body(request))
-    given: dict[str, Any] = {}
-    if body.get("name") is not None:
-        given["name"] = _name(body)
-    if body.get("url") is not None:
-        given["url"] = await _url(context, body["url"])
-    if body.get("event_types") is not None:
-        given["event_types"] = _event_types(body["event_types"])
+    given = (await read_as(request, UpdateWebhookEndpoint)).model_dump(exclude_unset=True)
+    if "url" in given:
+        await _url(context, given["url"])
 
     def update(found: Stored) -> None:
         if any(getattr(found, name) != value for name, value in given.items()):
@@ -91,11 +91,7 @@ async def delete_endpoint(request: web.Request) -> web.Response:
 
 async def rotate_secret(request: web.Request) -> web.Response:
     context, _ = context_of(request), await _named(request)
-    raw = await read_body(request)
-    body = parse_object(raw) if raw.strip() else {}
-    keep = body.get("keep_old_secret_active_for_24_hours")
-    if keep is not None and not isinstance(keep, bool):
-        raise InvalidType("keep_old_secret_active_for_24_hours", "a boolean", keep)
+    keep = (await read_as(request, RotateSecret, optional=True)).keep_old_secret_active_for_24_hours
     secret = new_secret()
 
     def rotate(found: Stored) -> None:
@@ -109,10 +105,7 @@ async def rotate_secret(request: web.Request) -> web.Response:
 async def test_endpoint(request: web.Request) -> web.Response:
     """Send a sample event now, once, and tell what the endpoint answered."""
     context, found = context_of(request), await _named(request)
-    body = parse_object(await read_body(request))
-    if body.get("event_type") is None:
-        raise MissingParameter("event_type")
-    [kind] = _event_types([body["event_type"]])
+    kind = (await read_as(request, TestWebhookEndpoint)).event_type
     endpoint = found.endpoint(context.sealer, time.time())
     if endpoint is None:
         raise BadRequest("The signing secret of this endpoint can't be decrypted any more. Rotate it.")
@@ -141,9 +134,7 @@ async def redeliver(request: web.Request) -> web.Response:
     """Ours: send one of the last events once more."""
     found, owner = await _named(request), principal_of(request).name
     deliveries = context_of(request).store.deliveries
-    wanted = parse_object(await read_body(request)).get("event_id")
-    if not isinstance(wanted, str):
-        raise MissingParameter("event_id") if wanted is None else InvalidType("event_id", "a string", wanted)
+    wanted = (await read_as(request, RedeliverEvent)).event_id
     for past in await deliveries.past(owner, found.id):
         if event_of(past.status, past.response_id) == wanted and await deliveries.redeliver(owner, past.name):
             return json_answer(request, {**_delivery(past), "status": "pending", "attempts": 0})
@@ -223,18 +214,6 @@ def _not_found(named: str) -> NotFound:
     return NotFound(f"Webhook endpoint with id '{shown(named)}' not found.")
 
 
-def _name(body: dict[str, Any]) -> str:
-    name = body.get("name")
-    if name is None:
-        raise MissingParameter("name")
-    if not isinstance(name, str):
-        raise InvalidType("name", "a string", name)
-    # The store's scripts can't read halves of characters, and would pass over the endpoint.
-    if not 0 < len(name) <= LONGEST_NAME or any("\ud800" <= c <= "\udfff" for c in name):
-        raise InvalidValue(f"Invalid value for 'name': expected 1 to {LONGEST_NAME} characters.", param="name")
-    return name
-
-
 async def _url(context: Context, url: Any, param: str = "url") -> str:
     if url is None:
         raise MissingParameter(param)
@@ -245,20 +224,6 @@ async def _url(context: Context, url: Any, param: str = "url") -> str:
     except NotAllowed as error:
         raise InvalidValue(f"No webhook can be sent to this URL: {error}.", param=param) from None
     return url
-
-
-def _event_types(given: Any) -> list[str]:
-    if given is None:
-        raise MissingParameter("event_types")
-    if not isinstance(given, list) or not given:
-        raise InvalidType("event_types", "an array of strings", given)
-    for kind in given:
-        if kind not in EVENT_TYPES:
-            expected = ", ".join(EVENT_TYPES)
-            raise InvalidValue(
-                f"There are no events of type '{shown(str(kind))}' here, but {expected}.", param="event_types"
-            )
-    return list(dict.fromkeys(given))
 
 
 async def _shown(request: web.Request, found: Stored) -> web.Response:

@@ -15,7 +15,7 @@ import orjson
 import pytest
 from openai import AuthenticationError
 
-from server.api.routes import OPERATIONS, PREFIXES, ROUTES
+from server.api.routes.table import PREFIXES, PROBES, ROUTES
 from server.config import parse_config
 from server.keyring import check_exposure
 from server.protocol.ids import CompositeId, decode_composite, encode_composite, owner_tag
@@ -148,8 +148,8 @@ async def test_a_key_in_the_query_or_the_body_lets_nobody_in(pollux: Replica) ->
 @pytest.mark.parametrize("prefix", PREFIXES)
 async def test_every_route_asks_for_a_key(prefix: str, pollux: Replica) -> None:
     async with aiohttp.ClientSession(pollux.url) as http:
-        for method, pattern, _ in ROUTES:
-            path = prefix + re.sub(r"\{[^{}]*\}", "x", pattern)
+        for row in ROUTES:
+            method, path = row.method, prefix + re.sub(r"\{[^{}]*\}", "x", row.path)
             assert (await refusal(await http.request(method, path))).status == 401, path
             assert (await refusal(await http.request(method, path, data=b"not JSON"))).status == 401, path
             async with http.request(method, path, headers={"api-key": ALICE}) as with_key:
@@ -165,7 +165,7 @@ async def test_what_there_is_not_is_told_only_to_who_has_a_key(path: str, pollux
 
 
 async def test_only_the_operations_ask_for_no_key(pollux: Replica) -> None:
-    paths = {path for _, path, _ in OPERATIONS} - {"/metrics"}
+    paths = {row.path for row in PROBES} - {"/metrics"}
     assert paths == {"/livez", "/readyz", "/health/liveliness", "/health/liveness", "/health/readiness"}
     async with aiohttp.ClientSession(pollux.url) as http:
         for path in paths:

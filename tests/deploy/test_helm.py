@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import server
-from server.api.routes import OPERATIONS, PREFIXES
+from server.api.routes.table import PREFIXES, PROBES
 from server.app import HANDLERS_END_WITHIN_S
 from server.assembly import Role
 from server.check import describe
@@ -168,7 +168,7 @@ def test_containers_start_pollux_in_their_role(example: str) -> None:
 @by_helm
 @each_example
 def test_probes_ask_what_pollux_answers(example: str) -> None:
-    answered = {path: handler.__name__ for method, path, handler in OPERATIONS if method == "GET"}
+    answered = {row.path: row.handler.__name__ for row in PROBES if row.method == "GET"}
     for pod in rendered(example).pods().values():
         container = _container(pod)
         asked = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")}
@@ -285,7 +285,7 @@ def test_what_names_another_object_names_one_that_is_there(example: str) -> None
             if monitor["spec"]["selector"]["matchLabels"].items() <= s["metadata"]["labels"].items()
         ]
         assert [_selected(service["spec"]["selector"], pods) for service in watched] == [set(pods)]
-        assert {endpoint["path"] for endpoint in monitor["spec"]["endpoints"]} <= {path for _, path, _ in OPERATIONS}
+        assert {endpoint["path"] for endpoint in monitor["spec"]["endpoints"]} <= {row.path for row in PROBES}
     for ingress in found.of_kind("Ingress"):
         for rule in ingress["spec"]["rules"]:
             assert {path["backend"]["service"]["name"] for path in rule["http"]["paths"]} == {FULL_NAME}
@@ -378,7 +378,7 @@ def test_the_ingress_lets_waits_streams_and_bodies_through() -> None:
     assert said["proxy-body-size"] == _nginx("client_max_body_size")
     paths = [path["path"] for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
     assert set(paths) <= set(PREFIXES)
-    assert not [path for _, path, _ in OPERATIONS if path.startswith(tuple(paths))], "these are asked of each pod"
+    assert not [row.path for row in PROBES if row.path.startswith(tuple(paths))], "these are asked of each pod"
 
 
 def _nginx(directive: str) -> str:

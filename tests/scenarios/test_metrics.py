@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from server.api import metrics as api_metrics
+from server.api import authentication
 from server.app import running
 from server.assembly import Role
 from server.config import parse_config
@@ -95,7 +95,7 @@ async def test_a_process_that_only_runs_jobs_and_has_no_key_shows_them_to_its_ow
         async with running(parse_config(config, environ={}), sockets, Role.WORKER):
             worker = Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
             assert (await get(worker, None)).status == 200
-            monkeypatch.setattr(api_metrics, "is_loopback", lambda address: address != "127.0.0.1")
+            monkeypatch.setattr(authentication, "is_loopback", lambda address: address != "127.0.0.1")
             assert "metrics_key" in (await refusal(await get(worker, None))).message
 
 

@@ -1,4 +1,4 @@
-"""The status page: files of `server/web`, which speak to the API like any other client."""
+"""Pages for people: files of `server/web`, which speak to the API like any other client."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from importlib.resources.abc import Traversable
 
 from aiohttp import web
 
-from server.api.middleware import open_to_all
 from server.errors import NotFound, shown
 
 _TYPES = {
@@ -41,14 +40,22 @@ class _File:
     etag: str
 
 
-@open_to_all
-async def show_page(request: web.Request) -> web.StreamResponse:
-    """The page, or one of its files. Everybody may have them: without a key they show nothing."""
+async def show_ui(request: web.Request) -> web.StreamResponse:
+    """The status page, or one of its files. Everybody may have them: without a key they show nothing."""
+    return _answer(request, "ui")
+
+
+async def show_docs(request: web.Request) -> web.StreamResponse:
+    """The page that shows what `/openapi.json` describes, or one of its files."""
+    return _answer(request, "docs")
+
+
+def _answer(request: web.Request, page: str) -> web.StreamResponse:
     name = request.match_info.get("file", "")
     if not name and not request.path.endswith("/"):
         # What the page names lies below it; a relative place also fits behind a proxy that adds a prefix.
-        return web.Response(status=308, headers={"Location": "ui/"})
-    found = _files().get(name or "index.html")
+        return web.Response(status=308, headers={"Location": f"{page}/"})
+    found = _files(page).get(name or "index.html")
     if found is None:
         raise NotFound(f"There is no {request.method} {shown(request.path)}.")
     headers = {**_SAFE, "ETag": found.etag}
@@ -57,19 +64,24 @@ async def show_page(request: web.Request) -> web.StreamResponse:
     return web.Response(body=found.body, content_type=found.content_type, charset="utf-8", headers=headers)
 
 
+_WEB = files("server") / "web"
+_FOLDERS = {"ui": _WEB, "docs": _WEB / "docs"}
+
+
 @cache
-def _files() -> dict[str, _File]:
-    """All files of the page by their place below it, read once."""
+def _files(page: str) -> dict[str, _File]:
+    """All files of a page by their place below it, read once. The folder of another page is not looked into."""
     found: dict[str, _File] = {}
 
-    def read(folder: Traversable, prefix: str) -> None:
-        for entry in folder.iterdir():
+    def read(inside: Traversable, prefix: str) -> None:
+        for entry in inside.iterdir():
             if entry.is_dir():
-                read(entry, f"{prefix}{entry.name}/")
+                if entry not in _FOLDERS.values():
+                    read(entry, f"{prefix}{entry.name}/")
             elif content_type := _TYPES.get(entry.name.rpartition(".")[2]):
                 body = entry.read_bytes()
                 etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
                 found[f"{prefix}{entry.name}"] = _File(body, content_type, etag)
 
-    read(files("server") / "web", "")
+    read(_FOLDERS[page], "")
     return found

@@ -1,0 +1,1 @@
+"""The operations, by what they are about; `table` has all of them."""
