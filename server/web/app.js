@@ -8,14 +8,6 @@ import { Jobs } from "./live.js";
 import { List } from "./list.js";
 import { Playground } from "./playground.js";
 
-// `pollux dev` prints an address with its key. It is taken, and does not stay in the address. Nowhere else: whoever makes
-// somebody follow a link must not choose under whose key that person works.
-const brought = /^#\/key=(.+)$/.exec(location.hash);
-if (brought && /^(127(\.\d+){3}|localhost|\[::1\])$/.test(location.hostname)) {
-  key.set(decodeURIComponent(brought[1]));
-  history.replaceState(null, "", "#/");
-}
-
 const place = () => decodeURIComponent(location.hash.replace(/^#\/?/, ""));
 const go = (where) => { location.hash = `#/${where}`; };
 
@@ -25,11 +17,13 @@ function read(where) {
   return [page, page === "r" ? rest.join("/") : null];
 }
 
-// `pollux dev` prints an address with the key in it. It must not stay there, nor in the history.
+// `pollux dev` prints an address with the key in it. It must not stay there, nor in the history. On other machines it is
+// not taken: whoever makes somebody follow a link must not choose under whose key that person works.
+const isHere = /^(127(\.\d+){3}|localhost|\[::1\])$/.test(location.hostname);
 function takeKey() {
   const given = place();
   if (!given.startsWith("key=")) return false;
-  key.set(given.slice(4));
+  if (isHere) key.set(given.slice(4));
   history.replaceState(null, "", "#/");
   return true;
 }
