@@ -10,6 +10,7 @@ from importlib.resources.abc import Traversable
 
 from aiohttp import web
 
+from server.api.middleware import error_answer
 from server.errors import NotFound, shown
 
 _TYPES = {
@@ -19,13 +20,18 @@ _TYPES = {
     "svg": "image/svg+xml",
     "txt": "text/plain",
 }
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_OURS = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Only what comes from here runs, or is asked. Places of rows and bars are attributes of style, which load nothing."""
+"""Only what comes from here runs, or is asked."""
+POLICIES = {
+    # No script can make markup of a string, whoever wrote that string.
+    "ui": f"{_OURS}; require-trusted-types-for 'script'; trusted-types 'none'",
+    # The viewer makes markup of descriptions, and writes attributes of style, which load nothing.
+    "docs": f"{_OURS}; style-src-attr 'unsafe-inline'",
+}
 _SAFE = {
-    "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -50,15 +56,18 @@ async def show_docs(request: web.Request) -> web.StreamResponse:
     return _answer(request, "docs")
 
 
-def _answer(request: web.Request, page: str) -> web.StreamResponse:
+def _answer(request: web.Request, page: str) -> web.Response:
+    headers = {"Content-Security-Policy": POLICIES[page], **_SAFE}
     name = request.match_info.get("file", "")
     if not name and not request.path.endswith("/"):
         # What the page names lies below it; a relative place also fits behind a proxy that adds a prefix.
-        return web.Response(status=308, headers={"Location": f"{page}/"})
+        return web.Response(status=308, headers={**headers, "Location": f"{page}/"})
     found = _files(page).get(name or "index.html")
-    if found is None:
-        raise NotFound(f"There is no {request.method} {shown(request.path)}.")
-    headers = {**_SAFE, "ETag": found.etag}
+    if found is None or (name and request.path.endswith("/")):
+        refused = error_answer(NotFound(f"There is no {request.method} {shown(request.path)}."))
+        refused.headers.update(headers)
+        return refused
+    headers["ETag"] = found.etag
     if found.etag in request.headers.get("If-None-Match", ""):
         return web.Response(status=304, headers=headers)
     return web.Response(body=found.body, content_type=found.content_type, charset="utf-8", headers=headers)

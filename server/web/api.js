@@ -2,6 +2,7 @@
 
 export const API = new URL("../v1/", location.href.split("#")[0]);
 const KEY = "pollux-key";
+const SILENT_MS = 40_000; // the server sends a heartbeat every 15 s: after this long the connection is taken for dead
 
 export const key = {
   get: () => sessionStorage.getItem(KEY) || "",
@@ -17,6 +18,12 @@ export class ApiError extends Error {
   }
 }
 
+// A name as one part of a path. "." and ".." would lead to another place, in any spelling.
+export function part(name) {
+  if (/^\.{0,2}$/.test(name)) throw new ApiError(404, "This is the id of nothing.");
+  return encodeURIComponent(name).replaceAll("'", "%27");
+}
+
 export async function ask(path, { method = "GET", body, query, signal, headers } = {}) {
   const url = new URL(path, API);
   for (const [name, value] of Object.entries(query || {})) {
@@ -25,13 +32,15 @@ export async function ask(path, { method = "GET", body, query, signal, headers }
   const sent = { ...headers };
   if (key.get()) sent.Authorization = `Bearer ${key.get()}`;
   if (body !== undefined) sent["Content-Type"] = "application/json";
+  const sentAt = Date.now();
   let answer;
   try {
     answer = await fetch(url, { method, headers: sent, body: body === undefined ? undefined : JSON.stringify(body), signal, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "The server can't be reached.");
+    throw new ApiError(0, "The server can't be reached. This page tries again by itself.");
   }
+  hear(Date.parse(answer.headers.get("Date")), sentAt, Date.now());
   if (!answer.ok && answer.status !== 304) throw await refusal(answer);
   return answer;
 }
@@ -48,13 +57,28 @@ export async function get(path, query, options) {
   return (await ask(path, { query, ...options })).json();
 }
 
-// The server-sent events of an answer, as they come. It ends with the answer, and throws where the connection breaks.
+// The server's clock and this one's may differ. Each answer has its Date, in whole seconds, and was made between the
+// sending of the request and the arrival of the answer: so each says by how much at least and at most.
+let least = -Infinity, most = Infinity;
+
+function hear(date, sentAt, cameAt) {
+  if (Number.isNaN(date)) return;
+  const [low, high] = [date - cameAt, date + 1000 - sentAt];
+  [least, most] = [Math.max(least, low), Math.min(most, high)];
+  if (least > most) [least, most] = [low, high]; // somebody has set one of the clocks
+}
+
+// The server's time, in seconds. Where both clocks may be right, it is this one's.
+export const now = () => (Date.now() + Math.min(Math.max(0, least), most)) / 1000;
+
+// The server-sent events of an answer, as they come. It ends with the answer, and throws where the connection breaks,
+// or has been silent for longer than heartbeats leave it.
 export async function* events(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   try {
     while (true) {
-      const { done, value } = await reader.read();
+      const { done, value } = await within(SILENT_MS, reader.read());
       if (done) return;
       rest += value;
       let end;
@@ -75,7 +99,16 @@ export async function* events(answer) {
   }
 }
 
+function within(ms, promise) {
+  let timer;
+  const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new ApiError(0, "The connection has gone silent.")), ms); });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+// Ends after so long, or as soon as `signal` says stop.
 export const pause = (ms, signal) => new Promise((resolve) => {
-  const timer = setTimeout(resolve, ms);
-  signal?.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+  const over = () => { clearTimeout(timer); signal?.removeEventListener("abort", over); resolve(); };
+  const timer = setTimeout(over, ms);
+  if (signal?.aborted) over();
+  else signal?.addEventListener("abort", over);
 });

@@ -1,8 +1,9 @@
 // How the deployments do, at all replicas together, and which processes there are.
 
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useState } from "./vendor/htm-preact.js";
 import { get } from "./api.js";
 import { brief, clock, count, duration } from "./format.js";
+import { usePolls } from "./looking.js";
 import { Problem, useNow } from "./parts.js";
 
 const EVERY_MS = 3000;
@@ -12,20 +13,14 @@ export function Deployments() {
   const [processes, setProcesses] = useState(null);
   const [error, setError] = useState(null);
   const now = useNow();
-  useEffect(() => {
-    let over = false;
-    const look = async () => {
-      if (document.hidden) return;
-      try {
-        const told = await get("deployments");
-        const all = await get("processes").catch((problem) => { if (problem.status !== 403) throw problem; return null; });
-        if (!over) { setFound(told); setProcesses(all?.data ?? null); setError(null); }
-      } catch (problem) { if (!over) setError(problem); }
-    };
-    look();
-    const timer = setInterval(look, EVERY_MS);
-    return () => { over = true; clearInterval(timer); };
-  }, []);
+  usePolls(async (signal) => {
+    try {
+      const told = await get("deployments", {}, { signal });
+      const isMaster = told.data.some((one) => one.cooling_at !== null); // only the master key is told where
+      const all = isMaster ? await get("processes", {}, { signal }) : null;
+      setFound(told); setProcesses(all?.data ?? null); setError(null);
+    } catch (problem) { if (!signal.aborted) setError(problem); }
+  }, EVERY_MS);
   return html`<div class="page"><h1>Deployments</h1>
     <${Problem} error=${error} />
     ${found && html`<p class="dim">How their calls went at all replicas together, within the last ${duration(found.within_s)}.</p>

@@ -1,7 +1,8 @@
 // A response while it grows: from its stream where it has one, else from GETs that wait for the next change.
 
-import { ask, events, pause } from "./api.js";
+import { ask, events, part, pause } from "./api.js";
 import { UNFINISHED } from "./format.js";
+import { untilLookedAt, whileLookedAt } from "./looking.js";
 
 export const MOST_EVENTS = 2000; // are kept to be shown, the last ones
 
@@ -60,51 +61,56 @@ function add(item, list, index, type, field, delta) {
 
 // Follows one response until it has ended or `signal` says stop. `told` gets {response, output, events}.
 export async function follow(id, streamed, told, signal) {
-  if (streamed) return followStream(id, told, signal);
+  const fold = streamed ? new Fold() : null;
   let etag = null;
   while (!signal.aborted) {
+    const looking = whileLookedAt(signal);
     try {
-      const answer = await ask(`responses/${id}`, { query: etag ? { wait: 25, after: etag } : {}, signal });
-      etag = answer.headers.get("ETag")?.replaceAll('"', "") ?? null;
-      const response = await answer.json();
-      told({ response, output: response.output || [], events: null });
-      if (!UNFINISHED.has(response.status)) return;
-      await pause(60, signal); // a page need not see every word come by itself
-    } catch (error) {
-      if (signal.aborted) return;
-      if (error.status && error.status < 500 && error.status !== 429) throw error;
-      await pause(1000, signal);
-    }
-  }
-}
-
-async function followStream(id, told, signal) {
-  const fold = new Fold();
-  while (!signal.aborted) {
-    try {
-      const query = { stream: "true", starting_after: fold.last >= 0 ? fold.last : null, include_obfuscation: "false" };
-      const answer = await ask(`responses/${id}`, { query, signal });
-      let waiting = false;
-      for await (const { data } of events(answer)) {
-        if (!data || data === "[DONE]") continue;
-        fold.take(JSON.parse(data));
-        if (!waiting) {
-          waiting = true;
-          requestAnimationFrame(() => { waiting = false; if (!signal.aborted) told(state(fold)); });
-        }
-      }
-      told(state(fold));
-      if (fold.response && !UNFINISHED.has(fold.response.status)) {
-        const answer = await ask(`responses/${id}`, { signal });
-        const response = await answer.json();
-        return told({ ...state(fold), response, output: response.output || fold.output });
+      if (fold) {
+        if (await stream(id, fold, told, looking)) return;
+        await pause(AGAIN_MS, looking);
+      } else {
+        etag = await wait(id, etag, told, looking);
+        if (etag === ENDED) return;
       }
     } catch (error) {
       if (signal.aborted) return;
       if (error.status && error.status < 500 && error.status !== 429) throw error;
+      if (!looking.aborted) await pause(AGAIN_MS, signal);
     }
-    await pause(700, signal);
+    await untilLookedAt(signal);
   }
 }
 
-const state = (fold) => ({ response: fold.response, output: [...fold.output], events: fold.events, count: fold.count });
+const AGAIN_MS = 800;
+const ENDED = Symbol("ended");
+
+// Asks for the response as soon as it is another than that of `etag`. Gives the new one's tag.
+async function wait(id, etag, told, signal) {
+  const answer = await ask(`responses/${part(id)}`, { query: etag ? { wait: 25, after: etag } : {}, signal });
+  const text = await answer.text();
+  const response = JSON.parse(text);
+  told({ response, output: response.output || [], events: null });
+  if (!UNFINISHED.has(response.status)) return ENDED;
+  const tag = answer.headers.get("ETag")?.replace(/^W\//, "").replaceAll('"', "");
+  // A page need not see each word come by itself, the less so the more comes with it. Without a tag one can only poll.
+  await pause(tag ? 60 + text.length / 1000 : 2000, signal);
+  return tag ?? null;
+}
+
+async function stream(id, fold, told, signal) {
+  const query = { stream: "true", starting_after: fold.last >= 0 ? fold.last : null, include_obfuscation: "false" };
+  let waiting = false;
+  const tell = () => { waiting = false; if (!signal.aborted) told(state(fold)); };
+  for await (const { data } of events(await ask(`responses/${part(id)}`, { query, signal }))) {
+    if (!data || data === "[DONE]") continue;
+    fold.take(JSON.parse(data));
+    if (!waiting) { waiting = true; requestAnimationFrame(tell); }
+  }
+  if (!fold.response || UNFINISHED.has(fold.response.status)) return false;
+  const response = await (await ask(`responses/${part(id)}`, { signal })).json();
+  told({ ...state(fold), response, output: response.output || fold.output });
+  return true;
+}
+
+const state = (fold) => ({ response: fold.response, output: [...fold.output], events: fold.events });

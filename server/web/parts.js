@@ -1,7 +1,10 @@
 // The small parts that all views are made of.
 
-import { html, useEffect, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { now as serverNow } from "./api.js";
 import { parts, WORDS } from "./format.js";
+
+export const Logo = ({ big }) => html`<svg class="logo ${big ? "big" : ""}" viewBox="0 0 32 32" aria-hidden="true"><path d="M9 23 23 9" class="tie" /><circle cx="9" cy="23" r="4" class="castor" /><circle cx="23" cy="9" r="5.2" class="pollux" /></svg>`;
 
 // Each status has a shape of its own, so that nobody has to tell colours apart.
 const SHAPES = {
@@ -34,13 +37,13 @@ export function Spark({ numbers, label }) {
   </svg>`;
 }
 
-// The time, again and again, so that ages grow.
+// The server's time, again and again, so that ages grow.
 export function useNow(everyMs = 1000, running = true) {
-  const [now, set] = useState(Date.now() / 1000);
+  const [now, set] = useState(serverNow());
   useEffect(() => {
     if (!running) return undefined;
-    set(Date.now() / 1000);
-    const timer = setInterval(() => set(Date.now() / 1000), everyMs);
+    set(serverNow());
+    const timer = setInterval(() => { if (!document.hidden) set(serverNow()); }, everyMs);
     return () => clearInterval(timer);
   }, [everyMs, running]);
   return now;
@@ -49,7 +52,8 @@ export function useNow(everyMs = 1000, running = true) {
 export function Copy({ text, children, label }) {
   const [done, set] = useState(false);
   const copy = async () => {
-    try { await navigator.clipboard.writeText(text); } catch { select(text); }
+    const copied = typeof text === "function" ? text() : text;
+    try { await navigator.clipboard.writeText(copied); } catch { select(copied); }
     set(true);
     setTimeout(() => set(false), 1200);
   };
@@ -68,5 +72,12 @@ function select(text) {
 
 export const Metadata = ({ metadata }) => Object.entries(metadata || {}).map(([name, value]) =>
   html`<span class="tag"><span class="dim">${name}</span> ${String(value)}</span>`);
+
+// A box above all else. The browser keeps the keyboard in it, and closes it with Esc.
+export function Dialog({ label, close, children, ...more }) {
+  const box = useRef(null);
+  useEffect(() => { box.current.showModal(); }, []);
+  return html`<dialog ref=${box} class="box" onClose=${close} onClick=${(event) => { if (event.target === box.current) box.current.close(); }} aria-label=${label} ...${more}>${children}</dialog>`;
+}
 
 export const Problem = ({ error }) => error && html`<p class="problem" role="alert">${error.message}${error.status === 403 || error.status === 401 ? html` <a href="#/key">Give another key</a>` : ""}</p>`;

@@ -3,7 +3,7 @@
 import { html } from "./vendor/htm-preact.js";
 import { clock, duration } from "./format.js";
 
-export function Timeline({ job, now, running }) {
+export function Timeline({ job, status, now, running }) {
   const from = job.created_at;
   const until = Math.max(running ? now : job.ended_at ?? now, from + 0.001);
   const at = (time) => Math.min(100, Math.max(0, ((time - from) / (until - from)) * 100));
@@ -31,7 +31,7 @@ export function Timeline({ job, now, running }) {
         ${(phase.failed_tries || []).map((one) => html`<li class="warn"><time>+${duration(one.at - from)}</time> a try failed${one.deployment ? html` at <span class="mono">${one.deployment.slice(0, 8)}</span>` : ""}${one.model !== job.model ? ` (${one.model})` : ""}: ${one.reason}</li>`)}
         ${phase.released && html`<li><time>+${duration(phase.until - from)}</time> handed back, to be run elsewhere</li>`}
         ${number === life.length - 1 && job.first_event_at >= phase.from && html`<li><time>+${duration(job.first_event_at - from)}</time> first event of the provider</li>`}`)}
-      ${job.ended_at && html`<li><time>+${duration(job.ended_at - from)}</time> ${job.status}</li>`}
+      ${job.ended_at && html`<li><time>+${duration(job.ended_at - from)}</time> ${status}</li>`}
     </ol>
   </section>`;
 }
