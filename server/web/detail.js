@@ -105,8 +105,8 @@ export function Detail({ id, back }) {
         <p class="line"><${Status} status=${status} /> <span class="model">${job.model}</span> <span class="dim">${since(job, status, now)}</span></p>
       </div>
       <div class="acts">
-        <${Copy} text=${id} label="Copy the id">Copy id<//>
-        <${Copy} text=${curl(id, job.stream)} label="Copy as a curl command">Copy as curl<//>
+        <${Copy} text=${id} label="Copy id">Copy id<//>
+        <${Copy} text=${curl(id, job.stream)} label="Copy as curl">Copy as curl<//>
         ${running && html`<button class="act" onClick=${cancel}>Cancel</button>`}
         ${!isGone(error) && html`<button class="act bad" onClick=${() => setDeleting(true)}>Delete</button>`}
       </div>

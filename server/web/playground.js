@@ -66,7 +66,7 @@ export function Playground({ models, open }) {
       <p class="acts">${stop
         ? html`<button type="button" class="act" onClick=${() => stop.abort()}>Stop</button>`
         : html`<button class="act main" disabled=${!chosen.model}>Send</button>`}
-        <${Copy} text=${() => curl(chosen)} label="Copy the request as a curl command">Copy as curl<//> <span class="dim hint">Ctrl + Enter sends</span></p>
+        <${Copy} text=${() => curl(chosen)} label="Copy as curl">Copy as curl<//> <span class="dim hint">Ctrl + Enter sends</span></p>
     </form>
     <${Problem} error=${error} />
     ${(answer || stop) && html`<${Answer} answer=${answer} busy=${Boolean(stop)} />`}

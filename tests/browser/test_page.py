@@ -95,9 +95,9 @@ async def test_its_text_grows_until_it_is_cancelled(browser: Browser, pollux: Re
 async def test_a_deleted_response_is_gone_from_the_list(browser: Browser, pollux: Replica) -> None:
     kept, gone = await made(pollux, "one"), await made(pollux, "two")
     async with browser.page(pollux) as page:
-        page.on("dialog", lambda dialog: dialog.accept())
         await page.click(row(gone))
         await page.click("button:text-is('Delete')")
+        await page.click("dialog button:text-is('Delete')")
         await page.wait_for_selector(row(kept))
         await page.wait_for_selector(row(gone), state="detached")
 
