@@ -68,22 +68,22 @@ async def test_a_job_outlives_the_container_that_runs_it(composition: Compositio
         job = "[[words=8]] [[delay_ms=700]]"
         created = await sdk.responses.create(model="gpt-5.2", input=job, background=True)
 
-        def running_on() -> list[str]:
+        def runners() -> list[str]:
+            """The replicas that have begun to run it, one for each attempt."""
             return [
                 replica
                 for replica in REPLICAS
-                if any(
-                    created.id in line and "response started" in line
-                    for line in logged_by(composition.container(replica))
-                )
+                for line in logged_by(composition.container(replica))
+                if created.id in line and "response started" in line
             ]
 
-        await wait_until(running_on, what="a replica runs it")
-        [runner] = running_on()
+        await wait_until(runners, what="a replica runs it")
+        [runner] = runners()
         os.kill(inspected("container", composition.container(runner))["State"]["Pid"], signal.SIGKILL)
         ended = await sdk.responses.retrieve(created.id, extra_query={"wait": 50})
         assert ended.status == "completed"
-        assert set(running_on()) == {*REPLICAS}, "another one has done it"
+        # Mostly the other one has done it. But the killed one is started again, and may have been faster.
+        await wait_until(lambda: len(runners()) == 2, timeout_s=10, what="it was run again")
 
         def back() -> bool:
             return "pollux" in {name for _, _, name in processes_in(composition.container(runner))}
