@@ -27,7 +27,7 @@ run: install
 
 # The tests start Pollux more than a hundred times: without bytecode, each start compiles all of it anew.
 test: install
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 5 --dist worksteal $(ARGS)
 
 # The image, labelled with what it was built from; SOURCE is the address of the repository. With podman:
 # DOCKER=podman ARGS="--format docker", or it has no health check. The top of the Dockerfile tells what else can be set.

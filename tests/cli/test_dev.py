@@ -145,7 +145,7 @@ async def test_however_make_run_is_stopped_nothing_runs_on(number: signal.Signal
 
 def test_make_run_is_pollux_dev() -> None:
     told = subprocess.run(
-        ["make", "--dry-run", "--assume-old=install", "run", "ARGS=--open"],
+        ["make", "--no-print-directory", "--dry-run", "--assume-old=install", "run", "ARGS=--open"],
         capture_output=True,
         text=True,
         check=True,
