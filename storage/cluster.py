@@ -1,8 +1,9 @@
 """Redis Cluster: one client that knows which node has which slot.
 
 redis-py follows redirections, and asks for the map of slots again when a node refuses a connection. This module adds
-what it lacks: a caller waits for a free place instead of getting an error, a node that stays silent without closing its
-connections is noticed, and several commands can be sent one after the other on one connection.
+what it lacks: a caller waits for a free place instead of getting an error, nodes that stay silent without closing their
+connections are noticed and not asked where the slots are, and several commands can be sent one after the other on one
+connection.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ MOST_CONNECTIONS = 1024
 SILENT_S = 4.0
 """How long one command, or one exchange, may take before its node counts as silent."""
 LOOK_S = 3.0
-"""How long the other nodes may take to tell where the slots are."""
+"""How long the nodes may take to tell where the slots are."""
+GRACE_S = 0.3
+"""How much longer than the first node to answer the others may take, if they shall be asked where the slots are."""
 MOST_CLOSED = 4
 """How many times a command is tried while its connections are closed by the other side."""
 MOST_MOVES = 5
@@ -60,8 +63,7 @@ class Cluster(RedisCluster):
         self._places: dict[str, asyncio.Semaphore] = {}
         self._patience = Patience(SILENT_S)
         self._looking: asyncio.Task[None] | None = None
-        self._silent: str | None = None
-        """The node that failed to answer last. It is the last one to be asked where the slots are."""
+        self._learning = asyncio.Lock()
 
     async def initialize(
         self,
@@ -69,15 +71,11 @@ class Cluster(RedisCluster):
         last_failed_node_name: str | None = None,
     ) -> RedisCluster:
         """Learn where the slots are, unless that is known."""
-        if not self._initialize:
-            return self
-        # redis-py asks one node after the other, in a random order, and waits for each for ever. Some of its commands
-        # call this before they come to our deadline. A node that is known to be silent is asked last.
-        try:
-            async with asyncio.timeout(LOOK_S):
-                return await super().initialize(additional_startup_nodes_info, self._silent or last_failed_node_name)
-        except TimeoutError as silence:
-            raise RedisConnectionError("a node of the cluster does not tell where the slots are") from silence
+        # Some of redis-py's commands call this before they come to our deadline.
+        ask = partial(super().initialize, additional_startup_nodes_info, last_failed_node_name)
+        if self._initialize:
+            await self._learn(ask, again=False)
+        return self
 
     async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
         """Return the answer to one command. If a node refuses the connection, redis-py itself tries again."""
@@ -160,15 +158,60 @@ class Cluster(RedisCluster):
         with contextlib.suppress(RedisClusterException):  # raised while the slot has no node
             node = self.get_node_from_key(key)
             if node is not None:
-                self._silent = node.name
                 self._looking = asyncio.create_task(self._look_again(node.name), name="look at the cluster")
 
     async def _look_again(self, silent: str) -> None:
         try:
-            async with asyncio.timeout(LOOK_S):
-                await self.nodes_manager.initialize(last_failed_node_name=silent)
+            await self._learn(partial(self.nodes_manager.initialize, last_failed_node_name=silent), again=True)
         except (RedisError, RedisClusterException, OSError) as error:
             log.debug("the nodes of the cluster could not be asked: %s", error)
+
+    async def _learn(self, ask: Callable[[], Awaitable[Any]], *, again: bool) -> None:
+        """Have redis-py `ask` where the slots are, but only those nodes that answer; `again` even if that is known.
+
+        redis-py asks one node after the other, in a random order, and waits for each for ever.
+        """
+        manager = self.nodes_manager
+        try:
+            async with asyncio.timeout(LOOK_S), self._learning:
+                if not (again or self._initialize):
+                    return  # the caller before has learned it
+                known = manager.startup_nodes
+                manager.startup_nodes = await _those_that_answer(known)
+                try:
+                    await ask()
+                except BaseException:
+                    manager.startup_nodes = known
+                    raise
+        except TimeoutError as silence:
+            raise RedisConnectionError("no node of the cluster tells where the slots are") from silence
+
+
+async def _those_that_answer(nodes: dict[str, ClusterNode]) -> dict[str, ClusterNode]:
+    """The nodes that answer soon after the first one; all, if none can be reached. Waits while none answers."""
+    pings = {name: asyncio.create_task(_ping(node)) for name, node in nodes.items()}
+    try:
+        waiting = set(pings.values())
+        while waiting and not any(_has_answered(ping) for ping in pings.values()):
+            _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if waiting:
+            await asyncio.wait(waiting, timeout=GRACE_S)
+        return {name: nodes[name] for name, ping in pings.items() if _has_answered(ping)} or nodes
+    finally:
+        for ping in pings.values():
+            ping.cancel()
+        await asyncio.gather(*pings.values(), return_exceptions=True)
+
+
+async def _ping(node: ClusterNode) -> None:
+    """Return when the node has answered, on a new connection: those that were open before may all have been cut."""
+    node.update_active_connections_for_reconnect()
+    await node.disconnect_free_connections()
+    await node.execute_command("PING")
+
+
+def _has_answered(ping: asyncio.Task[None]) -> bool:
+    return ping.done() and not ping.cancelled() and ping.exception() is None
 
 
 class _FirstKey:
