@@ -3,7 +3,7 @@
 import sys
 
 if sys.argv[1:2] in (["serve"], ["dev"]):
-    from server import signals
+    from server.system import signals
 
     signals.end_at_once()
 

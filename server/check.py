@@ -11,7 +11,7 @@ from server.config import Config
 from server.keyring import MASTER, Keyring
 from server.outbox.endpoints import Configured
 from server.protocol.routing import Decision, Mode, decide
-from server.tls import Certificates
+from server.system.tls import Certificates
 from server.tracing import destination_in, endpoint_of
 from server.upstream.choice import described, weights_of
 from server.upstream.credential import STATIC

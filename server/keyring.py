@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from server.config import Config
+from server.config.ours import GUEST, Key
+from server.config.sections import ConfigError
 from server.errors import Unauthorized
 from server.keyhash import HashedKey
-from server.ours import GUEST, Key
-from server.sections import ConfigError
 
 MASTER = "master"
 

@@ -147,13 +147,13 @@ MUTANTS = {
         "tests/scenarios/test_streaming.py failover",
     ),
     "a broken service ends nothing": Mutant(
-        "server/app.py",
+        "server/process/app.py",
         "            broken.set()",
         "            pass",
         "tests/faults/test_broken_records.py service_that_breaks",
     ),
     "a broken service ends with status 0": Mutant(
-        "server/serve.py",
+        "server/process/serve.py",
         "    if broke:\n        raise ServiceBroke",
         "    if broke:\n        return",
         "tests/faults/test_processes.py service_that_breaks",

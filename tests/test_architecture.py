@@ -37,32 +37,24 @@ FLOORS = (
     ("storage",),
     ("server",),
     ("server.errors", "server.protocol"),
-    ("server.keyhash", "server.daemon"),
-    ("server.sections",),
-    ("server.ours", "server.store_url"),
-    ("server.credentials", "server.includes", "server.unused"),
-    (
-        "server.config",
-        "server.metrics",
-        "server.tracing",
-        "server.logs",
-        "server.sockets",
-        "server.files",
-        "server.signals",
-        "server.tls",
-    ),
+    ("server.keyhash",),
+    ("server.config.sections",),
+    ("server.config.ours", "server.config.store_url"),
+    ("server.config.credentials", "server.config.includes", "server.config.unused"),
+    ("server.config.config",),
+    ("server.config", "server.metrics", "server.tracing", "server.logs", "server.system"),
     ("server.sealing",),
     ("server.upstream", "server.hub", "server.keyring", "server.admission", "server.rates", "server.usage"),
     ("server.eventlog", "server.feed", "server.chain"),
     ("server.responses", "server.jobs"),
     ("server.outbox",),
     ("server.check", "server.check_fallbacks"),
-    ("server.restart", "server.reload"),
-    ("server.link", "server.control_socket"),
+    ("server.reload",),
     ("server.api",),
-    ("server.assembly", "server.simulator", "server.supervise"),
-    ("server.app",),
-    ("server.serve",),
+    ("server.process.assembly", "server.process.supervise", "server.simulator"),
+    ("server.process.app",),
+    ("server.process.serve",),
+    ("server.process",),
     ("server.cli",),
     ("server.__main__",),
 )
@@ -132,7 +124,9 @@ def test_what_a_module_may_know(module: str) -> None:
     if module.startswith("server.protocol"):
         assert not tops & {"asyncio", "redis", "time", "random", "storage"}, "pure"
     if _uses_web(module):
-        assert module.startswith(("server.api", "server.app", "server.simulator")), "only api and app serve HTTP"
+        assert module.startswith(("server.api", "server.process.app", "server.simulator")), (
+            "only api and app serve HTTP"
+        )
 
 
 def _uses_web(module: str) -> bool:

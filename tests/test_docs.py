@@ -23,13 +23,13 @@ import server
 from deploy.healthcheck import address_in
 from server.api.connection import LONGEST_LINE_BYTES
 from server.api.sse import HEARTBEAT_S
-from server.app import HANDLERS_END_WITHIN_S
 from server.check import describe
 from server.cli import main
 from server.config import Config, load_config, parse_config
+from server.config.ours import Pollux
+from server.config.unused import keys_without_effect
 from server.metrics import FAMILIES
-from server.ours import Pollux
-from server.unused import keys_without_effect
+from server.process.app import HANDLERS_END_WITHIN_S
 from tests.support.parsing import parsed
 
 ROOT = Path(__file__).parents[1]

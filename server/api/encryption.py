@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from server.api.peers import Place
-from server.tls import Certificates
+from server.system.tls import Certificates
 
 GOODBYE_WITHIN_S = 5.0
 """How long a client may take to answer that the connection is closed."""

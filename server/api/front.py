@@ -18,8 +18,8 @@ from server.api.encryption import Encryption
 from server.api.peers import Peers
 from server.api.room import Room
 from server.config import Config
-from server.sockets import turn_away
-from server.tls import Certificates
+from server.system.sockets import turn_away
+from server.system.tls import Certificates
 
 HANDSHAKES_END_WITHIN_S = 0.05
 """How long connections that have begun may take to be complete, and to be accepted: some round trips."""

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from server.api.peers import Peers, Place
 from server.api.room import COME_AGAIN_S
+from server.config.ours import Pollux
 from server.errors import RateLimited
-from server.ours import Pollux
 
 
 class Shares:

@@ -14,8 +14,8 @@ from server.cli.commands import new_app
 from server.cli.failing import told
 from server.cli.trouble import Code, Trouble
 from server.config import load_config
+from server.config.unused import told_in_one
 from server.logs import configure_logs
-from server.unused import told_in_one
 
 log = logging.getLogger("pollux.cli")
 app = new_app()

@@ -27,7 +27,7 @@ import typer
 import uvloop
 from rich.text import Text
 
-from server import __version__, signals
+from server import __version__
 from server.cli.commands import new_app
 from server.cli.failing import told
 from server.cli.served import Level
@@ -36,9 +36,10 @@ from server.cli.terminal import console
 from server.cli.trouble import Code, Trouble
 from server.config import Config, load_config
 from server.logs import configure_logs
-from server.serve import ServiceBroke, serve
+from server.process.serve import ServiceBroke, serve
 from server.simulator import listening_simulator
-from server.sockets import bound
+from server.system import signals
+from server.system.sockets import bound
 from storage import default_directory
 
 app = new_app()

@@ -12,10 +12,10 @@ import uvloop
 from server.check import unusable_in, warnings_about
 from server.cli.findings import Finding, fine, remark, wrong
 from server.config import Config, load_config
-from server.files import OpenFiles, raise_limit
+from server.config.sections import ConfigError
+from server.config.unused import told_in_one
 from server.keyring import Keyring
-from server.sections import ConfigError
-from server.unused import told_in_one
+from server.system.files import OpenFiles, raise_limit
 from server.upstream.client import new_session
 from server.upstream.deployments import Deployments
 from server.upstream.grants import Grants

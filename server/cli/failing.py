@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from server.cli.trouble import Trouble
-from server.sections import ConfigError
+from server.config.sections import ConfigError
 from storage import StoreError
 
 

@@ -10,7 +10,7 @@ from server.cli.commands import new_app
 from server.cli.failing import told
 from server.cli.terminal import remark, say
 from server.cli.trouble import Code
-from server.control_socket import ask_servers
+from server.reload.control_socket import ask_servers
 
 app = new_app()
 

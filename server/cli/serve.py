@@ -11,21 +11,21 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from server.assembly import Role
 from server.cli.commands import new_app
 from server.cli.failing import told
 from server.cli.served import Level, Served
 from server.cli.trouble import Code
 from server.config import CERT_VARIABLE, KEY_VARIABLE, config_of, load_config
-from server.includes import read_merged
-from server.link import Link
+from server.config.includes import read_merged
 from server.logs import configure_logs
 from server.metrics import Shared
-from server.reload import Source, checked, warn_of
-from server.restart import carried_over
-from server.serve import ServiceBroke
-from server.serve import serve as serve_here
-from server.supervise import supervise
+from server.process.assembly import Role
+from server.process.serve import ServiceBroke
+from server.process.serve import serve as serve_here
+from server.process.supervise import supervise
+from server.reload.link import Link
+from server.reload.reload import Source, checked, warn_of
+from server.reload.restart import carried_over
 
 app = new_app()
 

@@ -10,14 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from server.config import Config
-from server.ours import Webhook
+from server.config.ours import Webhook
+from server.config.sections import ConfigError
 from server.outbox.addresses import NotAllowed, check_url
 from server.protocol import jsontext
 from server.protocol.lifecycle import Status
 from server.protocol.status_events import kind_of, status_of
 from server.protocol.webhook_secrets import encode_secret, hint_of
 from server.sealing import Sealer
-from server.sections import ConfigError
 
 STATUSES = tuple(status for status in Status if status.terminal)
 """The ends of a response: of these an endpoint can be told."""

@@ -14,7 +14,7 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from server.sections import ConfigError
+from server.config.sections import ConfigError
 from server.tracing.switch import Destination
 
 log = logging.getLogger("pollux.tracing")

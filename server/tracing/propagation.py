@@ -13,7 +13,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from server.sections import ConfigError, setting
+from server.config.sections import ConfigError, setting
 
 VARIABLE = "OTEL_PROPAGATORS"
 W3C = TraceContextTextMapPropagator()

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
 
 from server import __version__
-from server.daemon import in_daemon
+from server.system.daemon import in_daemon
 from server.tracing.attributes import error_type, generating, of_address, of_call, of_job, of_request, of_response
 from server.tracing.export import exporters
 from server.tracing.port import Call, Span, Tracing, Value, current_span, set_current

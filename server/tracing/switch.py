@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from server.config import Config
-from server.sections import ConfigError, setting
+from server.config.sections import ConfigError, setting
+from server.config.unused import has_otel
 from server.tracing.port import UNTRACED, Tracing
-from server.unused import has_otel
 
 log = logging.getLogger("pollux.tracing")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from server.sections import LiteLLMParams, setting
+from server.config.sections import LiteLLMParams, setting
 from server.upstream.credential import STATIC, Credential
 from server.upstream.entra import SCOPE, ClientSecret, authority_of
 from server.upstream.transport import Verify

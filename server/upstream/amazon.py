@@ -10,7 +10,7 @@ from importlib import import_module
 import aiohttp
 from pydantic import SecretStr
 
-from server.sections import LiteLLMParams, setting
+from server.config.sections import LiteLLMParams, setting
 from server.upstream.credential import Grant
 
 _LIBRARY = "server.upstream.amazon_library"

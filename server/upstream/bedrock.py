@@ -12,8 +12,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from urllib.parse import quote, urlsplit
 
+from server.config.sections import ModelEntry, setting
 from server.protocol.dialects.manners import Dialect, Manners
-from server.sections import ModelEntry, setting
 from server.upstream.amazon import amazon_account
 from server.upstream.optional import lacks
 from server.upstream.place import Framing, Operation, Reach

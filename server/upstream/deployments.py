@@ -13,11 +13,11 @@ from typing import Any
 from urllib.parse import quote
 
 from server.config import Config
+from server.config.sections import ConfigError, LiteLLMSettings, ModelEntry
 from server.errors import Forbidden, ModelNotServed, shown
 from server.protocol.defaults import NO_DEFAULTS, as_json, defaults_in
 from server.protocol.dialects.manners import Dialect, Manners
 from server.protocol.tokens import Price
-from server.sections import ConfigError, LiteLLMSettings, ModelEntry
 from server.upstream.call import INPUT_TOKENS
 from server.upstream.catalog import OWN_APIS
 from server.upstream.credential import STATIC, Credential

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
+from server.config.sections import setting
 from server.protocol import jsontext
-from server.sections import setting
 from server.upstream.credential import Credential, Grant
 
 _LARGEST_FILE_BYTES = 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from server.config import Config
-from server.sections import LiteLLMParams, ModelEntry
+from server.config.sections import LiteLLMParams, ModelEntry
 
 
 def timeout_s(params: LiteLLMParams, config: Config) -> float | None:

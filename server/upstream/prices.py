@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from server.ours import ModelPrice
+from server.config.ours import ModelPrice
+from server.config.sections import ModelEntry, TokenCosts
 from server.protocol.tokens import Price
-from server.sections import ModelEntry, TokenCosts
 
 _OF_A_MILLION = 1e9 / 1e6
 _OF_ONE = 1e9

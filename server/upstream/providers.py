@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from urllib.parse import quote, urlsplit
 
+from server.config.sections import setting
 from server.protocol.dialects.manners import Dialect, Manners
-from server.sections import setting
 from server.upstream.catalog import PROVIDERS, Provider
 
 ANY_MODEL = "*"

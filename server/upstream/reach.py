@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from server.config.sections import ModelEntry, setting
 from server.protocol.dialects.manners import Dialect
-from server.sections import ModelEntry, setting
 from server.upstream.access import Access, access
 from server.upstream.bedrock import bedrock
 from server.upstream.place import Operation, Reach

@@ -12,7 +12,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from server.sections import ConfigError, setting
+from server.config.sections import ConfigError, setting
 
 Verify = bool | str
 """True: check against the system's authorities; a path: against those in this file; False: don't check."""

@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 
 from pydantic import SecretStr
 
+from server.config.sections import ModelEntry, setting
 from server.protocol.dialects.manners import Dialect, Manners
-from server.sections import ModelEntry, setting
 from server.upstream.catalog import PROVIDERS
 from server.upstream.credential import STATIC
 from server.upstream.google import UnusableAccount, google_account

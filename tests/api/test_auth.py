@@ -17,9 +17,9 @@ from openai import AuthenticationError
 
 from server.api.routes.table import PREFIXES, PROBES, ROUTES
 from server.config import parse_config
+from server.config.sections import ConfigError
 from server.keyring import check_exposure
 from server.protocol.ids import CompositeId, decode_composite, encode_composite, owner_tag
-from server.sections import ConfigError
 from tests.support.obliging import obliging
 from tests.support.refusals import SECRETS, UPSTREAM_KEY, refusal
 from tests.support.replica import (

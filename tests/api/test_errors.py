@@ -22,10 +22,10 @@ import pytest
 import redis
 from aiohttp import web
 
-from server.app import running
-from server.assembly import drain
 from server.config import parse_config
-from server.sockets import bound
+from server.process.app import running
+from server.process.assembly import drain
+from server.system.sockets import bound
 from tests.conftest import plain_url
 from tests.support.authority import new_authority
 from tests.support.refusals import UPSTREAM_KEY, Refusal, checked, exchange, refusal

@@ -15,9 +15,9 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 from yarl import URL
 
 from server.config import parse_config
-from server.ours import Tls
-from server.sections import ConfigError
-from server.tls import Certificates
+from server.config.ours import Tls
+from server.config.sections import ConfigError
+from server.system.tls import Certificates
 from tests.support.authority import KEY_PASSWORD, Authority, new_authority
 from tests.support.replica import ALICE, CACHED, Replica, make_config, running_replica
 from tests.support.sse import read_stream

@@ -16,7 +16,7 @@ from server.cli.commands import TABLE, loaded
 from tests.support.replica import free_port
 
 HEAVY = {"aiohttp", "redis", "pydantic", "uvloop", "storage", "prometheus_client"}
-PARTS_OF_THE_SERVER = HEAVY - {"pydantic"} | {"server.config", "server.protocol.snapshot"}
+PARTS_OF_THE_SERVER = HEAVY - {"pydantic"} | {"server.config.config", "server.protocol.snapshot"}
 """Typer checks options with pydantic."""
 
 

@@ -13,11 +13,11 @@ import yaml
 
 import server
 from server.api.routes.table import PREFIXES, PROBES
-from server.app import HANDLERS_END_WITHIN_S
-from server.assembly import Role
 from server.check import describe
 from server.config import CERT_VARIABLE, KEY_VARIABLE, Config
 from server.metrics.families import LEASED, QUEUED
+from server.process.app import HANDLERS_END_WITHIN_S
+from server.process.assembly import Role
 from storage.keys import Shard
 from tests.support.helm import (
     CHART,

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from server.ours import Pollux
-from server.sections import BackgroundModeSection
+from server.config.ours import Pollux
+from server.config.sections import BackgroundModeSection
 from tests.support.balancers import DEPLOY
 
 ROOT = DEPLOY.parent

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from server.app import HANDLERS_END_WITHIN_S
 from server.config import Config
+from server.process.app import HANDLERS_END_WITHIN_S
 from tests.deploy.test_helm import drain_of
 from tests.support.parsing import parsed
 

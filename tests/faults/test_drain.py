@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from server.sockets import bound, turn_away
+from server.system.sockets import bound, turn_away
 from tests.support.commands import Command, command
 from tests.support.replica import ALICE, CACHED, MAIN, Replica, create, make_config, replica_process, with_output
 from tests.support.sse import read_stream
@@ -131,7 +131,7 @@ async def test_a_proxied_stream_has_the_time_of_a_drain_and_is_then_broken_off(
     drain_s: float, whole: bool, simulator: str, store_url: str, tmp_path: Path
 ) -> None:
     config = make_config(simulator, drain_s=drain_s)
-    impatient = "import server.serve; server.serve.HANDLERS_END_WITHIN_S = 0.0"
+    impatient = "import server.process.serve; server.process.serve.HANDLERS_END_WITHIN_S = 0.0"
     async with replica_process(config, store_url, tmp_path, before=impatient) as replica, replica.http() as http:
         stream = await http.post("responses", json={"model": CACHED, "input": SLOW, "stream": True})
         replica.signal(signal.SIGTERM)

@@ -17,9 +17,9 @@ import yaml
 
 from server.cli import main
 from server.config import Config
-from server.includes import Merged
-from server.reload import Source
-from server.supervise import _Parent, reserved
+from server.config.includes import Merged
+from server.process.supervise import _Parent, reserved
+from server.reload.reload import Source
 from storage.embedded import _locate, _try_lock
 from tests.support.collector import running_collector
 from tests.support.commands import command, lives
@@ -251,7 +251,7 @@ async def test_what_dies_right_after_its_start_is_started_again_ever_later(caplo
 
 
 async def test_what_hangs_is_killed_soon_after_it_was_told_to_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.supervise.HURRIED_END_WITHIN_S", 0.1)
+    monkeypatch.setattr("server.process.supervise.HURRIED_END_WITHIN_S", 0.1)
     parent = _Parent([sys.executable, "-c", SERVES_AND_HANGS], 2, NOTHING)
     running = asyncio.create_task(parent.run())
     await wait_until(lambda: len(parent._children) == 2 and all(parent._children.values()), what="both run")
@@ -264,8 +264,8 @@ BREAKING = """
 import asyncio, sys
 from server.cli import main
 from server.config import Config
-from server.includes import Merged
-from server.reload import Source
+from server.config.includes import Merged
+from server.reload.reload import Source
 from server.hub import Hub
 
 async def breaks(self):

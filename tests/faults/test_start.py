@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from server.files import MOST_FILES, OpenFiles, raise_limit
-from server.sections import ConfigError
+from server.config.sections import ConfigError
+from server.system.files import MOST_FILES, OpenFiles, raise_limit
 from tests.conftest import plain_url
 from tests.faults.test_processes import state_of
 from tests.support.authority import new_authority
@@ -108,7 +108,7 @@ async def test_clients_of_a_start_that_is_not_slow_are_kept_waiting_and_then_ser
 
     with tempfile.TemporaryDirectory(prefix="pollux-") as directory:
         late = Path(directory) / "redis.sock"
-        patient = "import server.app; server.app.QUIET_START_S = 60.0"
+        patient = "import server.process.app; server.process.app.QUIET_START_S = 60.0"
         url = f"unix://{late}?{server.query}"
         starting = replica_process(make_config(simulator), url, tmp_path, before=patient, port=port)
         begun = asyncio.create_task(starting.__aenter__())

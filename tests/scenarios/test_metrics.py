@@ -12,12 +12,12 @@ import pytest
 from aiohttp import web
 
 from server.api import authentication
-from server.app import running
-from server.assembly import Role
 from server.config import parse_config
 from server.jobs import counts
 from server.metrics import FAMILIES, Kind
-from server.sockets import bound
+from server.process.app import running
+from server.process.assembly import Role
+from server.system.sockets import bound
 from storage import Store, StoreUnavailable
 from storage.jobs import Jobs
 from tests.support.obliging import obliging

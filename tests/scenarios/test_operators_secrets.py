@@ -17,7 +17,7 @@ import yaml
 from aiohttp import web
 
 from server.config import parse_config
-from server.sections import ConfigError
+from server.config.sections import ConfigError
 from tests.support.authority import KEY_PASSWORD, Authority, new_authority
 from tests.support.replica import CACHED, NATIVE, make_config, replica_process, running_replica
 from tests.support.scripts import OUTPUT, RAW_ID, lifecycle, streaming

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from server.check import describe, warnings_about
 from server.cli import main
 from server.config import parse_config
-from server.sections import ConfigError
+from server.config.sections import ConfigError
 from storage import default_directory
 from tests.support.generated import moderate
 

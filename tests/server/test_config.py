@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from server.config import Config, load_config, parse_config
+from server.config.sections import ConfigError
+from server.config.unused import keys_without_effect, told_in_one
 from server.keyhash import HashedKey
-from server.sections import ConfigError
-from server.unused import keys_without_effect, told_in_one
 
 ENTRY = {"model_name": "gpt-5.2", "litellm_params": {"model": "openai/gpt-5.2"}}
 

@@ -8,8 +8,8 @@ import pytest
 
 from server.check import describe
 from server.config import Config, parse_config
-from server.sections import ConfigError
-from server.unused import keys_without_effect
+from server.config.sections import ConfigError
+from server.config.unused import keys_without_effect
 from server.upstream.deployments import Deployment, Deployments
 
 BASE = "http://team.example/v1"

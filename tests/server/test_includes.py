@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from server.check import describe, warnings_about
 from server.config import load_config
-from server.includes import DEEPEST, Merged, read_merged
+from server.config.includes import DEEPEST, Merged, read_merged
+from server.config.sections import ConfigError
 from server.keyhash import HashedKey
-from server.sections import ConfigError
 from tests.support.generated import json_values, moderate
 
 

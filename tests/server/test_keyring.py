@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from server.config import parse_config
+from server.config.sections import ConfigError
 from server.errors import Unauthorized
 from server.keyring import ClientKey, Keyring, Principal, is_guest, masked
-from server.sections import ConfigError
 from tests.support.generated import moderate
 
 ALICE, ALICE_NEW, BOB, MASTER = "sk-alice-0001", "sk-alice-0002", "sk-bob-0001-x", "sk-master-0001"

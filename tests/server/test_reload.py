@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from server import control_socket
-from server.app import running
 from server.config import Config, parse_config
-from server.control_socket import NoServer, ask_servers, controlled
-from server.includes import Merged
-from server.link import config_file, read_configs
-from server.reload import Reloads, Report, reload
-from server.restart import NEED_A_RESTART, carried_over
-from server.sections import ConfigError
-from server.sockets import bound
+from server.config.includes import Merged
+from server.config.sections import ConfigError
+from server.process.app import running
+from server.reload import control_socket
+from server.reload.control_socket import NoServer, ask_servers, controlled
+from server.reload.link import config_file, read_configs
+from server.reload.reload import Reloads, Report, reload
+from server.reload.restart import NEED_A_RESTART, carried_over
+from server.system.sockets import bound
 from server.upstream.deployments import Deployment, Deployments
 from server.upstream.health import Health, Rules
 from tests.support.replica import CACHED, Replica, create, ended, make_config
@@ -176,7 +176,7 @@ def test_an_empty_file_is_none_to_go_on_with() -> None:
 async def test_a_file_that_can_not_be_read_to_its_end_hinders_neither_a_reload_nor_the_end(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("server.reload.READ_WITHIN_S", 0.05)
+    monkeypatch.setattr("server.reload.reload.READ_WITHIN_S", 0.05)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 

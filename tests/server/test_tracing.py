@@ -10,12 +10,12 @@ import pytest
 
 from server.check import describe
 from server.config import Config, parse_config
-from server.sections import ConfigError
+from server.config.sections import ConfigError
+from server.config.unused import told_in_one
 from server.tracing import UNTRACED, destination_in, tracing_by
 from server.tracing.attributes import error_type, of_address, of_call, of_response
 from server.tracing.port import Call, Tracing
 from server.tracing.switch import Destination
-from server.unused import told_in_one
 
 URL = "http://collector:4318"
 HERE = ("otlp_proto_http",)

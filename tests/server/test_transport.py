@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from server.sections import ConfigError
+from server.config.sections import ConfigError
 from server.upstream.transport import proxy_for, verify_by
 from tests.support.replica import CACHED, make_config, running_replica
 from tests.support.scripts import RAW_ID

@@ -141,9 +141,9 @@ def test_nothing_of_an_account_is_shown() -> None:
 
 
 def test_the_libraries_of_platforms_are_imported_only_where_they_are_needed() -> None:
-    script = "import sys, server.app, server.cli; print([n for n in ('google.auth', 'botocore') if n in sys.modules])"
+    script = "import sys, server.process.app, server.cli; print({'google.auth', 'botocore'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "set()"
 
 
 def test_claude_counts_tokens_at_an_address_of_its_own() -> None:

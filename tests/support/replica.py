@@ -21,9 +21,9 @@ from openai import AsyncOpenAI
 
 import server
 from server.api.context import Context
-from server.app import running
 from server.config import parse_config
-from server.sockets import bound
+from server.process.app import running
+from server.system.sockets import bound
 from tests.support.waiting import wait_until
 
 MASTER_KEY = "sk-test-master-0000"

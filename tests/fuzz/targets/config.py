@@ -11,7 +11,7 @@ import yaml
 
 from server import check
 from server.config import Config, load_config, parse_config
-from server.sections import ConfigError, Section
+from server.config.sections import ConfigError, Section
 from tests.fuzz.material import Material
 
 ENVIRON = {"SET": "openai/gpt-5.2", "SECRET": "sk-from-the-environment", "HOME": "/"}

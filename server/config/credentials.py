@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
-from server.sections import ConfigError, Credential, LiteLLMParams, ModelEntry
+from server.config.sections import ConfigError, Credential, LiteLLMParams, ModelEntry
 
 
 def with_credential(

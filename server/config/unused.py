@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from server.config.sections import LiteLLMParams, LiteLLMSettings
 from server.protocol.defaults import may_be_default
-from server.sections import LiteLLMParams, LiteLLMSettings
 
 _READ_ELSEWHERE = {"rpm", "tpm", "input_cost_per_token", "output_cost_per_token", "request_timeout", "cooldown_time"}
 """What `server.upstream.deployments` reads from several places."""

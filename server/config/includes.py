@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from server.sections import ConfigError
+from server.config.sections import ConfigError
 
 DEEPEST = 10
 MOST_FILES = 200

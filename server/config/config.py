@@ -15,16 +15,10 @@ from typing import Any
 
 from pydantic import Field, PrivateAttr, ValidationError
 
-from server.credentials import with_credential
-from server.errors import shown
-from server.includes import Merged, read_merged
-from server.keyhash import HashedKey
-from server.ours import GUEST, Key, ModelPrice, Ours, Pollux, Tls
-from server.protocol.fallback_lists import table_in, targets_in
-from server.protocol.fallbacks import DEEPEST, EVERY, Fallbacks
-from server.protocol.jsontext import is_cut
-from server.protocol.routing import BackgroundMode
-from server.sections import (
+from server.config.credentials import with_credential
+from server.config.includes import Merged, read_merged
+from server.config.ours import GUEST, Key, ModelPrice, Ours, Pollux, Tls
+from server.config.sections import (
     ConfigError,
     Credential,
     Foreign,
@@ -34,8 +28,14 @@ from server.sections import (
     RouterSettings,
     setting,
 )
-from server.store_url import redis_url
-from server.unused import keys_without_effect
+from server.config.store_url import redis_url
+from server.config.unused import keys_without_effect
+from server.errors import shown
+from server.keyhash import HashedKey
+from server.protocol.fallback_lists import table_in, targets_in
+from server.protocol.fallbacks import DEEPEST, EVERY, Fallbacks
+from server.protocol.jsontext import is_cut
+from server.protocol.routing import BackgroundMode
 
 ENVIRON = "os.environ/"
 CERT_VARIABLE, KEY_VARIABLE = "SSL_CERTFILE_PATH", "SSL_KEYFILE_PATH"

@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from server.config.sections import setting
 from server.protocol import jsontext
-from server.reload import Reloads, Report
-from server.sections import setting
+from server.reload.reload import Reloads, Report
 
 log = logging.getLogger("pollux.config")
 

@@ -18,13 +18,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-from server import signals
-from server.control_socket import controlled
-from server.link import DRAIN, HURRY, LEAVE, Child, config_file, text_of
 from server.metrics import ReloadCounts, Shared, forget_levels, new_directory
-from server.reload import Reloads, Report, Source, needing_a_restart, reload, warn_of
-from server.restart import carried_over
-from server.sockets import bind
+from server.reload.control_socket import controlled
+from server.reload.link import DRAIN, HURRY, LEAVE, Child, config_file, text_of
+from server.reload.reload import Reloads, Report, Source, needing_a_restart, reload, warn_of
+from server.reload.restart import carried_over
+from server.system import signals
+from server.system.sockets import bind
 
 log = logging.getLogger("pollux.supervise")
 

@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from server.sections import CacheParams, ConfigError, setting
+from server.config.sections import CacheParams, ConfigError, setting
 
 
 def redis_url(params: CacheParams, environ: Mapping[str, str]) -> str:

@@ -7,8 +7,8 @@ import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.ours import Tls
-from server.sections import ConfigError
+from server.config.ours import Tls
+from server.config.sections import ConfigError
 
 log = logging.getLogger("pollux.tls")
 

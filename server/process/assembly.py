@@ -39,11 +39,11 @@ from server.outbox.endpoints import Configured
 from server.outbox.sending import Sender
 from server.outbox.upstream_cancels import UpstreamCancels
 from server.outbox.webhooks import Webhooks
+from server.reload.restart import carried_over
 from server.responses.doubts import Doubts
 from server.responses.submit import Submitter
 from server.responses.tails import Tails
 from server.responses.view import Views
-from server.restart import carried_over
 from server.sealing import Sealer
 from server.tracing import Tracing, current_span, tracing_by
 from server.upstream.affinity import Affinity

@@ -8,10 +8,10 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, ConfigDict, Field, SecretStr
 
+from server.config.sections import Section
 from server.keyhash import HashedKey, HashedKeys
 from server.protocol.ids import is_prefix
 from server.protocol.webhook_secrets import is_secret
-from server.sections import Section
 
 GUEST = re.compile(r"key-[0-9a-f]{16}")
 """The owner's name of a key that is not in the config."""

@@ -17,9 +17,9 @@ from server.api.front import Front, Terms
 from server.api.middleware import adapt, guard, stamp
 from server.api.router import add_routes, add_worker_routes
 from server.api.starting import starting_app
-from server.assembly import Process, Role, assembled, drain, kept_running, opened
 from server.config import Config
 from server.metrics import Shared
+from server.process.assembly import Process, Role, assembled, drain, kept_running, opened
 
 BACKLOG = 4096
 """How many connections the kernel holds while the event loop is busy, so that many clients can reconnect at once."""

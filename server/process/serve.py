@@ -16,19 +16,19 @@ from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 
-from server import signals
 from server.api.front import Front
-from server.app import BACKLOG, HANDLERS_END_WITHIN_S, running
-from server.assembly import Process, Role, drain, kept_running
 from server.config import Config
-from server.control_socket import controlled
-from server.files import OpenFiles, raise_limit
-from server.includes import read_merged
+from server.config.includes import read_merged
 from server.keyring import check_exposure
-from server.link import DRAIN, HURRY, LEAVE, SERVING, Link
 from server.metrics import Shared
-from server.reload import Reloads, Report, checked, needing_a_restart, reload, warn_of
-from server.sockets import bound
+from server.process.app import BACKLOG, HANDLERS_END_WITHIN_S, running
+from server.process.assembly import Process, Role, drain, kept_running
+from server.reload.control_socket import controlled
+from server.reload.link import DRAIN, HURRY, LEAVE, SERVING, Link
+from server.reload.reload import Reloads, Report, checked, needing_a_restart, reload, warn_of
+from server.system import signals
+from server.system.files import OpenFiles, raise_limit
+from server.system.sockets import bound
 
 log = logging.getLogger("pollux.app")
 

@@ -12,7 +12,7 @@ import resource
 from contextlib import suppress
 from dataclasses import dataclass
 
-from server.sections import ConfigError
+from server.config.sections import ConfigError
 
 MOST_FILES = 1_048_576
 """The highest limit that is asked for: a hard limit may be "unlimited", which no kernel grants."""

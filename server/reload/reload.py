@@ -14,12 +14,12 @@ from typing import TypeVar
 
 from server.check import unusable_in
 from server.config import Config, config_of
-from server.daemon import in_daemon
-from server.includes import Merged
+from server.config.includes import Merged
+from server.config.sections import ConfigError
+from server.config.unused import told_in_one
 from server.keyring import check_exposure
 from server.outbox.endpoints import Configured
-from server.sections import ConfigError
-from server.unused import told_in_one
+from server.system.daemon import in_daemon
 
 log = logging.getLogger("pollux.config")
 

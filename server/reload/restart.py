@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping
 
 from server.config import Config
+from server.config.sections import ConfigError
 from server.keyring import Keyring
-from server.sections import ConfigError
 
 NEED_A_RESTART = (
     # How the store is kept: whoever shares it must agree, and its connections hold what is under way.

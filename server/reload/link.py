@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
-from server.includes import Merged
-from server.reload import Report
+from server.config.includes import Merged
+from server.reload.reload import Report
 
 SERVING, APPLIED, REFUSED = b"s", b"a", b"r"
 """What a child says: it serves; it has applied the config that it was sent, or could not."""

@@ -1,0 +1,1 @@
+"""What the operating system gives a process: sockets, files, signals, threads, and the certificates on its disk."""
