@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from urllib.request import (
 )
 
 from server import __version__
+from server.cli.output import remark
 from server.cli.settings import Settings, config_directory
 from server.cli.trouble import Code, Trouble
 
@@ -40,6 +42,8 @@ PATIENCE_S = 300.0
 """How long a server is waited for that was there once."""
 ONCE_S = 10.0
 """How long a command that asks only once waits for one that is just restarting."""
+BREAK_S = 0.2
+"""Between an answer that broke and the next try, so that one that breaks at once does not spin."""
 LONGEST_BREAK_S = 5.0
 PASSING = (429, 502, 503, 504)
 LONGEST_ERROR = 64 * 1024
@@ -49,7 +53,7 @@ class Refused(Trouble):
     """The server's answer is an error."""
 
     def __init__(self, status: int, message: str, hints: list[str]) -> None:
-        wrong = 400 <= status < 500 and status != 429
+        wrong = 300 <= status < 500 and status != 429
         unavailable = status in PASSING and status != 429
         super().__init__(
             message, *hints, code=Code.USAGE if wrong else Code.UNREACHABLE if unavailable else Code.FAILED
@@ -61,13 +65,29 @@ class Unreachable(Trouble):
     """No server answers."""
 
 
+class Strange(Trouble):
+    """Something answers that is no Pollux, or one of another version."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(
+            f"what answers at {url} is no Pollux of version {__version__}: {why}", SAY_WHERE, code=Code.UNREACHABLE
+        )
+
+
 class Answer(NamedTuple):
     body: Json
     etag: str
 
 
-def _nothing(_trouble: Trouble | None) -> None:
-    pass
+class _Object(dict[str, Any]):
+    """An object of an answer. To look for something in vain is no fault of ours."""
+
+    def __init__(self, found: Json, url: str) -> None:
+        super().__init__(found)
+        self._url = url
+
+    def __missing__(self, name: str) -> None:
+        raise Strange(self._url, f"{name!r} is missing")
 
 
 class Client:
@@ -75,8 +95,9 @@ class Client:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.on_away: Callable[[Trouble | None], None] = _nothing
+        self.on_away: Callable[[Trouble | None], None] = self._remark
         self._reached = False
+        self._away: Trouble | None = None
         self._opener = _new_opener(settings.url)
 
     def call(
@@ -103,17 +124,13 @@ class Client:
                 method, path, body, query=query, headers=headers, silence_s=ANSWER_S + wait_s, patience_s=left_s
             ) as answer:
                 try:
-                    found = json.load(answer)
-                except (OSError, HTTPException, ValueError) as error:
-                    # It broke on the way, or something else answers here.
-                    broken = self._unreachable(error if not isinstance(error, json.JSONDecodeError) else NOT_POLLUX)
-                    if isinstance(error, json.JSONDecodeError) or time.monotonic() - began > patience_s:
-                        raise broken from None
-                    self.on_away(broken)
-                    continue
-            if not isinstance(found, dict):
-                raise self._unreachable(NOT_POLLUX)
-            return Answer(found, answer.headers.get("ETag") or "")
+                    return Answer(self.parsed(answer.read()), answer.headers.get("ETag") or "")
+                except (OSError, HTTPException) as error:  # it broke on the way
+                    broken = self._unreachable(error)
+            if time.monotonic() - began + BREAK_S > patience_s:
+                raise broken
+            self.away(broken)
+            time.sleep(BREAK_S)
 
     def get(self, path: str, query: Query | None = None, **options: Any) -> Json:
         """The object of an answer to GET."""
@@ -142,8 +159,33 @@ class Client:
         with answer:
             yield answer
 
+    def parsed(self, raw: bytes) -> Json:
+        """An object of an answer, or of an event.
+
+        Raises:
+            Strange: it is none; and where something is looked for in it, or in those inside of it, in vain
+
+        """
+        url = self.settings.url
+        try:
+            found = json.loads(raw, object_hook=lambda found: _Object(found, url))
+        except ValueError:
+            raise Strange(url, "it does not speak JSON") from None
+        if not isinstance(found, _Object):
+            raise Strange(url, "it answers with no object")
+        return found
+
+    def away(self, trouble: Trouble) -> None:
+        """Tell that the server does not answer as it should, and will be asked again."""
+        self.on_away(trouble)
+        self._away = trouble
+
+    def _remark(self, trouble: Trouble | None) -> None:
+        if trouble is not None and self._away is None:
+            remark(f"{trouble.headline}; trying again …")
+
     def _persistently(self, ask: Callable[[], Any], patience_s: float) -> Any:
-        deadline, pause_s, away = time.monotonic() + patience_s, 0.1, False
+        deadline, pause_s = time.monotonic() + patience_s, 0.1
         while True:
             wait_s: float | None = None
             try:
@@ -161,13 +203,13 @@ class Client:
                     wait_s = pause_s
             else:
                 self._reached = True
-                if away:
+                if self._away is not None:
+                    self._away = None
                     self.on_away(None)
                 return answer
             if wait_s is None or time.monotonic() + wait_s > deadline:
                 raise trouble
-            self.on_away(trouble)
-            away = True
+            self.away(trouble)
             time.sleep(wait_s)
             pause_s = min(2 * pause_s, LONGEST_BREAK_S)
 
@@ -195,26 +237,30 @@ class Client:
             raw = error.read(LONGEST_ERROR)
         if 300 <= status < 400:
             to = error.headers.get("Location", "elsewhere")
-            return Refused(status, f"{url} leads to {to}: is the address right?", [])
+            return Refused(status, f"{url} leads to {to}: is the address right?", [SAY_WHERE])
         try:
             message = str(json.loads(raw)["error"]["message"])
         except (ValueError, LookupError, TypeError):
-            return Refused(status, f"{url} answered {status}: is there a Pollux?", [SAY_WHERE])
+            return Refused(status, f"{url} answered {status} {error.reason}, and not as Pollux does", [SAY_WHERE])
         hints = []
         if status == 401:
             hints.append(f"Set POLLUX_API_KEY, or key in {config_directory() / 'config.toml'}, for {url}.")
         elif status == 404 and "esponse with id" in message:
-            hints.append("It may have expired, or be another key's: a key sees its own, the master key sees all.")
+            hints.append(UNKNOWN)
+        elif status == 404 and urlsplit(error.url).path in message:
+            hints.append(SAY_WHERE)
         return Refused(status, message, hints)
 
-    def _unreachable(self, error: Exception | str) -> Unreachable:
+    def _unreachable(self, error: Exception) -> Unreachable:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         reason = getattr(reason, "strerror", None) or reason
         said = str(reason) or type(error).__name__
-        return Unreachable(f"{self.settings.url} can't be reached: {said}", SAY_WHERE, START, code=Code.UNREACHABLE)
+        hints = [TRUST] if "CERTIFICATE_VERIFY" in said else [SAY_WHERE, START]
+        return Unreachable(f"{self.settings.url} can't be reached: {said}", *hints, code=Code.UNREACHABLE)
 
 
-NOT_POLLUX = "what answers there is no Pollux"
+UNKNOWN = "It may have expired, or be another key's: a key sees its own, the master key sees all."
+TRUST = "To trust another authority than those of this machine: SSL_CERT_FILE=/path/to/its/certificate.pem"
 SAY_WHERE = "Say where your server is: POLLUX_URL=https://…, --url, or url in ~/.config/pollux/config.toml."
 START = "To try Pollux on this machine: pollux dev"
 
@@ -230,10 +276,15 @@ def page_of(client: Client, response_id: str) -> str:
 
 
 def _seconds(text: str | None) -> float:
+    """What `Retry-After` says, as a number or as a date."""
     try:
-        return min(60.0, max(0.0, float(text or 0)))
+        seconds = float(text or 0)
     except ValueError:
-        return 0.0
+        try:
+            seconds = parsedate_to_datetime(text or "").timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return min(60.0, max(0.0, seconds))
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from server import __version__
+from server.cli.trouble import Code, Trouble
 
 
 class Listed(NamedTuple):
@@ -59,6 +60,12 @@ class Commands(TyperGroup):
         super().__init__(**given)
         for name, panel, told in TABLE:
             self.add_command(TyperCommand(name, help=told, rich_help_panel=panel))
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise Trouble("", code=Code.CLOSED) from None  # typer would say 1, which is for failures
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name, known, rest = super().resolve_command(ctx, args)

@@ -10,7 +10,7 @@ from server.cli.asking import AskingCommand, client_for
 from server.cli.client import Refused, path_of
 from server.cli.commands import new_app
 from server.cli.ids import full
-from server.cli.terminal import remark, say, say_json
+from server.cli.output import remark, say, say_json
 from server.cli.trouble import Code
 
 app = new_app()

@@ -9,7 +9,7 @@ from typing import Any
 
 from server import __version__
 from server.cli.answers import error_of
-from server.cli.client import Client, Refused, Unreachable, path_of
+from server.cli.client import Client, Refused, path_of
 from server.cli.findings import Finding, fine, remark, wrong
 from server.cli.trouble import Trouble
 from server.cli.words import duration
@@ -22,15 +22,19 @@ ENDS_WITHIN_S = 50
 
 def examine_server(client: Client, *, upstreams: bool) -> Iterator[Finding]:
     """All findings about the server that the client asks, one after the other."""
+    try:
+        yield from _examine(client, upstreams=upstreams)
+    except Trouble as trouble:
+        yield wrong("server", str(trouble))
+
+
+def _examine(client: Client, *, upstreams: bool) -> Iterator[Finding]:
     url = client.settings.url
     try:
         with client.open("GET", "/livez", patience_s=0) as answer:
             skew_s = parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time()
-    except Unreachable as trouble:
-        yield wrong("server", str(trouble))
-        return
-    except (Refused, TypeError, ValueError):
-        yield wrong("server", f"what answers at {url} is no Pollux")
+    except (TypeError, ValueError):
+        yield wrong("server", f"what answers at {url} is no Pollux: it does not tell the time")
         return
     yield fine("server", f"{url} answers")
     yield _ready(client)

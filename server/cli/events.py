@@ -11,8 +11,9 @@ from server.cli.asking import AskingCommand, client_for
 from server.cli.commands import new_app
 from server.cli.ids import full
 from server.cli.interrupts import going_on
+from server.cli.output import in_one_line, say, say_json
 from server.cli.streams import status_events
-from server.cli.terminal import COLOURS, console, remark, safe, say, say_json
+from server.cli.terminal import COLOURS, console
 from server.cli.trouble import Code
 from server.cli.words import clock
 
@@ -36,7 +37,6 @@ def events(
     It goes on over restarts of the server and breaks of the network, and misses nothing.
     """
     client = client_for(ctx)
-    client.on_away = lambda trouble: remark(f"{str(trouble).splitlines()[0]}; trying again …") if trouble else None
     query = {"types": types, "model": model, "response_id": full(client, response or [])}
     with going_on():
         for event in status_events(client, query):
@@ -49,10 +49,10 @@ def print_event(event: dict[str, Any]) -> None:
     kind, data = event["type"], event["data"]
     about = [str(data[name]) for name in ("id", "model", "owner", "oldest") if data.get(name) is not None]
     about += [f"{name}={value}" for name, value in (data.get("metadata") or {}).items()]
-    out = console()
+    told, out = in_one_line(" ".join(about)), console()
     if not out.is_terminal:
-        say(f"{clock(event['created_at'])[:8]} {kind} {' '.join(about)}")
+        say(f"{clock(event['created_at'])[:8]} {kind} {told}")
         return
     colour = COLOURS.get(data.get("status"), "") or "dim"
-    line = Text.assemble((f"{clock(event['created_at'])[:8]} ", "dim"), (f"{kind:<21}", colour), safe(" ".join(about)))
+    line = Text.assemble((f"{clock(event['created_at'])[:8]} ", "dim"), (f"{kind:<21}", colour), told)
     out.print(line, soft_wrap=True)

@@ -9,7 +9,8 @@ from enum import StrEnum
 from rich.table import Table
 from rich.text import Text
 
-from server.cli.terminal import console, safe, say, say_json
+from server.cli.output import safe, say, say_json
+from server.cli.terminal import console
 from server.cli.trouble import Code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from server.cli.client import Client
+from server.cli.client import UNKNOWN, Client
 from server.cli.trouble import Code, Trouble
 
 SHOWN = 8
@@ -36,7 +36,7 @@ def _full(client: Client, begins: str) -> str:
     if not ids:
         raise Trouble(
             f"no response's number begins with {begins}",
-            "It may have expired, or be another key's: a key sees its own, the master key sees all.",
+            UNKNOWN,
             code=Code.USAGE,
         )
     if len(ids) > 1:

@@ -1,11 +1,22 @@
-"""Ctrl-C while something is watched: the watching ends, and what was watched goes on."""
+"""Ctrl-C and its like while something is watched: the watching ends, and what was watched goes on."""
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from server.cli.trouble import Code, Trouble
+
+
+def end_tidily() -> None:
+    """From now on signals that end the process raise: a terminal gets back its cursor and its screen."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from rich.text import Text
 
 from server.cli.ids import short
+from server.cli.output import in_one_line
 from server.cli.terminal import status_text
 from server.cli.words import age, count, duration
 
@@ -26,7 +27,7 @@ def row(job: Json, *, owners: bool) -> list[str | Text]:
     """A job in these columns."""
     return [
         short(job["id"]) if sys.stdout.isatty() else job["id"],
-        status_text(job["status"]) + Text(f" {job['error']}" if job.get("error") else "", "dim"),
+        status_text(job["status"]) + Text(f" {in_one_line(str(job['error']))}" if job.get("error") else "", "dim"),
         str(job.get("model") or ""),
         *([str(job.get("owner", ""))] if owners else []),
         age(job["created_at"]),

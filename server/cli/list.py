@@ -11,7 +11,8 @@ from server.cli.asking import AskingCommand, client_for
 from server.cli.client import Client, Json
 from server.cli.commands import new_app
 from server.cli.jobs import NUMBERS, columns, row
-from server.cli.terminal import print_table, remark, say, say_json
+from server.cli.output import remark, say, say_json
+from server.cli.terminal import print_table
 from server.cli.trouble import Code
 
 app = new_app()

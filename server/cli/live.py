@@ -17,7 +17,8 @@ from rich.text import Text
 from server.cli.answers import CALLS, call_of, error_of, text_of, tokens_of
 from server.cli.client import Client
 from server.cli.ids import short
-from server.cli.terminal import aside, console, remark, safe, status_text
+from server.cli.output import in_one_line, remark, safe
+from server.cli.terminal import aside, console, status_text
 from server.cli.trouble import Trouble
 from server.cli.words import duration
 from server.protocol.lifecycle import TERMINAL_EVENTS, UNFINISHED
@@ -129,7 +130,7 @@ class Growing:
 
     def _on_away(self, trouble: Trouble | None) -> None:
         if self._live is None and trouble is not None and self._away is None:
-            remark(f"{str(trouble).splitlines()[0]}; trying again …")
+            remark(f"{trouble.headline}; trying again …")
         self._away = trouble
 
     def _remark(self, text: str) -> None:
@@ -148,7 +149,7 @@ class Growing:
         line = Table.grid(padding=(0, 1))
         line.add_row(Spinner("dots"), status_text(self.status), Text(" · ".join(word for word in told if word), "dim"))
         parts = [Text(self._line)] if self._line else []
-        away = [Text(f"{str(self._away).splitlines()[0]}; trying again …", "yellow")] if self._away else []
+        away = [Text(f"{self._away.headline}; trying again …", "yellow")] if self._away else []
         return Group(*parts, line, *away)
 
     def _print_end(self) -> None:
@@ -157,7 +158,7 @@ class Growing:
         if tokens := tokens_of(self.last):
             told.append(Text(f" · {tokens}", "dim"))
         if error := error_of(self.last):
-            told.append(Text(f" · {safe(error)}", "red"))
+            told.append(Text(f" · {in_one_line(error)}", "red"))
         told.append(Text(f" · {short(self._id)}", "dim"))
         aside().print(Text.assemble(*told), soft_wrap=True)
 

@@ -8,7 +8,7 @@ import typer
 
 from server.cli.commands import new_app
 from server.cli.failing import told
-from server.cli.terminal import remark, say
+from server.cli.output import remark, say
 from server.cli.trouble import Code
 from server.reload.control_socket import ask_servers
 

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from server.cli.trouble import Code, Trouble
 
 DEFAULT_URL = "http://127.0.0.1:4000"
+HOMELESS = Path("/nonexistent")
 NAMES = {"url": str, "key": str, "model": str, "profile": str, "profiles": dict}
 """What may stand in the file: `url`, `key` and `model`, the same for each of `profiles`, and the `profile` to take."""
 
@@ -37,7 +38,12 @@ class Settings:
 def config_directory() -> Path:
     """Where the settings of this user are."""
     base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".config") / "pollux"
+    if not base.is_absolute():
+        try:
+            base = Path.home() / ".config"
+        except RuntimeError:  # a container's user that nobody has told the system of
+            base = HOMELESS
+    return base / "pollux"
 
 
 def dev_file() -> Path:
@@ -59,7 +65,7 @@ def settings_for(url: str | None, key: str | None, profile: str | None) -> Setti
     # A key belongs to its server: one that was configured for another is not sent to whatever --url names.
     may_use = not url or url == written.get("url") or "url" not in written
     model = os.environ.get("POLLUX_MODEL") or written.get("model")
-    return Settings(_base_of(wanted), key or (written.get("key") if may_use else None), model)
+    return Settings(_base_of(wanted), _sendable(key or (written.get("key") if may_use else None)), model)
 
 
 def read_file(file: Path) -> dict[str, Any]:
@@ -76,11 +82,12 @@ def read_file(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise Trouble(f"{file} can't be read: {error}", code=Code.USAGE) from None
+        raise Trouble(f"{file} can't be read: {getattr(error, 'strerror', None) or error}", code=Code.USAGE) from None
     _check(file, found, NAMES)
     for name, profile in found.get("profiles", {}).items():
         _check(file, profile, {"url": str, "key": str, "model": str}, f"profiles.{name}.")
-    if "key" in str(found) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+    has_key = any("key" in part for part in (found, *found.get("profiles", {}).values()))
+    if has_key and mode & (stat.S_IRWXG | stat.S_IRWXO):
         sys.stderr.write(f"pollux: warning: others can read {file}, and there is a key in it: chmod 600 {file}\n")
     return found
 
@@ -111,7 +118,23 @@ def _of_profile(found: dict[str, Any], wanted: str | None) -> dict[str, Any]:
 
 def _base_of(url: str) -> str:
     """The address without `/v1`, which clients of the API need and people paste."""
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    url = url.strip()
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        _ = parts.port
+        place = parts.netloc.encode("ascii" if parts.netloc.isascii() else "idna").decode()
+    except ValueError:
+        parts, place = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname or " " in url or not url.isprintable():
         raise Trouble(f"{url!r} is no address of a server: write it as {DEFAULT_URL}", code=Code.USAGE)
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
+    if "@" in place:
+        raise Trouble("leave user and password out of the address: a key is said by POLLUX_API_KEY", code=Code.USAGE)
+    return f"{parts.scheme}://{place}{quote(parts.path, safe='/%').rstrip('/').removesuffix('/v1')}"
+
+
+def _sendable(key: str | None) -> str | None:
+    """A key as a header can carry it: pasted ones end with a line break."""
+    key = (key or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise Trouble("the API key has characters that can't be sent: was it copied well?", code=Code.USAGE)
+    return key or None

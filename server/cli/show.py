@@ -13,7 +13,8 @@ from server.cli.asking import AskingCommand, client_for
 from server.cli.client import Client, Refused, path_of
 from server.cli.commands import new_app
 from server.cli.ids import full
-from server.cli.terminal import console, safe, say_json, status_text
+from server.cli.output import safe, say_json
+from server.cli.terminal import console, status_text
 from server.cli.trouble import Code
 from server.cli.words import age, clock, duration, moment
 

@@ -21,8 +21,8 @@ from server.cli.client import PATIENCE_S, Client, Json, page_of
 from server.cli.commands import new_app
 from server.cli.interrupts import going_on
 from server.cli.live import Growing
+from server.cli.output import remark, say, say_json
 from server.cli.streams import blocks, response_events, states
-from server.cli.terminal import remark, say, say_json
 from server.cli.trouble import Code, Trouble, code_of
 
 app = new_app()
@@ -110,7 +110,7 @@ def _opened(client: Client, body: Json, headers: dict[str, str]) -> tuple[Json, 
         answer = client.open("POST", "responses", body, headers=headers, patience_s=CREATED_WITHIN_S)
         stream = answer.__enter__()  # it stays open behind the first event
         try:
-            return next(event for _, event in blocks(stream) if event), nullcontext(stream)
+            return next(event for _, event in blocks(client, stream) if event), nullcontext(stream)
         except (OSError, HTTPException, StopIteration) as error:
             stream.close()
             if time.monotonic() > deadline:

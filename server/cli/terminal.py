@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from server.cli.output import in_one_line
 from server.protocol.lifecycle import Status
 
 COLOURS = {
@@ -36,53 +36,38 @@ GAP, LEAST = 2, 8
 """Between columns; and how wide one that is cut remains."""
 WIDE = 160
 """How wide a picture is that no terminal shows."""
-_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`, for all ways to write."""
+        raise  # noqa: PLE0704  # it is called where the error is handled
 
 
 def console() -> Console:
     """Standard output."""
     width = None if sys.stdout.isatty() else WIDE
-    return Console(highlight=False, markup=False, emoji=False, width=width)
+    return _Output(highlight=False, markup=False, emoji=False, width=width)
 
 
 def aside() -> Console:
     """Standard error: for progress and for remarks."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
-
-
-def safe(text: str) -> str:
-    """Somebody else's text without characters that would command a terminal."""
-    return text.translate(_CONTROLS)
-
-
-def say(text: str) -> None:
-    """A line of plain text on standard output; at once, because somebody may be reading along."""
-    sys.stdout.write(f"{safe(text) if sys.stdout.isatty() else text}\n")
-    sys.stdout.flush()
-
-
-def say_json(found: Any) -> None:
-    """One object, on one line."""
-    sys.stdout.write(json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n")
-    sys.stdout.flush()
-
-
-def remark(text: str) -> None:
-    """A line for people, on standard error."""
-    sys.stderr.write(f"{safe(text)}\n")
-    sys.stderr.flush()
+    return _Output(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def status_text(status: str) -> Text:
     """A status with its mark, in its colour."""
-    return Text(f"{MARKS.get(Status(status), '·')} {status}" if status in COLOURS else status, COLOURS.get(status, ""))  # type: ignore[call-overload]
+    if status not in COLOURS:
+        return Text(in_one_line(status))
+    known = Status(status)
+    return Text(f"{MARKS[known]} {status}", COLOURS[known])
 
 
 def tabled(
     columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = (), width: int = WIDE
 ) -> Table:
     """A table without lines, for a terminal of this width. Columns in `right` are numbers."""
-    lines = [[cell if isinstance(cell, Text) else Text(safe(cell)) for cell in row] for row in rows]
+    lines = [[cell if isinstance(cell, Text) else Text(in_one_line(cell)) for cell in row] for row in rows]
     widths = [max([len(name), *(line[place].cell_len for line in lines)]) for place, name in enumerate(columns)]
     fitting = _fitted(columns, widths, width)
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))

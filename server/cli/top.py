@@ -16,7 +16,8 @@ from server.cli.client import PATIENCE_S, Client, Refused
 from server.cli.commands import new_app
 from server.cli.interrupts import going_on
 from server.cli.jobs import NUMBERS, columns, row
-from server.cli.terminal import COLOURS, console, say_json, tabled
+from server.cli.output import say_json
+from server.cli.terminal import COLOURS, console, tabled
 from server.cli.trouble import Code, Trouble
 from server.cli.words import age, count, duration, sparkline
 from server.protocol.lifecycle import UNFINISHED, Status
@@ -83,7 +84,7 @@ def _seen(client: Client, height: int) -> Json:
 def _picture(found: Json, away: Trouble | None, width: int) -> Iterator[RenderableType]:
     yield Text.assemble(("Pollux ", "bold"), found["url"], (f"  {time.strftime('%H:%M:%S')}", "dim"))
     if away is not None:
-        yield Text(f"{str(away).splitlines()[0]}; trying again …", "yellow")
+        yield Text(f"{away.headline}; trying again …", "yellow")
     yield from _hour(found["tallies"])
     yield Text()
     if jobs := found["unfinished"]:

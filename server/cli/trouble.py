@@ -25,6 +25,8 @@ class Code(IntEnum):
     """A response has not ended within `--timeout`."""
     INTERRUPTED = 130
     """Ctrl-C. Responses go on."""
+    CLOSED = 141
+    """Whoever read the output has closed it, as `head` does: what a shell reports of a SIGPIPE."""
 
 
 class Trouble(Exception):
@@ -33,6 +35,11 @@ class Trouble(Exception):
     def __init__(self, message: str, *hints: str, code: Code = Code.FAILED) -> None:
         super().__init__("\n".join((message, *(f"  {hint}" for hint in hints))))
         self.code = code
+
+    @property
+    def headline(self) -> str:
+        """Why, without what to do."""
+        return str(self).partition("\n")[0]
 
 
 def code_of(status: str) -> Code:

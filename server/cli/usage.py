@@ -8,7 +8,8 @@ import typer
 
 from server.cli.asking import AskingCommand, client_for
 from server.cli.commands import new_app
-from server.cli.terminal import print_table, remark, say_json
+from server.cli.output import remark, say_json
+from server.cli.terminal import print_table
 from server.cli.trouble import Code
 from server.cli.words import count
 

@@ -11,11 +11,12 @@ import typer
 
 from server.cli.answers import error_of
 from server.cli.asking import AskingCommand, client_for
-from server.cli.client import PASSING, PATIENCE_S, Client, Json
+from server.cli.client import PASSING, PATIENCE_S, UNKNOWN, Client, Json
 from server.cli.commands import new_app
 from server.cli.ids import full
 from server.cli.interrupts import going_on
-from server.cli.terminal import aside, remark, say, say_json
+from server.cli.output import in_one_line, remark, say, say_json
+from server.cli.terminal import aside
 from server.cli.trouble import Code, Trouble, code_of, code_of_all
 from server.protocol.lifecycle import UNFINISHED
 
@@ -64,7 +65,7 @@ def _progress(number: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
 
 def _told(found: Json, status: str) -> str:
     error = error_of(found) if found.get("object") == "response" else None
-    return f"{found['id']} {status}" + (f" ({error})" if error else "")
+    return f"{found['id']} {status}" + (f" ({in_one_line(error)})" if error else "")
 
 
 def _endings(client: Client, ids: list[str], deadline: float | None) -> Iterator[Json]:
@@ -100,7 +101,7 @@ def _is_over(one: Json, known: set[str]) -> bool:
     if one["id"] not in known:
         raise Trouble(
             f"{one['id']}: {one['error']['message']}",
-            "It may have expired, or be another key's: a key sees its own, the master key sees all.",
+            UNKNOWN,
             code=Code.USAGE,
         )
     return True

@@ -21,10 +21,11 @@ from server.cli.ids import full
 from server.cli.interrupts import going_on
 from server.cli.jobs import NUMBERS, columns, row
 from server.cli.live import Growing
+from server.cli.output import say_json
 from server.cli.streams import response_events, states, status_events
-from server.cli.terminal import console, say_json, tabled
+from server.cli.terminal import console, tabled
 from server.cli.trouble import Code, Trouble, code_of, code_of_all
-from server.protocol.lifecycle import UNFINISHED
+from server.protocol.lifecycle import TERMINAL_EVENTS, UNFINISHED
 
 app = new_app()
 
@@ -87,12 +88,12 @@ def _job(client: Client, response_id: str) -> Json | None:
 
 def _lines(client: Client, ids: list[str], *, as_json: bool) -> int:
     """A line for each change, until all have ended."""
-    last: dict[str, str] = {}
+    ended: dict[str, str] = {}
     for event in status_events(client, {"response_id": ids}):
         say_json(event) if as_json else print_event(event)
-        if status := event["data"].get("status"):
-            last[event["data"]["id"]] = status
-    return code_of_all(last.values())
+        if event["type"] in TERMINAL_EVENTS:
+            ended[event["data"]["id"]] = event["data"]["status"]
+    return code_of_all(ended.get(one, "deleted") for one in ids)
 
 
 def _table(client: Client, ids: list[str]) -> int:
@@ -102,7 +103,7 @@ def _table(client: Client, ids: list[str]) -> int:
     away: list[str] = []
 
     def on_away(trouble: Trouble | None) -> None:
-        away[:] = [f"{str(trouble).splitlines()[0]}; trying again …"] if trouble else []
+        away[:] = [f"{trouble.headline}; trying again …"] if trouble else []
         live.refresh()
 
     with Live(console=out, get_renderable=lambda: _picture(shown, away, out.width), refresh_per_second=4) as live:

@@ -55,7 +55,8 @@ async def test_a_reader_that_has_enough_is_no_error_to_tell_of(pollux: Replica, 
         os.close(read)
         assert watching.stderr is not None
         told = await asyncio.wait_for(watching.stderr.read(), 20)
-    assert told == b""
+        code = await asyncio.wait_for(watching.wait(), 10)
+    assert (code, told) == (141, b"")
 
 
 @pytest.mark.slow

@@ -77,6 +77,10 @@ def test_what_pollux_dev_left_is_used_where_nothing_is_said(home: Path) -> None:
         ("[profiles.x]\nprofile = 'y'", "profiles.x.profile is not known"),
         ("profile = 'none'\n[profiles.x]", "no profile 'none' in"),
         ("url = 'ftp://x'", "is no address of a server"),
+        *((f"url = 'http://{place}'", "is no address of a server") for place in ("[::1", "x:abc", "x:99999", "a b")),
+        ("url = 'http://user:secret@x'", "leave user and password out of"),
+        ("key = 'sk-日本'", "can't be sent"),
+        ('key = "sk-1\\nsk-2"', "can't be sent"),
     ],
 )
 def test_mistakes_in_the_file_are_told(home: Path, text: str, told: str) -> None:
@@ -86,11 +90,27 @@ def test_mistakes_in_the_file_are_told(home: Path, text: str, told: str) -> None
     assert raised.value.code == 2
 
 
+def test_what_is_pasted_is_tidied(home: Path) -> None:
+    write(home, 'url = " http://bücher.example/größe/v1/ "')
+    assert settings_for(None, " sk-1\n", None).key == "sk-1"
+    assert settings_for(None, "\n", None).key is None
+    assert settings_for(None, None, None).url == "http://xn--bcher-kva.example/gr%C3%B6%C3%9Fe"
+
+
+def test_a_user_without_a_home_has_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert settings_for(None, None, None).url == DEFAULT_URL
+
+
 def test_a_key_that_others_can_read_is_warned_of(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(home, WRITTEN, mode=0o644)
     settings_for(None, None, None)
     assert "chmod 600" in capsys.readouterr().err
-    write(home, 'url = "https://one.example"', mode=0o644)
+    write(home, 'url = "https://monkey.example"', mode=0o644)
     settings_for(None, None, None)
     assert capsys.readouterr().err == ""
 

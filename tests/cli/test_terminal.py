@@ -6,7 +6,7 @@ import pytest
 
 from server.cli.ids import short
 from server.cli.live import _lines
-from server.cli.terminal import GAP, _fitted, safe
+from server.cli.terminal import GAP, _fitted
 from server.cli.words import duration, sparkline
 
 
@@ -37,10 +37,6 @@ def test_columns_are_cut_before_they_are_left_out_and_an_id_never_is() -> None:
     assert _fitted(columns, widths, whole - 24) == [8, 18, 5, 8]
     assert _fitted(columns, widths, 30) == [8, 8, 5, 0]
     assert _fitted(columns, widths, 10) == [8, 0, 5, 0]
-
-
-def test_what_would_command_a_terminal_is_left_out() -> None:
-    assert safe("a\033[2J\x07\x9b1m\r b\n\tc") == "a[2J1m b\n\tc"
 
 
 def test_sparklines_show_the_highest_highest_and_any_at_all() -> None:

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,11 +57,13 @@ class Shell:
         return ran.out.strip()
 
     @asynccontextmanager
-    async def process(self, *words: str, **options: Any) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def process(
+        self, *words: str, start: Sequence[str] = (sys.executable, "-m", "server"), **options: Any
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
         """A command as a process of its own. Killed at the end, if it still runs."""
         given = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, **options}
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server", *words),
+            *(*start, *words),
             env=self._whole_environ(),
             stdin=asyncio.subprocess.DEVNULL,
             **given,
