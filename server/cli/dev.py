@@ -7,8 +7,10 @@ the store, should this process be killed.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,7 +21,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 from urllib.parse import quote
 
 import aiohttp
@@ -30,8 +32,8 @@ from rich.text import Text
 from server import __version__
 from server.cli.commands import new_app
 from server.cli.failing import told
-from server.cli.served import Level
-from server.cli.settings import dev_file
+from server.cli.served import HIGHEST_PORT, Level
+from server.cli.settings import dev_file, sendable
 from server.cli.terminal import console
 from server.cli.trouble import Code, Trouble
 from server.config import Config, load_config
@@ -88,8 +90,10 @@ class Place:
 
 @app.command()
 def dev(
-    port: Annotated[int, typer.Option(min=1, help="The port of Pollux.")] = 4000,
-    simulator_port: Annotated[int, typer.Option(min=1, help="The port of the simulated provider.")] = 4010,
+    port: Annotated[int, typer.Option(min=1, max=HIGHEST_PORT, help="The port of Pollux.")] = 4000,
+    simulator_port: Annotated[
+        int, typer.Option(min=1, max=HIGHEST_PORT, help="The port of the simulated provider.")
+    ] = 4010,
     key: Annotated[str, typer.Option(help="The API key, a master key.")] = "sk-1234",
     directory: Annotated[
         Path | None,
@@ -105,12 +109,14 @@ def dev(
     """
     configure_logs("console", log_level)
     folder = (directory or default_directory().with_name("pollux-dev")).expanduser().absolute()
-    place = Place(folder, port, simulator_port, key)
+    if (sent := sendable(key)) is None:
+        raise Trouble("--key is empty: leave it out, and it is sk-1234", code=Code.USAGE)
+    place = Place(folder, port, simulator_port, sent)
     try:
         with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(place, fresh=fresh, browse=browse))
     except Trouble as trouble:
-        hints = ["Is it running already? Else choose others: --port, --simulator-port."] * ("already" in str(trouble))
+        hints = ["Is it running already? Else choose others: --port, --simulator-port."] * ("in use" in str(trouble))
         raise Trouble(str(trouble), *hints) from None
     except ServiceBroke:
         return Code.FAILED  # the failure was logged
@@ -120,18 +126,35 @@ def dev(
 async def _serve(place: Place, *, fresh: bool, browse: bool) -> None:
     with bound(HOST, place.port):  # before anything of another one that runs is touched
         pass
-    async with listening_simulator(HOST, place.simulator_port) as base_url:
-        config = _prepare(place, base_url, fresh=fresh)
-        with _undertaker(place), _found_by_commands(place):
-            async with _beside(_announce(place, browse=browse)), _beside(_end_with(os.getppid())):
-                await serve(config, place.config, HOST, place.port)
+    place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _held(place.folder / "lock") as lock:
+        if lock is None:
+            raise Trouble(
+                f"pollux dev runs on {place.folder} already", "Beside it: --directory, --port, --simulator-port."
+            )
+        async with listening_simulator(HOST, place.simulator_port) as base_url:
+            config = _prepare(place, base_url, fresh=fresh)
+            with _undertaker(place), _found_by_commands(place) as found:
+                async with _beside(_announce(place, found=found, browse=browse)), _beside(_end_with(os.getppid())):
+                    await serve(config, place.config, HOST, place.port)
+
+
+@contextmanager
+def _held(file: Path) -> Iterator[TextIO | None]:
+    """A file of which nobody else has hold as long as the block; None if somebody has. It is freed however we end."""
+    with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield opened
 
 
 def _prepare(place: Place, base_url: str, *, fresh: bool) -> Config:
     """Write the config, and read it, so that no variable of the environment overrules it."""
-    place.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if fresh:
-        shutil.rmtree(place.store, ignore_errors=True)
+    if fresh and place.store.exists():
+        shutil.rmtree(place.store)
     upstream = {"api_base": base_url, "api_key": "sk-simulated"}
     config = {
         "model_list": [
@@ -175,17 +198,21 @@ def _undertaker(place: Place) -> Iterator[None]:
 
 
 @contextmanager
-def _found_by_commands(place: Place) -> Iterator[None]:
-    """Leave the address and the key where the other commands look, as long as it runs."""
+def _found_by_commands(place: Place) -> Iterator[bool]:
+    """Leave the address and the key where the other commands look; unless they find another one that runs already."""
     file = dev_file()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file.unlink(missing_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(f"url = {json.dumps(place.url)}\nkey = {json.dumps(place.key)}\n")
-    try:
-        yield
-    finally:
-        file.unlink(missing_ok=True)
+    with _held(file) as ours:
+        if ours is None:
+            yield False
+            return
+        ours.truncate()
+        ours.write(f"url = {json.dumps(place.url)}\nkey = {json.dumps(place.key)}\n")
+        ours.flush()
+        try:
+            yield True
+        finally:
+            file.unlink(missing_ok=True)
 
 
 @asynccontextmanager
@@ -207,14 +234,14 @@ async def _end_with(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def _announce(place: Place, *, browse: bool) -> None:
+async def _announce(place: Place, *, found: bool, browse: bool) -> None:
     """Say what there is, once it is there."""
     async with aiohttp.ClientSession() as http:
         while not await _is_ready(http, place.url):  # noqa: ASYNC110  # it is asked as any client would
             await asyncio.sleep(LOOK_EVERY_S)
     # The terminal was closed: that is the end, and no reload.
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    _print(place, time.monotonic() - signals.STARTED_AT)
+    _print(place, time.monotonic() - signals.STARTED_AT, found=found)
     if browse:
         await asyncio.to_thread(webbrowser.open, place.page)
 
@@ -227,7 +254,7 @@ async def _is_ready(http: aiohttp.ClientSession, url: str) -> bool:
         return False
 
 
-def _print(place: Place, took_s: float) -> None:
+def _print(place: Place, took_s: float, *, found: bool) -> None:
     curl = (
         f"curl -sN {place.url}/v1/responses -H 'Authorization: Bearer {place.key}' -H 'Content-Type: application/json'"
         """ -d '{"model": "gpt-5.2", "input": "Hello!", "background": true, "stream": true}'"""
@@ -239,6 +266,7 @@ def _print(place: Place, took_s: float) -> None:
             ("Models" if number == 0 else "", Text.assemble(name, (f"  {MODELS[name][1]}", "dim")))
             for number, name in enumerate(MODELS)
         ),
+        *([] if found else [("First", Text(f"export POLLUX_URL={place.url} POLLUX_API_KEY={shlex.quote(place.key)}"))]),
         ("Try", Text('pollux submit -m gpt-5.2 "Tell me a story. [[words=80]] [[rate=10]]" --stream')),
         ("", Text("pollux top")),
         ("", Text(curl)),

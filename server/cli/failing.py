@@ -18,4 +18,5 @@ def told() -> Iterator[None]:
     except (ConfigError, StoreError) as error:
         raise Trouble(str(error)) from error
     except OSError as error:
-        raise Trouble(error.strerror or str(error)) from error
+        where = f"{error.filename}: " if error.filename else ""
+        raise Trouble(f"{where}{error.strerror or error}") from error

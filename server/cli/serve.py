@@ -13,7 +13,7 @@ import uvloop
 
 from server.cli.commands import new_app
 from server.cli.failing import told
-from server.cli.served import Level, Served
+from server.cli.served import HIGHEST_PORT, Level, Served
 from server.cli.trouble import Code
 from server.config import CERT_VARIABLE, KEY_VARIABLE, config_of, load_config
 from server.config.includes import read_merged
@@ -34,7 +34,9 @@ app = new_app()
 def serve(
     config: Annotated[Path, typer.Option(metavar="FILE", help="LiteLLM's config file.")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 4000,
+    port: Annotated[
+        int, typer.Option(min=0, max=HIGHEST_PORT, help="The port to listen on; 0 takes a free one.")
+    ] = 4000,
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="So many processes on the port.")] = 1,
     role: Annotated[Role, typer.Option(help="Answer clients (api), run jobs (worker), or both.")] = Role.ALL,
     # LiteLLM's names, and like there a way to set the variables.

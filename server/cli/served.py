@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+HIGHEST_PORT = 65_535
+
 
 class Level(StrEnum):
     """The least important lines that are logged."""

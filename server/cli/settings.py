@@ -65,7 +65,7 @@ def settings_for(url: str | None, key: str | None, profile: str | None) -> Setti
     # A key belongs to its server: one that was configured for another is not sent to whatever --url names.
     may_use = not url or url == written.get("url") or "url" not in written
     model = os.environ.get("POLLUX_MODEL") or written.get("model")
-    return Settings(_base_of(wanted), _sendable(key or (written.get("key") if may_use else None)), model)
+    return Settings(_base_of(wanted), sendable(key or (written.get("key") if may_use else None)), model)
 
 
 def read_file(file: Path) -> dict[str, Any]:
@@ -132,8 +132,13 @@ def _base_of(url: str) -> str:
     return f"{parts.scheme}://{place}{quote(parts.path, safe='/%').rstrip('/').removesuffix('/v1')}"
 
 
-def _sendable(key: str | None) -> str | None:
-    """A key as a header can carry it: pasted ones end with a line break."""
+def sendable(key: str | None) -> str | None:
+    """A key as a header can carry it: pasted ones end with a line break. None if nothing is left.
+
+    Raises:
+        Trouble: none can carry it
+
+    """
     key = (key or "").strip()
     if not (key.isascii() and key.isprintable()):
         raise Trouble("the API key has characters that can't be sent: was it copied well?", code=Code.USAGE)

@@ -10,6 +10,7 @@ import uvloop
 
 from server.cli.commands import new_app
 from server.cli.failing import told
+from server.cli.served import HIGHEST_PORT
 from server.cli.trouble import Code
 from server.logs import configure_logs
 from server.simulator import serve_simulator
@@ -20,7 +21,7 @@ app = new_app()
 @app.command()
 def simulate(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.")] = 4010,
+    port: Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="The port to listen on.")] = 4010,
     api_key: Annotated[str | None, typer.Option(help="Refuse other keys than this one.")] = None,
 ) -> int:
     """Simulate a provider: OpenAI's Responses API, Chat Completions and Anthropic's Messages, for any model."""

@@ -98,6 +98,12 @@ async def test_it_serves_models_of_three_dialects_and_a_page_and_keeps_what_it_d
         second = await shell.run("dev", *words)
         assert second.code == 1
         assert "--port" in second.err
+        second = await shell.run("dev", *words[:2], *options(tmp_path)[2:], "--fresh")
+        assert second.code == 1
+        assert "--directory" in second.err
+        async with dev(shell, *options(tmp_path / "another")) as (another, printed):
+            assert "export POLLUX_URL=" in printed, "the first one is the one that is found"
+            await ended(another)
         assert await asks.fine("list", "-q") == ids, "the first one goes on"
         await ended(process, signal.SIGTERM)
     async with dev(shell, *words, "--fresh"):
