@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from rich.cells import cell_len, chop_cells
 from rich.console import Group
 from rich.live import Live
 from rich.spinner import Spinner
@@ -18,10 +19,10 @@ from server.cli.answers import CALLS, call_of, error_of, text_of, tokens_of
 from server.cli.client import Client
 from server.cli.ids import short
 from server.cli.output import in_one_line, remark, safe
-from server.cli.terminal import aside, console, status_text
+from server.cli.terminal import aside, can_draw, console, drawing, status_text
 from server.cli.trouble import Trouble
 from server.cli.words import duration
-from server.protocol.lifecycle import TERMINAL_EVENTS, UNFINISHED
+from server.protocol.lifecycle import TERMINAL_EVENTS
 
 Json = dict[str, Any]
 CHARACTERS_OF_A_TOKEN = 4
@@ -32,12 +33,20 @@ DELTAS = ("response.output_text.delta", "response.refusal.delta")
 class Growing:
     """Shows one response to its end. Fed with its states, or with the events of its stream."""
 
-    def __init__(self, client: Client, response_id: str, *, began: float | None = None, text: bool = True) -> None:
-        """`began` is when it was created; without `text` only progress is shown, and no text."""
+    def __init__(
+        self,
+        client: Client,
+        response_id: str,
+        *,
+        began: float | None = None,
+        ended: float | None = None,
+        text: bool = True,
+    ) -> None:
+        """`began` and `ended`: when, if it was before; without `text` only progress is shown, and no text."""
         self.status = "queued"
         self.last: Json = {}
         self._id, self._model, self._wants_text = response_id, "", text
-        self._began = time.time() if began is None else began
+        self._began, self._ended = time.time() if began is None else began, ended
         self._client = client
         self._shown = ""
         """All text so far."""
@@ -45,14 +54,13 @@ class Growing:
         """Its last line, which is not whole yet."""
         self._first_at: float | None = None
         self._away: Trouble | None = None
-        self._saw_it_run = False
         self._stack = ExitStack()
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         out = console() if self._wants_text and sys.stdout.isatty() else aside()
-        if out.is_terminal:
-            self._live = Live(console=out, get_renderable=self._below, refresh_per_second=10, transient=True)
+        if can_draw(out):
+            self._live = drawing(out, self._below)
             self._stack.enter_context(self._live)
         self._client.on_away = self._on_away
         return self
@@ -95,7 +103,6 @@ class Growing:
 
     def _take(self, response: Json) -> None:
         self.last, self.status = response, str(response.get("status"))
-        self._saw_it_run |= self.status in UNFINISHED
         self._id, self._model = response.get("id") or self._id, str(response.get("model") or "")
 
     def _add(self, text: str) -> None:
@@ -107,7 +114,7 @@ class Growing:
         if not self._wants_text:
             return
         if not self._on_screen:
-            sys.stdout.write(text)
+            sys.stdout.write(safe(text) if sys.stdout.isatty() else text)
             sys.stdout.flush()
             return
         assert self._live is not None
@@ -153,7 +160,7 @@ class Growing:
         return Group(*parts, line, *away)
 
     def _print_end(self) -> None:
-        took = duration(self._ended_at() - self._began)
+        took = duration((self._ended or time.time()) - self._began)
         told = [status_text(self.status), Text(f" in {took}")]
         if tokens := tokens_of(self.last):
             told.append(Text(f" · {tokens}", "dim"))
@@ -162,20 +169,17 @@ class Growing:
         told.append(Text(f" · {short(self._id)}", "dim"))
         aside().print(Text.assemble(*told), soft_wrap=True)
 
-    def _ended_at(self) -> float:
-        """When it ended: now, unless it had before; an object tells only the second."""
-        return time.time() if self._saw_it_run else self.last.get("completed_at") or self._began
-
 
 def _lines(text: str, width: int) -> list[str]:
-    """The text in lines that fit; the last one is not whole yet."""
+    """The text in lines that fit, broken at spaces where there are some; the last one is not whole yet."""
     found = []
-    *whole, rest = text.split("\n")
-    for line in (*whole, None):
-        left = rest if line is None else line
-        while len(left) > width - 1:
-            cut = left.rfind(" ", 1, width - 1) + 1 or width - 1
-            found.append(left[:cut].rstrip())
-            left = left[cut:]
-        found.append(left)
+    for line in text.split("\n"):
+        begin = 0
+        # A character is at most two cells wide, and one that is none wide may as well go into the next line.
+        while cell_len(ahead := line[begin : begin + width]) > width - 1 or len(line) - begin > width:
+            fits = chop_cells(ahead, max(2, width - 1))[0]
+            cut = fits.rfind(" ", 1) + 1 or len(fits)
+            found.append(ahead[:cut].rstrip())
+            begin += cut
+        found.append(line[begin:])
     return found

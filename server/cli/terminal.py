@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
@@ -55,6 +58,31 @@ def aside() -> Console:
     return _Output(stderr=True, highlight=False, markup=False, emoji=False)
 
 
+def can_draw(out: Console) -> bool:
+    """Whether a picture can be drawn again and again: on a terminal that can, and on which nobody else writes.
+
+    Beside standard error that may be what we write to standard output, or whoever reads it from a pipe.
+    """
+    if not out.is_terminal or out.is_dumb_terminal:
+        return False
+    return not (out.stderr and (sys.stdout.isatty() or stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)))
+
+
+def drawing(out: Console, picture: Callable[[], RenderableType]) -> Live:
+    """A picture that is drawn again and again, and is gone at the end. What is said meanwhile stands above it.
+
+    On standard error it leaves standard output alone; rich would write that there too.
+    """
+    return Live(
+        console=out,
+        get_renderable=picture,
+        refresh_per_second=10,
+        transient=True,
+        redirect_stdout=not out.stderr,
+        redirect_stderr=not out.stderr,
+    )
+
+
 def status_text(status: str) -> Text:
     """A status with its mark, in its colour."""
     if status not in COLOURS:
@@ -81,13 +109,19 @@ def tabled(
 
 
 def _fitted(columns: Sequence[str], widths: Sequence[int], width: int) -> list[int]:
-    """The widths at which all columns fit: first some are cut, the last one most; then they are left out."""
+    """The widths at which all columns fit: first some are cut, the last one most; then they are left out, then others.
+
+    The first two are never left out: without an id and a status a line says nothing.
+    """
     fitted = list(widths)
     for least in (LEAST, 0):
         for place in reversed(range(len(columns))):
             excess = sum(one + GAP for one in fitted if one) - GAP - width
             if excess > 0 and columns[place] in MAY_BE_CUT:
                 fitted[place] = max(min(least, fitted[place]), fitted[place] - excess) if least else 0
+    for place in reversed(range(2, len(columns))):
+        if sum(one + GAP for one in fitted if one) - GAP > width:
+            fitted[place] = 0
     return fitted
 
 

@@ -17,7 +17,7 @@ from server.cli.commands import new_app
 from server.cli.interrupts import going_on
 from server.cli.jobs import NUMBERS, columns, row
 from server.cli.output import say_json
-from server.cli.terminal import COLOURS, console, tabled
+from server.cli.terminal import COLOURS, can_draw, console, tabled
 from server.cli.trouble import Code, Trouble
 from server.cli.words import age, count, duration, sparkline
 from server.protocol.lifecycle import UNFINISHED, Status
@@ -26,6 +26,8 @@ app = new_app()
 Json = dict[str, Any]
 
 BARS = 60
+BESIDE = 22
+"""So wide is what stands beside the bars."""
 STATES = {"healthy": "green", "cooling": "red", "partly_cooling": "yellow", "unusable": "bright_black"}
 
 
@@ -39,7 +41,7 @@ def top(
     """Watch the service: its last hour, what runs, and how deployments and processes do. Ctrl-C ends it."""
     client = client_for(ctx)
     out = console()
-    if as_json or once or not out.is_terminal:
+    if as_json or once or not can_draw(out):
         with going_on():
             while True:
                 found = _seen(client, 200)
@@ -85,7 +87,7 @@ def _picture(found: Json, away: Trouble | None, width: int) -> Iterator[Renderab
     yield Text.assemble(("Pollux ", "bold"), found["url"], (f"  {time.strftime('%H:%M:%S')}", "dim"))
     if away is not None:
         yield Text(f"{away.headline}; trying again …", "yellow")
-    yield from _hour(found["tallies"])
+    yield from _hour(found["tallies"], width)
     yield Text()
     if jobs := found["unfinished"]:
         named = columns(jobs)
@@ -108,11 +110,11 @@ def _picture(found: Json, away: Trouble | None, width: int) -> Iterator[Renderab
         )
 
 
-def _hour(tallies: Json) -> Iterator[Text]:
+def _hour(tallies: Json, width: int) -> Iterator[Text]:
     """The last hour of each status that there was, a bar a minute."""
     if tallies["queued"] is not None:
         yield Text(f"{count(tallies['queued'])} queued, {count(tallies['running'])} running")
-    minutes = tallies["data"][-BARS:]
+    minutes = tallies["data"][-max(1, min(BARS, width - BESIDE)) :]
     for status in (status for status in Status if status is not Status.IN_PROGRESS):
         values = [int(minute.get(status, 0)) for minute in minutes]
         if any(values):

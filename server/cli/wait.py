@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
 import typer
+from rich.spinner import Spinner
 
 from server.cli.answers import error_of
 from server.cli.asking import AskingCommand, client_for
@@ -16,7 +18,7 @@ from server.cli.commands import new_app
 from server.cli.ids import full
 from server.cli.interrupts import going_on
 from server.cli.output import in_one_line, remark, say, say_json
-from server.cli.terminal import aside
+from server.cli.terminal import aside, can_draw, console, drawing
 from server.cli.trouble import Code, Trouble, code_of, code_of_all
 from server.protocol.lifecycle import UNFINISHED
 
@@ -44,7 +46,7 @@ def wait(
         raise Trouble(f"--any takes at most {MOST_AT_ONCE} ids", code=Code.USAGE)
     deadline = None if timeout is None else time.monotonic() + timeout
     ended: dict[str, str] = {}
-    with going_on(*ids), _progress(len(ids)):
+    with going_on(*ids), _progress(len(ids), as_json=as_json):
         for found in _endings(client, ids, deadline):
             ended[found["id"]] = status = found.get("status") or "deleted"
             say_json(found) if as_json else say(_told(found, status))
@@ -57,10 +59,10 @@ def wait(
     return code_of_all(ended.values())
 
 
-def _progress(number: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    out = aside()
-    what = "a response" if number == 1 else f"{number} responses"
-    return out.status(f"waiting for {what} …") if out.is_terminal else nullcontext()
+def _progress(number: int, *, as_json: bool) -> AbstractContextManager[object]:
+    out = aside() if as_json or not sys.stdout.isatty() else console()
+    spinner = Spinner("dots", f"waiting for {'a response' if number == 1 else f'{number} responses'} …")
+    return drawing(out, lambda: spinner) if can_draw(out) else nullcontext()
 
 
 def _told(found: Json, status: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Annotated
@@ -23,7 +22,7 @@ from server.cli.jobs import NUMBERS, columns, row
 from server.cli.live import Growing
 from server.cli.output import say_json
 from server.cli.streams import response_events, states, status_events
-from server.cli.terminal import console, tabled
+from server.cli.terminal import can_draw, console, tabled
 from server.cli.trouble import Code, Trouble, code_of, code_of_all
 from server.protocol.lifecycle import TERMINAL_EVENTS, UNFINISHED
 
@@ -54,15 +53,15 @@ def watch(
     with going_on(*named):
         if len(named) == 1:
             return _one(client, named[0], as_json=as_json)
-        if sys.stdout.isatty() and not as_json:
+        if can_draw(console()) and not as_json:
             return _table(client, named)
         return _lines(client, named, as_json=as_json)
 
 
 def _one(client: Client, response_id: str, *, as_json: bool) -> int:
     job = _job(client, response_id)
-    began = job["created_at"] if job else None
-    with Growing(client, response_id, began=began, text=not as_json) as growing:
+    times = {"began": job["created_at"], "ended": job["ended_at"]} if job else {}
+    with Growing(client, response_id, **times, text=not as_json) as growing:
         if job and job["stream"]:
             for event in response_events(client, response_id):
                 growing.event(event)
@@ -106,13 +105,19 @@ def _table(client: Client, ids: list[str]) -> int:
         away[:] = [f"{trouble.headline}; trying again …"] if trouble else []
         live.refresh()
 
-    with Live(console=out, get_renderable=lambda: _picture(shown, away, out.width), refresh_per_second=4) as live:
+    over = False
+
+    def picture() -> Group:
+        return _picture(shown, away, out.width, None if over else out.height)
+
+    with Live(console=out, get_renderable=picture, refresh_per_second=4) as live:
         client.on_away = on_away
         look = _look_at(client, ids, lambda: out.height)
         while True:
             shown = look()
+            over = bool(ids) and all(job["status"] not in UNFINISHED for job in shown)
             live.refresh()
-            if ids and all(job["status"] not in UNFINISHED for job in shown):
+            if over:
                 break
             time.sleep(LOOK_EVERY_S)
     return code_of_all(job["status"] for job in shown)
@@ -154,9 +159,13 @@ def _as_job(answer: Json) -> Json:
     }
 
 
-def _picture(jobs: list[Json], away: list[str], width: int) -> Group:
+def _picture(jobs: list[Json], away: list[str], width: int, height: int | None) -> Group:
+    """A line for each; where the screen has too few, first of all for those that have not ended."""
     named = columns(jobs)
     running = sum(job["status"] in UNFINISHED for job in jobs)
-    below = Text(f"{running} of {len(jobs)} unfinished", "dim") if jobs else Text("There are none yet.", "dim")
+    below = Text(f"{running} of {len(jobs)} unfinished" if jobs else "There are none yet.", "dim")
+    if height is not None and (beyond := len(jobs) - max(1, height - 3 - len(away))) > 0:
+        jobs = sorted(jobs, key=lambda job: job["status"] not in UNFINISHED)[:-beyond]
+        below.append(f", {beyond} not shown")
     table = tabled(named, (row(job, owners="OWNER" in named) for job in jobs), NUMBERS, width)
     return Group(*([table] if jobs else []), below, *(Text(text, "yellow") for text in away))

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -91,14 +92,14 @@ async def test_watching_goes_on_over_a_kill_of_the_server_and_misses_no_event(
     assert len((begun + grown).split()) == 60, "nothing twice, and nothing missing"
 
 
-def on_a_terminal(shell: Shell, *words: str) -> tuple[int, str]:
-    """What a command shows on a terminal of 80 by 24."""
+def on_a_terminal(shell: Shell, *words: str, term_at: bytes | None = None, into: Path | None = None) -> tuple[int, str]:
+    """What a command shows on a terminal of 80 by 24. It gets a SIGTERM once it has shown `term_at`."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environ = {**os.environ, "XDG_CONFIG_HOME": str(shell.home), "TERM": "xterm", **shell.environ}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "server", *words], stdin=theirs, stdout=theirs, stderr=theirs, env=environ
-    )
+    command = [sys.executable, "-m", "server", *words]
+    with into.open("wb") if into else nullcontext(theirs) as output:
+        process = subprocess.Popen(command, stdin=theirs, stdout=output, stderr=theirs, env=environ)
     os.close(theirs)
     shown = b""
     while True:
@@ -108,6 +109,9 @@ def on_a_terminal(shell: Shell, *words: str) -> tuple[int, str]:
             break  # so Linux tells that the other end is closed
         if not read:
             break
+        if term_at and term_at in shown:
+            process.terminate()
+            term_at = None
     os.close(ours)
     return process.wait(20), shown.decode()
 
@@ -132,6 +136,42 @@ async def test_a_terminal_shows_progress_in_colour_and_obeys_no_stranger(pollux:
     code, shown = await asyncio.to_thread(on_a_terminal, bare, "show", response_id)
     assert "completed" in shown
     assert "\033[3" not in shown
+
+
+async def test_what_goes_into_a_file_gets_there_while_the_terminal_shows_progress(
+    pollux: Replica, tmp_path: Path
+) -> None:
+    shell, into = shell_for(pollux, tmp_path, POLLUX_MODEL=CACHED), tmp_path / "out"
+
+    async def written(*words: str) -> str:
+        code, shown = await asyncio.to_thread(on_a_terminal, shell, *words, into=into)
+        assert (code, "\033[?25l" in shown) == (0, True)
+        return into.read_text()
+
+    said = "Hello [[words=20]] [[rate=20]]"
+    assert len((await written("submit", said, "--wait")).split()) == 20
+    events = [json.loads(line) for line in (await written("submit", said, "--stream", "--json")).splitlines()]
+    assert events[-1]["type"] == "response.completed"
+    response_id = await shell.fine("submit", said)
+    assert await written("wait", response_id) == f"{response_id} completed\n"
+
+
+async def test_a_terminal_gets_back_its_cursor_from_a_command_that_is_ended(pollux: Replica, tmp_path: Path) -> None:
+    shell = shell_for(pollux, tmp_path)
+    response_id = await create(pollux, SLOW)
+    code, shown = await asyncio.to_thread(on_a_terminal, shell, "watch", response_id, term_at=b"in_progress")
+    assert code == 143
+    assert shown.rindex("\033[?25h") > shown.rindex("\033[?25l")
+
+
+async def test_a_terminal_that_can_move_no_cursor_gets_lines(pollux: Replica, tmp_path: Path) -> None:
+    shell = shell_for(pollux, tmp_path, POLLUX_MODEL=CACHED, TERM="dumb")
+    code, shown = await asyncio.to_thread(on_a_terminal, shell, "submit", "\033[2J [[words=30]]", "--wait")
+    assert (code, "\033" in shown, "in_progress" in shown) == (0, False, False)
+    assert len(shown.partition("✓")[0].split()) == 30
+    code, shown = await asyncio.to_thread(on_a_terminal, shell, "top")
+    assert code == 0
+    assert CACHED in shown
 
 
 async def test_a_pipe_gets_plain_text(pollux: Replica, tmp_path: Path) -> None:

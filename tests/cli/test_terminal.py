@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from server.cli.ids import short
 from server.cli.live import _lines
 from server.cli.terminal import GAP, _fitted
+from server.cli.watch import _picture
 from server.cli.words import duration, sparkline
 
 
@@ -29,6 +33,28 @@ def test_lines_break_at_words_and_lose_no_character_but_spaces() -> None:
     assert "".join([*whole, rest]).replace(" ", "") == text.replace(" ", "").replace("\n", "")
 
 
+def test_wide_characters_take_two_cells() -> None:
+    assert _lines("ab 日本語日本語 cd", 8) == ["ab", "日本語", "日本語", "cd"]
+    assert _lines("語" * 3, 2) == ["語", "語", "語", ""], "no narrower than one character"
+    assert _lines("e\u0301" * 6, 5) == ["e\u0301" * 2 + "e", "\u0301" + "e\u0301" * 2, "e\u0301"]
+
+
+def test_a_screen_with_too_few_lines_shows_those_that_have_not_ended() -> None:
+    statuses = ["completed"] * 20 + ["in_progress"] * 4
+    jobs = [{"id": f"resp_{n}", "status": status, "created_at": 1} for n, status in enumerate(statuses)]
+
+    def shown(height: int | None) -> list[str]:
+        out = Console(file=StringIO(), width=80)
+        out.print(_picture(jobs, ["away"], 80, height))
+        return out.file.getvalue().splitlines()  # type: ignore[attr-defined,no-any-return]
+
+    lines = shown(10)
+    assert len(lines) < 10
+    assert [line.split()[0] for line in lines[1:-2]] == ["resp_20", "resp_21", "resp_22", "resp_23", "resp_0", "resp_1"]
+    assert lines[-2:] == ["4 of 24 unfinished, 18 not shown", "away"]
+    assert len(shown(None)) == 27
+
+
 def test_columns_are_cut_before_they_are_left_out_and_an_id_never_is() -> None:
     columns, widths = ("ID", "MODEL", "AGE", "METADATA"), [8, 20, 5, 30]
     whole = sum(widths) + 3 * GAP
@@ -36,7 +62,8 @@ def test_columns_are_cut_before_they_are_left_out_and_an_id_never_is() -> None:
     assert _fitted(columns, widths, whole - 10) == [8, 20, 5, 20]
     assert _fitted(columns, widths, whole - 24) == [8, 18, 5, 8]
     assert _fitted(columns, widths, 30) == [8, 8, 5, 0]
-    assert _fitted(columns, widths, 10) == [8, 0, 5, 0]
+    assert _fitted(columns, widths, 10) == [8, 0, 0, 0]
+    assert _fitted(("ID", "STATUS", "AGE", "TOKENS"), [8, 13, 5, 6], 30) == [8, 13, 5, 0]
 
 
 def test_sparklines_show_the_highest_highest_and_any_at_all() -> None:

@@ -73,7 +73,7 @@ class Shell:
         finally:
             if process.returncode is None:
                 process.kill()
-            await process.wait()
+            await process.communicate()  # a pipe that is still open when the loop closes is an error of some later test
 
     def _whole_environ(self) -> dict[str, str]:
         others = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
