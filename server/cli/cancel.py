@@ -19,7 +19,7 @@ MOST_AT_ONCE = 200
 @app.command(cls=AskingCommand)
 def cancel(
     ctx: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The responses.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The responses; - reads ids from standard input.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")] = False,
 ) -> int:
     """Cancel responses. What had arrived of them is kept. The exit code is 1 if one had ended otherwise before."""

@@ -19,7 +19,7 @@ app = new_app()
 @app.command(cls=AskingCommand)
 def delete(
     ctx: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The responses.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The responses; - reads ids from standard input.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")] = False,
 ) -> int:
     """Delete responses with all that is stored of them. One that runs is cancelled first."""

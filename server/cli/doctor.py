@@ -12,6 +12,7 @@ from server.cli.asking import AskingCommand, client_for
 from server.cli.commands import new_app
 from server.cli.doctor_url import examine_server
 from server.cli.findings import print_findings
+from server.cli.trouble import Code, Trouble
 
 app = new_app()
 
@@ -37,6 +38,8 @@ def doctor(
     that it grants, eviction, its clock), the limit of open files, and with --upstreams each provider. A store that
     is embedded is started for that, and an empty store gets its settings, as by a start.
     """
+    if file and config:
+        raise Trouble("name one config file", code=Code.USAGE)
     if (named := file or config) is not None:
         # With it comes all that serves, which a look at a running server does without.
         examine_file = import_module("server.cli.doctor_file").examine_file

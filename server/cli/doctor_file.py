@@ -11,6 +11,7 @@ import uvloop
 
 from server.check import unusable_in, warnings_about
 from server.cli.findings import Finding, fine, remark, wrong
+from server.cli.words import several
 from server.config import Config, load_config
 from server.config.sections import ConfigError
 from server.config.unused import told_in_one
@@ -50,7 +51,7 @@ async def _examine(file: Path, config: Config, *, upstreams: bool) -> list[Findi
 
 def _config(file: Path, config: Config) -> Iterator[Finding]:
     models, keys = len({entry.model_name for entry in config.model_list}), Keyring(config)
-    yield fine("config", f"{file} is valid: {models} models")
+    yield fine("config", f"{file} is valid: {several(models, 'model')}")
     if text := told_in_one(config):
         yield remark("config", text)
     cant_be_used = set(unusable_in(config))
@@ -81,11 +82,14 @@ async def _store(config: Config) -> AsyncIterator[Finding]:
         ) as store:
             found = await store.check_up()
             yield fine("store", f"{store.name} answers in {found.answer_s * 1000:.1f} ms")
-            yield fine("store", f"{found.server}, which keeps its data by {found.keeps}; {store.shards} shards")
+            shards = several(store.shards, "shard")
+            yield fine("store", f"{found.server}, which keeps its data by {found.keeps}; {shards}")
             for finding in _checked(found):
                 yield finding
-    except (ConfigError, StoreError) as error:
+    except ConfigError as error:
         yield wrong("store", str(error))
+    except StoreError as error:
+        yield wrong("store", f"{error}\n  Start it, or name another one: POLLUX_STORE, pollux.store or cache_params.")
 
 
 def _checked(found: Checkup) -> Iterator[Finding]:
@@ -117,7 +121,11 @@ async def _upstreams(config: Config) -> list[Finding]:
             async with turns:
                 probed = await probe(session, grants, deployment)
             told = f"{deployment.model_name} ({deployment.provider} {deployment.upstream_model}) {probed.told}"
-            return (fine if probed.reached and probed.lets_in is not False else wrong)("upstreams", told)
+            if probed.lets_in is False:
+                return wrong("upstreams", f"{told}\n  Correct its api_key.")
+            if not probed.reached:
+                return wrong("upstreams", told + ("" if deployment.unusable else "\n  Is its api_base right?"))
+            return fine("upstreams", told)
 
         deployments = Deployments(config).all
         try:

@@ -12,7 +12,7 @@ from server.cli.answers import error_of
 from server.cli.client import Client, Refused, path_of
 from server.cli.findings import Finding, fine, remark, wrong
 from server.cli.trouble import Trouble
-from server.cli.words import duration
+from server.cli.words import duration, several
 
 Json = dict[str, Any]
 MOST_SKEW_S = 5.0
@@ -45,7 +45,7 @@ def _examine(client: Client, *, upstreams: bool) -> Iterator[Finding]:
     except Trouble as trouble:
         yield wrong("key", str(trouble))
         return
-    yield fine("key", f"it is taken, for {len(models)} models")
+    yield fine("key", f"it is taken, for {several(len(models), 'model')}")
     yield from _processes(client)
     yield from _deployments(client)
     if upstreams:

@@ -37,7 +37,7 @@ def events(
     It goes on over restarts of the server and breaks of the network, and misses nothing.
     """
     client = client_for(ctx)
-    query = {"types": types, "model": model, "response_id": full(client, response or [])}
+    query = {"types": types, "model": model, "response_id": full(client, response) if response else []}
     with going_on():
         for event in status_events(client, query):
             say_json(event) if as_json else print_event(event)

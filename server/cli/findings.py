@@ -12,6 +12,7 @@ from rich.text import Text
 from server.cli.output import safe, say, say_json
 from server.cli.terminal import console
 from server.cli.trouble import Code
+from server.cli.words import several
 
 
 class Verdict(StrEnum):
@@ -61,7 +62,7 @@ def print_findings(findings: Iterable[Finding], *, as_json: bool) -> Code:
         for one in found:
             say(f"{one.verdict:<5} {one.about:<12} {one.told}")
     remarks = sum(one.verdict is Verdict.REMARK for one in found)
-    all_of_it = f"{len(found)} checks: {bad} wrong, {remarks} to know of"
+    all_of_it = f"{several(len(found), 'check')}: {bad} wrong, {remarks} to know of"
     out.print(Text("\nAll is well." if not bad and not remarks else f"\n{all_of_it}.", "red" if bad else "green"))
     return Code.FAILED if bad else Code.FINE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 
 from server.cli.client import UNKNOWN, Client
@@ -21,13 +22,19 @@ def short(response_id: str) -> str:
 
 
 def full(client: Client, given: Iterable[str]) -> list[str]:
-    """The ids that are meant by these, whole or short, each once.
+    """The ids that are meant by these, whole or short, each once; `-` stands for those on standard input.
 
     Raises:
-        Trouble: none begins so, or several do
+        Trouble: there are none, one can't be an id, or what is short begins none or several
 
     """
-    return list(dict.fromkeys(_full(client, one) if _SHORT.fullmatch(one) else one for one in given))
+    words = [word for one in given for word in (sys.stdin.read().split() if one == "-" else [one])]
+    if not words:
+        raise Trouble("there are no ids on standard input", code=Code.USAGE)
+    for word in words:
+        if not word or "," in word or not word.isprintable():
+            raise Trouble(f"{word!r} is no id", code=Code.USAGE)
+    return list(dict.fromkeys(_full(client, word) if _SHORT.fullmatch(word) else word for word in words))
 
 
 def _full(client: Client, begins: str) -> str:

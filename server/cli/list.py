@@ -14,6 +14,7 @@ from server.cli.jobs import NUMBERS, columns, row
 from server.cli.output import remark, say, say_json
 from server.cli.terminal import print_table
 from server.cli.trouble import Code
+from server.protocol.lifecycle import Status
 
 app = new_app()
 PAGE = 200
@@ -24,7 +25,7 @@ def list_responses(
     ctx: typer.Context,
     status: Annotated[
         list[str] | None,
-        typer.Option("--status", "-s", help="queued, in_progress, completed, failed, incomplete, cancelled."),
+        typer.Option("--status", "-s", autocompletion=lambda: list(Status), help=f"Of these: {', '.join(Status)}."),
     ] = None,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Of these models.")] = None,
     owner: Annotated[list[str] | None, typer.Option(help="Of these keys; for the master key.")] = None,

@@ -27,6 +27,8 @@ from server.cli.trouble import Code, Trouble, code_of
 
 app = new_app()
 
+BY_OPTION = {"stream", "background"}
+"""The fields that decide how an answer is to be read."""
 CREATED_WITHIN_S = 30.0
 """How long a create call is repeated. Its idempotency key makes all of them one."""
 
@@ -65,13 +67,7 @@ def submit(
     client = client_for(ctx)
     asked = _input(texts or [], file or [])
     body: Json = {"model": model or client.settings.model or _only_model(client), "input": asked, "background": True}
-    if instructions:
-        body["instructions"] = instructions
-    if effort:
-        body["reasoning"] = {"effort": effort}
-    if metadata:
-        body["metadata"] = dict(_pair(text) for text in metadata)
-    body |= {name: _value(value) for name, value in map(_pair, field or [])}
+    body |= _fields(instructions, effort, metadata or [], field or [])
     headers = {"Idempotency-Key": f"pollux-cli-{uuid4()}"}
     if stream:
         return _streamed(client, {**body, "stream": True}, headers, as_json=as_json)
@@ -88,6 +84,20 @@ def submit(
     if as_json:
         say_json(growing.last)
     return code_of(growing.status)
+
+
+def _fields(instructions: str | None, effort: str | None, metadata: list[str], others: list[str]) -> Json:
+    """The fields of the request that options name."""
+    found: Json = {"instructions": instructions} if instructions else {}
+    if effort:
+        found["reasoning"] = {"effort": effort}
+    if metadata:
+        found["metadata"] = dict(_pair(text) for text in metadata)
+    for name, value in map(_pair, others):
+        if name in BY_OPTION:
+            raise Trouble(f"{name} can't be set by --field: see --stream and --wait", code=Code.USAGE)
+        found[name] = _value(value)
+    return found
 
 
 def _streamed(client: Client, body: Json, headers: dict[str, str], *, as_json: bool) -> int:
@@ -123,7 +133,7 @@ def _input(texts: list[str], files: list[Path]) -> Any:
         raise Trouble('say what to ask: pollux submit "…", or pipe it in', code=Code.USAGE)
     if not texts and not files:
         texts = ["-"]
-    words = [sys.stdin.read() if text == "-" else text for text in texts]
+    words = [_read() if text == "-" else _checked(text, "the text") for text in texts]
     parts = [part for file in files for part in [_part(file)]]
     words += [part["text"] for part in parts if part["type"] == "input_text"]
     text = "\n\n".join(word for word in words if word.strip())
@@ -133,6 +143,20 @@ def _input(texts: list[str], files: list[Path]) -> Any:
     if not others:
         return text
     return [{"role": "user", "content": [*([{"type": "input_text", "text": text}] if text else []), *others]}]
+
+
+def _read() -> str:
+    try:
+        return _checked(sys.stdin.read(), "standard input")
+    except UnicodeDecodeError:
+        raise Trouble("standard input is no text; a file that is none: --file", code=Code.USAGE) from None
+
+
+def _checked(text: str, what: str) -> str:
+    """Text, without the halves of characters by which Python passes on bytes that are none."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise Trouble(f"{what} is no text: its bytes are not {sys.getfilesystemencoding()}", code=Code.USAGE)
+    return text
 
 
 def _part(file: Path) -> Json:

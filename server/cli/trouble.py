@@ -20,13 +20,15 @@ class Code(IntEnum):
     CANCELLED = 3
     """A response was cancelled."""
     UNREACHABLE = 4
-    """No server answers, or none that can reach its store."""
+    """No server answers, or none that can reach its store, or something that is no Pollux."""
     NOT_YET = 5
     """A response has not ended within `--timeout`."""
     INTERRUPTED = 130
     """Ctrl-C. Responses go on."""
     CLOSED = 141
     """Whoever read the output has closed it, as `head` does: what a shell reports of a SIGPIPE."""
+    TERMINATED = 143
+    """SIGTERM. Responses go on."""
 
 
 class Trouble(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from server.cli.interrupts import going_on
 from server.cli.output import in_one_line, remark, say, say_json
 from server.cli.terminal import aside, can_draw, console, drawing
 from server.cli.trouble import Code, Trouble, code_of, code_of_all
+from server.cli.words import several
 from server.protocol.lifecycle import UNFINISHED
 
 app = new_app()
@@ -31,7 +33,7 @@ WAIT_S = 50
 @app.command(cls=AskingCommand)
 def wait(
     ctx: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The responses.")],
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The responses; - reads ids from standard input.")],
     one: Annotated[bool, typer.Option("--any", help="Until any of them has ended, not all.")] = False,
     timeout: Annotated[float | None, typer.Option(metavar="SECONDS", min=0, help="Then end, with code 5.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")] = False,
@@ -44,7 +46,7 @@ def wait(
     ids = full(client, ids)
     if one and len(ids) > MOST_AT_ONCE:
         raise Trouble(f"--any takes at most {MOST_AT_ONCE} ids", code=Code.USAGE)
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = time.monotonic() + (math.inf if timeout is None else timeout)
     ended: dict[str, str] = {}
     with going_on(*ids), _progress(len(ids), as_json=as_json):
         for found in _endings(client, ids, deadline):
@@ -61,7 +63,7 @@ def wait(
 
 def _progress(number: int, *, as_json: bool) -> AbstractContextManager[object]:
     out = aside() if as_json or not sys.stdout.isatty() else console()
-    spinner = Spinner("dots", f"waiting for {'a response' if number == 1 else f'{number} responses'} …")
+    spinner = Spinner("dots", f"waiting for {several(number, 'response')} …")
     return drawing(out, lambda: spinner) if can_draw(out) else nullcontext()
 
 
@@ -70,7 +72,7 @@ def _told(found: Json, status: str) -> str:
     return f"{found['id']} {status}" + (f" ({in_one_line(error)})" if error else "")
 
 
-def _endings(client: Client, ids: list[str], deadline: float | None) -> Iterator[Json]:
+def _endings(client: Client, ids: list[str], deadline: float) -> Iterator[Json]:
     """Each response once it has ended, until all have or time is up.
 
     Raises:
@@ -80,7 +82,8 @@ def _endings(client: Client, ids: list[str], deadline: float | None) -> Iterator
     known: set[str] = set()
     left = list(ids)
     while left:
-        seconds = WAIT_S if deadline is None else max(0, min(WAIT_S, round(deadline - time.monotonic())))
+        # The server takes whole seconds. What is left of one is waited for here, and then asked once more.
+        seconds = int(max(0.0, min(WAIT_S, deadline - time.monotonic())))
         query = {"ids": ",".join(left[:MOST_AT_ONCE]), "wait": seconds}
         began = time.monotonic()
         found = client.get("responses", query, wait_s=seconds, patience_s=PATIENCE_S)["data"]
@@ -89,10 +92,11 @@ def _endings(client: Client, ids: list[str], deadline: float | None) -> Iterator
             left.remove(one["id"])
             yield one
         known.update(one["id"] for one in found)
-        if left and deadline is not None and time.monotonic() >= deadline:
+        if time.monotonic() >= deadline:
             return
         if left and not over and time.monotonic() - began < 1:
-            time.sleep(1.0)  # an answer at once, as of one that can't be asked for at the moment
+            # An answer at once, as of one that can't be asked for at the moment.
+            time.sleep(max(0.0, min(1.0, deadline - time.monotonic())))
 
 
 def _is_over(one: Json, known: set[str]) -> bool:

@@ -35,7 +35,10 @@ MOST = 200
 @app.command(cls=AskingCommand)
 def watch(
     ctx: typer.Context,
-    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The responses; all of them if none.")] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="The responses, - from standard input; all of them if none."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, an object a line: each event, or state.")
     ] = False,
@@ -47,7 +50,7 @@ def watch(
     code tells how they ended; Ctrl-C ends the watching alone.
     """
     client = client_for(ctx)
-    named = full(client, ids or [])
+    named = full(client, ids) if ids else []
     if len(named) > MOST:
         raise Trouble(f"at most {MOST} responses can be watched at once", code=Code.USAGE)
     with going_on(*named):

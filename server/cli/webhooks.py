@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -45,6 +46,10 @@ def list_endpoints(ctx: typer.Context, as_json: AsJson = False) -> int:
     return Code.FINE
 
 
+def _path(endpoint: str, *what: str) -> str:
+    return "/".join((PATH, quote(endpoint, safe=""), *what))
+
+
 def _kinds(endpoint: dict[str, Any]) -> str:
     return ",".join(kind.removeprefix("response.") for kind in endpoint["event_types"])
 
@@ -70,10 +75,10 @@ def create(
 
 
 @app.command(cls=AskingCommand)
-def delete(ctx: typer.Context, endpoint: Endpoint) -> int:
+def delete(ctx: typer.Context, endpoint: Endpoint, as_json: AsJson = False) -> int:
     """Delete an endpoint. It is told of nothing any more."""
-    client_for(ctx).call("DELETE", f"{PATH}/{endpoint}")
-    say(f"{endpoint} deleted")
+    gone = client_for(ctx).call("DELETE", _path(endpoint)).body
+    say_json(gone) if as_json else say(f"{endpoint} deleted")
     return Code.FINE
 
 
@@ -82,11 +87,12 @@ def rotate(
     ctx: typer.Context,
     endpoint: Endpoint,
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Sign with the old secret too, for 24 hours.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Give an endpoint a new signing secret, and print it."""
     body = {"keep_old_secret_active_for_24_hours": keep_old}
-    made = client_for(ctx).call("POST", f"{PATH}/{endpoint}/rotate_secret", body, patience_s=0).body
-    say(f"{endpoint} {made['signing_secret']}")
+    made = client_for(ctx).call("POST", _path(endpoint, "rotate_secret"), body, patience_s=0).body
+    say_json(made) if as_json else say(f"{endpoint} {made['signing_secret']}")
     return Code.FINE
 
 
@@ -95,17 +101,18 @@ def send_test(
     ctx: typer.Context,
     endpoint: Endpoint,
     event: Annotated[str, typer.Option("--event", "-e", help="Of which type.")] = "response.completed",
+    as_json: AsJson = False,
 ) -> int:
     """Send an endpoint a sample, now and once. The exit code is 1 unless it answers 2xx."""
-    found = client_for(ctx).call("POST", f"{PATH}/{endpoint}/test", {"event_type": event}, patience_s=0).body
-    say(f"{endpoint} answered {found['status_code']}")
+    found = client_for(ctx).call("POST", _path(endpoint, "test"), {"event_type": event}, patience_s=0).body
+    say_json(found) if as_json else say(f"{endpoint} answered {found['status_code']}")
     return Code.FINE if 200 <= found["status_code"] < 300 else Code.FAILED
 
 
 @app.command(cls=AskingCommand)
 def deliveries(ctx: typer.Context, endpoint: Endpoint, as_json: AsJson = False) -> int:
     """List the last deliveries to an endpoint, newest first."""
-    found = client_for(ctx).get(f"{PATH}/{endpoint}/deliveries")["data"]
+    found = client_for(ctx).get(_path(endpoint, "deliveries"))["data"]
     if as_json:
         for one in found:
             say_json(one)
@@ -129,9 +136,12 @@ def deliveries(ctx: typer.Context, endpoint: Endpoint, as_json: AsJson = False) 
 
 @app.command(cls=AskingCommand)
 def redeliver(
-    ctx: typer.Context, endpoint: Endpoint, event: Annotated[str, typer.Argument(metavar="EVENT", help="evt_….")]
+    ctx: typer.Context,
+    endpoint: Endpoint,
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="evt_….")],
+    as_json: AsJson = False,
 ) -> int:
     """Send an endpoint one of its last events once more."""
-    client_for(ctx).call("POST", f"{PATH}/{endpoint}/redeliver", {"event_id": event})
-    say(f"{event} will be sent again")
+    found = client_for(ctx).call("POST", _path(endpoint, "redeliver"), {"event_id": event}).body
+    say_json(found) if as_json else say(f"{event} will be sent again")
     return Code.FINE

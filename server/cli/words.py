@@ -45,6 +45,11 @@ def count(number: float | None) -> str:
     return "-" if number is None else f"{number:,.0f}"
 
 
+def several(number: int, what: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def sparkline(values: list[int]) -> str:
     """A bar for each value, the highest for the largest."""
     top = max(values, default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,9 @@ async def test_input_comes_from_arguments_files_and_standard_input(shell: Shell,
     assert said.startswith("You said: say\n\npiped\n\nfrom a file")
     response_id = await shell.fine("submit", "look", "--file", str(tmp_path / "photo.png"))
     assert (await shell.run("wait", response_id)).code == 0
-    for words in (["submit", "--file", str(tmp_path / "odd.bin")], ["submit", "--file", "/none"], ["submit", " "]):
-        assert (await shell.run(*words)).code == 2
+    for words in (["--file", str(tmp_path / "odd.bin")], ["--file", "/none"], [" "], ["\udcff"], ["hi", "-"]):
+        ran = await shell.run("submit", *words, stdin="\udcff")
+        assert (ran.code, ran.out) == (2, "")
 
 
 async def test_fields_of_the_request_are_options(shell: Shell) -> None:
@@ -75,7 +77,7 @@ async def test_fields_of_the_request_are_options(shell: Shell) -> None:
     [response] = made.objects
     assert (response["metadata"], response["instructions"]) == ({"order": "17"}, "Be brief.")
     assert (response["reasoning"]["effort"], response["temperature"], response["user"]) == ("low", 0.5, "ann")
-    for wrong in (["--field", "text={oops"], ["--field", "novalue"], ["--metadata", "=x"]):
+    for wrong in (["--field", "text={oops"], ["--field", "novalue"], ["--metadata", "=x"], ["--field", "stream=true"]):
         assert (await shell.run("submit", "Hello", *wrong)).code == 2
 
 
@@ -117,11 +119,13 @@ async def test_wait_tells_of_each_as_it_ends_and_of_all_by_its_code(shell: Shell
     assert f"{bad} failed (server_error: " in ran.out
     ran = await shell.run("wait", late, good, "--any")
     assert (ran.code, ran.out.split()) == (0, [good, "completed"])
+    began = time.monotonic()
     ran = await shell.run("wait", late, good, "--timeout", "0.2")
     assert ran.code == 5
+    assert 0.2 <= time.monotonic() - began < 0.9
     assert "1 of 2 have not ended" in ran.err
     assert await shell.fine("cancel", late) == f"{late} cancelled"
-    assert (await shell.run("wait", late, good)).code == 3
+    assert (await shell.run("wait", late, good, "--timeout", "inf")).code == 3
     assert (await shell.run("watch", late)).code == 3
     ran = await shell.run("wait", good, "litellm_poll_none")
     assert ran.code == 2
@@ -146,6 +150,18 @@ async def test_ids_may_be_short(shell: Shell) -> None:
     assert ran.code == 2
     ran = await shell.run("show", "00000000")
     assert "no response's number begins with 00000000" in ran.err
+
+
+async def test_ids_come_from_standard_input_too(shell: Shell) -> None:
+    ids = [await shell.fine("submit", text) for text in ("one", "two", f"three {LATE}")]
+    assert (await shell.run("cancel", "-", stdin=ids[2])).code == 0
+    ran = await shell.run("wait", ids[0][-36:][:8], "-", stdin="\n".join(ids[::-1]))
+    assert (ran.code, len(ran.out.splitlines())) == (3, 3)
+    assert (await shell.run("watch", "-", stdin=ids[2])).code == 3
+    for command in ("wait", "watch", "cancel", "delete", "show"):
+        for given in ("-", "", "a,b", "a\nb"):
+            ran = await shell.run(command, given, stdin=" \n")
+            assert (ran.code, ran.out) == (2, ""), (command, given)
 
 
 async def test_a_list_is_narrowed_and_comes_in_pages(shell: Shell) -> None:

@@ -84,7 +84,10 @@ async def test_webhooks_are_managed(simulator: str, store_url: str, tmp_path: Pa
         event = rows[1].split()[0]
         assert (await shell.run("webhooks", "redeliver", endpoint, "evt_none")).code == 2
         assert event.startswith("evt_")
+        assert (await shell.run("webhooks", "rotate", endpoint, "--json")).objects[0]["id"] == endpoint
+        assert (await shell.run("webhooks", "redeliver", endpoint, event, "--json")).objects
         assert await shell.fine("webhooks", "delete", endpoint) == f"{endpoint} deleted"
+        assert (await shell.run("webhooks", "delete", "../x", "--json")).code == 2
         assert (await shell.run("webhooks", "deliveries", endpoint)).code == 2
 
 
