@@ -50,6 +50,66 @@ TABLE = (
     Listed("simulate", SERVING, "Simulate a provider, no account needed."),
 )
 
+EXAMPLES = {
+    "submit": (
+        'pollux submit -m gpt-5.2 "Tell me a story." --stream',
+        'git diff | pollux submit -m gpt-5.2 "Review this." - --wait',
+        'ID=$(pollux submit -m gpt-5.2 "Sum it up." --file report.pdf --metadata order=17)',
+    ),
+    "wait": (
+        'pollux wait "$ID" && echo fine',
+        "pollux list --quiet --status in_progress | pollux wait - --timeout 600",
+    ),
+    "watch": (
+        "pollux watch",
+        'pollux watch "$ID"',
+        'pollux watch "$ID" --json | jq -r .type',
+    ),
+    "list": (
+        "pollux list --status failed --limit 50",
+        "pollux list --all --json | jq -r .model | sort | uniq -c",
+    ),
+    "show": (
+        'pollux show "$ID"',
+        'pollux show "$ID" --json | jq .usage',
+    ),
+    "cancel": (
+        'pollux cancel "$ID"',
+        "pollux list --quiet --all --status queued | pollux cancel -",
+    ),
+    "delete": (
+        'pollux delete "$ID"',
+        "pollux list --quiet --all --status failed | pollux delete -",
+    ),
+    "events": (
+        "pollux events --types response.failed --types response.incomplete",
+        "pollux events --json | jq -r .data.id",
+    ),
+    "top": (
+        "pollux top",
+        "pollux top --once --json | jq .tallies.queued",
+    ),
+    "usage": ("pollux usage --from 2026-11-01 --by day --by model",),
+    "webhooks": (
+        "pollux webhooks create https://me.example/hook --event response.completed",
+        "pollux webhooks list",
+        "pollux webhooks deliveries we_…",
+    ),
+    "doctor": (
+        "pollux doctor",
+        "pollux doctor config.yaml --upstreams",
+    ),
+    "dev": (
+        "pollux dev --open",
+        'pollux submit -m gpt-5.2 "Hello" --stream',
+    ),
+    "serve": ("pollux serve --config config.yaml --host 0.0.0.0 --workers 4",),
+    "reload": ("pollux reload",),
+    "check-config": ("pollux check-config config.yaml --strict",),
+    "simulate": ("pollux simulate --port 4010",),
+}
+"""What the help of each command shows of its use."""
+
 _BY_NAME = {listed.name: listed for listed in TABLE}
 
 
@@ -77,18 +137,26 @@ def loaded(name: str) -> TyperCommand | TyperGroup:
     listed = _BY_NAME[name]
     command: Any = get_command(import_module(listed.module).app)
     command.name = name
+    command.epilog = "\n".join(("Examples:", *(f"  {example}" for example in EXAMPLES[name])))
     _tidy(command)
     return command  # type: ignore[no-any-return]
 
 
-def _tidy(command: Any) -> None:
-    """Let paragraphs of help flow, and leave out the types of flags: that `--json` is a <bool> helps nobody."""
+def _tidy(command: Any, inside: Any = None) -> None:
+    """Let paragraphs of help flow, and name values for what they are: that `--json` is a <bool> helps nobody."""
     command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
-    for param in command.params:
-        if getattr(param, "is_flag", False):
+    context = command.context_class(command, parent=inside, **command.context_settings)
+    for param in command.get_params(context):
+        if param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: None  # noqa: ARG005
+        elif getattr(param, "is_flag", False):
             param.metavar = ""
+        elif param.metavar is None and param.type_descriptor.annotation in (str, list[str]):
+            param.metavar = param.name.upper()
+        elif param.metavar is None and param.type_descriptor.annotation is int:
+            param.metavar = "NUMBER"
     for inner in getattr(command, "commands", {}).values():
-        _tidy(inner)
+        _tidy(inner, context)
 
 
 def pollux() -> Commands:

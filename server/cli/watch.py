@@ -127,12 +127,16 @@ def _table(client: Client, ids: list[str]) -> int:
 
 
 def _look_at(client: Client, ids: list[str], height: Callable[[], int]) -> Callable[[], list[Json]]:
+    there: dict[str, Json] = {}
+
     def some() -> list[Json]:
-        found = client.get("jobs", {"ids": ",".join(ids)}, patience_s=PATIENCE_S)["data"]
-        there = {job["id"]: job for job in found}
-        if others := [one for one in ids if one not in there]:
+        # What has ended is not asked for again: it may expire before the others have ended.
+        asked = [one for one in ids if one not in there or there[one]["status"] in UNFINISHED]
+        found = client.get("jobs", {"ids": ",".join(asked)}, patience_s=PATIENCE_S)["data"]
+        there.update((job["id"], job) for job in found)
+        if others := set(asked) - {job["id"] for job in found}:
             answers = client.get("responses", {"ids": ",".join(others)}, patience_s=PATIENCE_S)["data"]
-            there |= {answer["id"]: _as_job(answer) for answer in answers}
+            there.update((answer["id"], _as_job(answer)) for answer in answers)
         return [there[one] for one in ids if one in there]
 
     def newest() -> list[Json]:

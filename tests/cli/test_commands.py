@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.core import TyperGroup
 
 from server import __version__
 from server.cli import main
-from server.cli.commands import TABLE, loaded
+from server.cli.commands import EXAMPLES, TABLE, loaded
 from tests.support.replica import free_port
 
 HEAVY = {"aiohttp", "redis", "pydantic", "uvloop", "storage", "prometheus_client"}
@@ -49,6 +53,25 @@ def test_each_command_tells_what_it_does(name: str, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr().out
     assert f"pollux {name}" in printed
     assert (loaded(name).help or "")[:20] in printed
+
+
+@pytest.mark.parametrize("name", [listed.name for listed in TABLE])
+def test_examples_can_be_typed(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "-h"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for example in EXAMPLES[name]:
+        assert example in shown
+        for words in re.findall(r"pollux ([^|&)]+)", example):
+            called, *rest = shlex.split(words)
+            command: Any = loaded(called)
+            if isinstance(command, TyperGroup):
+                command = command.commands[rest.pop(0)]
+            command.make_context(called, rest)
+
+
+def test_commands_in_commands_have_all_that_others_have(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["webhooks", "create", "-h"]) == 0
+    assert "Where it listens." in capsys.readouterr().out
 
 
 def test_the_help_names_all_commands_with_their_sentences(capsys: pytest.CaptureFixture[str]) -> None:

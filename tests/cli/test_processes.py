@@ -156,6 +156,19 @@ async def test_what_goes_into_a_file_gets_there_while_the_terminal_shows_progres
     assert await written("wait", response_id) == f"{response_id} completed\n"
 
 
+async def test_a_table_remembers_how_those_ended_that_have_expired(
+    simulator: str, store_url: str, tmp_path: Path
+) -> None:
+    config = make_config(simulator)
+    config["litellm_settings"]["responses"]["background_mode"]["ttl"] = 1
+    async with running_replica(config, store_url) as pollux:
+        shell = shell_for(pollux, tmp_path)
+        soon, later = [await create(pollux, f"Hi [[words={words}]] [[rate=10]]") for words in (5, 50)]
+        code, shown = await asyncio.to_thread(on_a_terminal, shell, "watch", soon, later)
+    assert (code, "deleted" in shown) == (0, False)
+    assert "0 of 2 unfinished" in shown
+
+
 async def test_a_terminal_gets_back_its_cursor_from_a_command_that_is_ended(pollux: Replica, tmp_path: Path) -> None:
     shell = shell_for(pollux, tmp_path)
     response_id = await create(pollux, SLOW)
