@@ -10,22 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from ipaddress import ip_address
+from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import (
-    HTTPHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    build_opener,
-)
+from urllib.request import Request
 
 from server import __version__
+from server.cli.opener import new_opener
 from server.cli.output import remark
 from server.cli.settings import Settings, config_directory
 from server.cli.trouble import Code, Trouble
@@ -33,7 +25,6 @@ from server.cli.trouble import Code, Trouble
 Json = dict[str, Any]
 Query = Mapping[str, Any]
 
-CONNECT_S = 10.0
 ANSWER_S = 30.0
 """How long an answer may take, beyond what it was asked to wait."""
 SILENCE_S = 40.0
@@ -98,7 +89,7 @@ class Client:
         self.on_away: Callable[[Trouble | None], None] = self._remark
         self._reached = False
         self._away: Trouble | None = None
-        self._opener = _new_opener(settings.url)
+        self._opener = new_opener(settings.url)
 
     def call(
         self,
@@ -255,12 +246,19 @@ class Client:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         reason = getattr(reason, "strerror", None) or reason
         said = str(reason) or type(error).__name__
-        hints = [TRUST] if "CERTIFICATE_VERIFY" in said else [SAY_WHERE, START]
+        hints = next((hints for sign, hints in TLS_HINTS.items() if sign in said), (SAY_WHERE, START))
         return Unreachable(f"{self.settings.url} can't be reached: {said}", *hints, code=Code.UNREACHABLE)
 
 
 UNKNOWN = "It may have expired, or be another key's: a key sees its own, the master key sees all."
-TRUST = "To trust another authority than those of this machine: SSL_CERT_FILE=/path/to/its/certificate.pem"
+TLS_HINTS = {
+    "mismatch": ("Name the server as its certificate does.",),
+    "CERTIFICATE_VERIFY": (
+        "To trust another authority than those of this machine: SSL_CERT_FILE=/path/to/its/certificate.pem",
+    ),
+    "WRONG_VERSION": ("It answers without TLS: is its address http://…?",),
+}
+"""What to do about an error of TLS, by a part of what it says; the first one that fits."""
 SAY_WHERE = "Say where your server is: POLLUX_URL=https://…, --url, or url in ~/.config/pollux/config.toml."
 START = "To try Pollux on this machine: pollux dev"
 
@@ -285,49 +283,3 @@ def _seconds(text: str | None) -> float:
         except ValueError:
             return 0.0
     return min(60.0, max(0.0, seconds))
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """A key must not follow a redirect to another server."""
-
-    def redirect_request(self, *_args: Any) -> None:
-        return None
-
-
-class _Connection(HTTPConnection):
-    """Connects soon or not at all, however long an answer may take."""
-
-    def connect(self) -> None:
-        answer_s, self.timeout = self.timeout, min(CONNECT_S, self.timeout or CONNECT_S)
-        super().connect()
-        self.sock.settimeout(answer_s)
-
-
-class _TlsConnection(HTTPSConnection):
-    def connect(self) -> None:
-        answer_s, self.timeout = self.timeout, min(CONNECT_S, self.timeout or CONNECT_S)
-        super().connect()
-        self.sock.settimeout(answer_s)
-
-
-class _Http(HTTPHandler):
-    def http_open(self, req: Request) -> HTTPResponse:
-        return self.do_open(_Connection, req)
-
-
-class _Https(HTTPSHandler):
-    def https_open(self, req: Request) -> HTTPResponse:
-        return self.do_open(_TlsConnection, req)
-
-
-def _new_opener(url: str) -> OpenerDirector:
-    # Proxies of the environment are heeded, but none is asked for this machine.
-    proxies = ProxyHandler({}) if _is_here(urlsplit(url).hostname or "") else ProxyHandler()
-    return build_opener(proxies, _NoRedirects, _Http, _Https)
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -109,3 +109,13 @@ async def test_those_that_are_gone_end_a_watch_with_code_1(tmp_path: Path) -> No
     async with running_script(answer) as upstream:
         ran = await Shell(tmp_path, {"POLLUX_URL": upstream.base_url}).run("watch", "resp_1", "resp_2")
     assert (ran.code, ran.out) == (1, "")
+
+
+async def test_a_server_without_tls_that_is_asked_with_it_is_told(tmp_path: Path) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.json_response({"data": [], "next_page": None})
+
+    async with running_script(answer) as upstream:
+        ran = await Shell(tmp_path, {"POLLUX_URL": upstream.base_url.replace("http", "https")}).run("list")
+    assert ran.code == 4
+    assert "without TLS" in ran.err
