@@ -20,6 +20,7 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import (
     AskError,
     AuthenticationError,
@@ -258,6 +259,8 @@ def _places(text: str, default_port: int) -> list[tuple[str, int]]:
 _PATIENCE: dict[str, Any] = {
     "socket_timeout": None,
     "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), RETRIES),
+    # What a connection tells of itself; by default redis-py looks its version up in the files of its package each time.
+    "driver_info": DriverInfo(),
 }
 _OVER_TCP: dict[str, Any] = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_keepalive": True}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from aiohttp import web
 
@@ -42,18 +42,20 @@ def add_table(app: web.Application, table: Iterable[Operation], prefixes: Sequen
     for slash in ("", "/"):
         for prefix in prefixes:
             for path, served in paths.items():
-                for method, (handler, requested) in served.items():
-                    _add(app, method, prefix + path + slash, handler, requested)
+                _add(app, prefix + path + slash, served)
 
 
 def add_rest(app: web.Application, handler: Handler) -> None:
     """Answer whatever else is asked for. Nobody needs a key to be told that there is nothing."""
-    _add(app, "*", r"/{path:[\s\S]*}", handler, Requested(Auth.NONE))
+    _add(app, r"/{path:[\s\S]*}", {"*": (handler, Requested(Auth.NONE))})
 
 
-def _add(app: web.Application, method: str, path: str, handler: Handler, requested: Requested) -> None:
-    route = app.router.add_route(method, path, handler, expect_handler=expect)
-    app.setdefault(REQUESTED, {})[route] = requested
+def _add(app: web.Application, path: str, served: Mapping[str, tuple[Handler, Requested]]) -> None:
+    """Serve, at one path, each method with its handler."""
+    known = app.setdefault(REQUESTED, {})
+    resource = app.router.add_resource(path)
+    for method, (handler, requested) in served.items():
+        known[resource.add_route(method, handler, expect_handler=expect)] = requested
 
 
 def _options(allowed: Sequence[str]) -> Handler:

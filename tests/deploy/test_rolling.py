@@ -12,11 +12,11 @@ from typing import Any
 
 import openai
 import pytest
-from openai import AsyncOpenAI
 from openai.types.responses import Response
 
 from tests.support.balancers import running_balancer
 from tests.support.replica import ALICE, CACHED, Replica, free_port, make_config, replica_process
+from tests.support.sdk import new_sdk
 
 JOB = "[[words=8]] [[delay_ms=200]]"
 """So long a drain lasts."""
@@ -68,7 +68,7 @@ class Customers:
     """Clients of the official SDK, which repeats nothing on its own here: each failure is one."""
 
     def __init__(self, url: str) -> None:
-        self._sdk = AsyncOpenAI(base_url=f"{url}/v1", api_key=ALICE, max_retries=0)
+        self._sdk = new_sdk(f"{url}/v1", ALICE)
         self.over = asyncio.Event()
         self.done: Counter[str] = Counter()
         self.asked: Counter[str] = Counter()
@@ -152,6 +152,6 @@ async def test_a_rolling_restart_under_load_is_noticed_by_no_client(
         assert set(customers.done) >= {"waits", "preferred waits", "creates", "streams", "proxied streams"}
         # One, and another where a replica leaves. A busy machine may stretch a job beyond the leaving of a second one.
         assert max(customers.asked.values()) <= 3
-        async with AsyncOpenAI(base_url=f"{url}/v1", api_key=ALICE, max_retries=0) as sdk:
+        async with new_sdk(f"{url}/v1", ALICE) as sdk:
             kept = await asyncio.gather(*map(sdk.responses.retrieve, customers.ids))
         assert {response.status for response in kept} == {"completed"}, "none is lost"

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import yaml
-from openai import AsyncOpenAI
 
 from tests.support.commands import Command, command
 from tests.support.replica import (
@@ -30,6 +29,7 @@ from tests.support.replica import (
     with_output,
 )
 from tests.support.scraping import scraped
+from tests.support.sdk import new_sdk
 from tests.support.sse import read_stream
 from tests.support.upstreams import running_simulator
 from tests.support.waiting import wait_until
@@ -312,7 +312,7 @@ async def test_reloads_under_load_cost_no_request_and_no_response(
         while not over.is_set():
             rounds[client] += 1
             # As a client does who learns of new keys and models before the old ones end.
-            async with AsyncOpenAI(base_url=f"{replica.url}/v1", api_key=keys[step], max_retries=0, timeout=60) as sdk:
+            async with new_sdk(f"{replica.url}/v1", keys[step], timeout=60) as sdk:
                 model = "stays" if client % 2 else f"of-{step + overlap // 2}"
                 text = "hi [[words=10]] [[delay_ms=10]]"
                 if client < 2:

@@ -23,6 +23,7 @@ from server.simulator.directives import Directives, parse_directives
 from server.simulator.errors import ApiError
 from server.simulator.reply import Reply
 from server.simulator.responses.runs import Run, Runs
+from tests.support.sdk import new_sdk
 from tests.support.upstreams import running_exchange, running_replay, running_script, running_simulator
 from tests.support.waiting import wait_until
 
@@ -57,7 +58,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def client(base_url: str) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=base_url, api_key="sk-test", max_retries=0) as client:
+    async with new_sdk(base_url, "sk-test") as client:
         yield client
 
 
@@ -244,7 +245,7 @@ class TestResponses:
 @pytest.mark.parametrize("base", ["", "/openai/v1", "/api/v1"])
 async def test_any_path_of_a_provider_will_do(session: aiohttp.ClientSession, base_url: str, base: str) -> None:
     root = base_url.removesuffix("/v1")
-    async with AsyncOpenAI(base_url=root + base, api_key="sk-test", max_retries=0) as client:
+    async with new_sdk(root + base, "sk-test") as client:
         created = await client.responses.create(model="gpt-5.2", input="hi", background=True)
         assert (await client.responses.retrieve(created.id)).status == "completed"
         assert "gpt-5.2" in [model.id async for model in client.models.list()]
@@ -658,7 +659,7 @@ class TestTheSdk:
             await client.responses.input_items.list(response.id, limit=101)
 
     async def test_retries_what_fails_once(self, api: Api, base_url: str) -> None:
-        async with AsyncOpenAI(base_url=base_url, api_key="sk-test", max_retries=1) as client:
+        async with new_sdk(base_url, "sk-test", max_retries=1) as client:
             response = await client.responses.create(
                 model="gpt-5.2", input="[[status=500]] [[fail_times=1]] [[retry_after=0.01]]"
             )
@@ -703,9 +704,9 @@ class TestTheSdk:
 
     async def test_needs_the_right_key_where_there_is_one(self) -> None:
         async with running_simulator(api_key="sk-right-and-long") as url:
-            async with AsyncOpenAI(base_url=url, api_key="sk-right-and-long") as client:
+            async with new_sdk(url, "sk-right-and-long") as client:
                 assert (await client.responses.create(model="m", input="hi")).status == "completed"
-            async with AsyncOpenAI(base_url=url, api_key="sk-wrong-and-long", max_retries=0) as client:
+            async with new_sdk(url, "sk-wrong-and-long") as client:
                 with pytest.raises(openai.AuthenticationError, match=r"Incorrect API key provided: sk-…long\."):
                     await client.responses.create(model="m", input="hi")
 

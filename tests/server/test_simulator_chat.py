@@ -11,6 +11,7 @@ import orjson
 import pytest
 from openai import AsyncOpenAI
 
+from tests.support.sdk import new_sdk
 from tests.support.upstreams import running_simulator, seen_by
 from tests.support.waiting import wait_until
 
@@ -36,7 +37,7 @@ async def base_url() -> AsyncIterator[str]:
 
 @pytest.fixture
 async def client(base_url: str) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=base_url, api_key="sk-test", max_retries=0) as client:
+    async with new_sdk(base_url, "sk-test") as client:
         yield client
 
 
@@ -365,7 +366,7 @@ class TestTheSdk:
 
     async def test_needs_the_right_key_where_there_is_one(self) -> None:
         async with running_simulator(api_key="sk-right-and-long") as url, aiohttp.ClientSession() as http:
-            async with AsyncOpenAI(base_url=url, api_key="sk-wrong-and-long", max_retries=0) as client:
+            async with new_sdk(url, "sk-wrong-and-long") as client:
                 with pytest.raises(openai.AuthenticationError):
                     await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "hi"}])
             body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}

@@ -19,11 +19,11 @@ import orjson
 import yaml
 from openai import AsyncOpenAI
 
-import server
 from server.api.context import Context
 from server.config import parse_config
 from server.process.app import running
 from server.system.sockets import bound
+from tests.support.sdk import new_sdk
 from tests.support.waiting import wait_until
 
 MASTER_KEY = "sk-test-master-0000"
@@ -75,7 +75,7 @@ class Replica:
 
     def client(self, key: str = ALICE, **options: Any) -> AsyncOpenAI:
         """The official SDK, pointed here. It does not retry on its own unless told so."""
-        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, **options})
+        return new_sdk(f"{self.url}/v1", key, **options)
 
     def http(self, key: str | None = ALICE) -> aiohttp.ClientSession:
         """A plain client, pointed at `/v1/`."""
@@ -104,7 +104,8 @@ async def running_replica(
             yield Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", process.live.now)
 
 
-MAIN = (Path(server.__file__).parent / "__main__.py").read_text()
+MAIN = "import runpy; runpy.run_module('server', run_name='__main__', alter_sys=True)"
+"""Runs the program that stands where the process does, which may be another version."""
 
 
 @asynccontextmanager
