@@ -7,7 +7,7 @@ import functools
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -99,8 +99,7 @@ def imports_of(module: str) -> Iterator[str]:
             yield node.module or ""
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_go_down_only(module: str) -> None:
+def imports_go_down_only(module: str) -> None:
     here, mine = floor_of(module)
     for imported in imports_of(module):
         if imported.split(".")[0] not in ("server", "storage"):
@@ -109,23 +108,22 @@ def test_imports_go_down_only(module: str) -> None:
         assert there < here or mine == theirs or there == here, f"{module} imports {imported}, which is above it"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_what_a_module_may_know(module: str) -> None:
+def what_a_module_may_know(module: str) -> None:
     imported = set(imports_of(module))
     tops = {name.split(".")[0] for name in imported}
     package = module.split(".", maxsplit=1)[0]
-    assert "redis" not in tops or package == "storage", "only storage speaks to Redis"
-    assert "server" not in tops or package == "server", "storage knows nothing of the server"
+    assert "redis" not in tops or package == "storage", f"{module}: only storage speaks to Redis"
+    assert "server" not in tops or package == "server", f"{module}: storage knows nothing of the server"
     if package == "server":
         inside = {name for name in imported if name.startswith("storage.")}
-        assert not inside, "the server uses the package storage, not its modules"
+        assert not inside, f"{module}: the server uses the package storage, not its modules"
     if package == "storage" or module.startswith("server.protocol"):
-        assert "aiohttp" not in tops, "no HTTP here"
+        assert "aiohttp" not in tops, f"{module}: no HTTP here"
     if module.startswith("server.protocol"):
-        assert not tops & {"asyncio", "redis", "time", "random", "storage"}, "pure"
+        assert not tops & {"asyncio", "redis", "time", "random", "storage"}, f"{module}: pure"
     if _uses_web(module):
         assert module.startswith(("server.api", "server.process.app", "server.simulator")), (
-            "only api and app serve HTTP"
+            f"{module}: only api and app serve HTTP"
         )
 
 
@@ -137,8 +135,7 @@ def _uses_web(module: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_stand_at_the_top_and_there_is_no_global(module: str) -> None:
+def imports_stand_at_the_top_and_there_is_no_global(module: str) -> None:
     for node in nodes_of(module):
         assert not isinstance(node, ast.Global), f"{module}: line {node.lineno}"
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -146,14 +143,22 @@ def test_imports_stand_at_the_top_and_there_is_no_global(module: str) -> None:
             assert not inside, f"{module}: import inside {node.name}"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_names_and_sizes(module: str) -> None:
-    assert not module.endswith((".utils", ".common", ".helpers"))
+def names_and_sizes(module: str) -> None:
+    assert not module.endswith((".utils", ".common", ".helpers")), module
     text = path_of(module).read_text()
     assert text.count("\n") <= 400, f"{module}: is it still one thing?"
     for node in nodes_of(module):
         if isinstance(node, ast.ClassDef):
-            assert not node.name.endswith(("Manager", "Handler", "Helper", "Util")), node.name
+            assert not node.name.endswith(("Manager", "Handler", "Helper", "Util")), f"{module}: {node.name}"
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [imports_go_down_only, what_a_module_may_know, imports_stand_at_the_top_and_there_is_no_global, names_and_sizes],
+)
+def test_every_module_keeps_the_rule(rule: Callable[[str], None]) -> None:
+    for module in MODULES:
+        rule(module)
 
 
 @functools.cache
