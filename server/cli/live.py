@@ -60,8 +60,7 @@ class Growing:
     def __enter__(self) -> Self:
         out = console() if self._wants_text and sys.stdout.isatty() else aside()
         if can_draw(out):
-            self._live = drawing(out, self._below)
-            self._stack.enter_context(self._live)
+            self._live = self._stack.enter_context(drawing(out, self._below))
         self._client.on_away = self._on_away
         return self
 

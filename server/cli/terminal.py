@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Literal
 
 from rich.console import Console, RenderableType
@@ -68,19 +72,55 @@ def can_draw(out: Console) -> bool:
     return not (out.stderr and (sys.stdout.isatty() or stat.S_ISFIFO(os.fstat(sys.stdout.fileno()).st_mode)))
 
 
-def drawing(out: Console, picture: Callable[[], RenderableType]) -> Live:
-    """A picture that is drawn again and again, and is gone at the end. What is said meanwhile stands above it.
+@contextmanager
+def drawing(
+    out: Console, picture: Callable[[], RenderableType], *, stays: bool = False, screen: bool = False
+) -> Iterator[Live]:
+    """A picture that is drawn again and again; at the end it is gone, unless it stays. What is said stands above it.
 
     On standard error it leaves standard output alone; rich would write that there too.
     """
-    return Live(
+    live = Live(
         console=out,
         get_renderable=picture,
-        refresh_per_second=10,
-        transient=True,
+        refresh_per_second=4 if stays or screen else 10,
+        transient=not stays,
+        screen=screen,
         redirect_stdout=not out.stderr,
         redirect_stderr=not out.stderr,
     )
+    with live, _giving_way(live, screen=screen):
+        yield live
+
+
+@contextmanager
+def _giving_way(live: Live, *, screen: bool) -> Iterator[None]:
+    """Give back the screen and the cursor as long as Ctrl-Z stops us."""
+    out = live.console
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if screen:
+            out.set_alt_screen(False)
+        out.show_cursor()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, stop)
+        if screen:
+            out.set_alt_screen()
+        else:
+            # The next picture is drawn over the last one, and by now the shell has written there.
+            out.file.write("\n" * (len(out.render_lines(live.get_renderable())) - 1))
+        out.show_cursor(show=False)
+        live.refresh()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTSTP, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTSTP, before)
 
 
 def status_text(status: str) -> Text:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
-from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from server.cli.asking import AskingCommand, client_for
@@ -17,7 +17,7 @@ from server.cli.commands import new_app
 from server.cli.interrupts import going_on
 from server.cli.jobs import NUMBERS, columns, row
 from server.cli.output import say_json
-from server.cli.terminal import COLOURS, can_draw, console, tabled
+from server.cli.terminal import COLOURS, can_draw, console, drawing, tabled
 from server.cli.trouble import Code, Trouble
 from server.cli.words import age, count, duration, sparkline
 from server.protocol.lifecycle import UNFINISHED, Status
@@ -26,6 +26,8 @@ app = new_app()
 Json = dict[str, Any]
 
 BARS = 60
+LEAST_JOBS = 3
+"""So many that run are shown on the lowest screen."""
 BESIDE = 22
 """So wide is what stands beside the bars."""
 STATES = {"healthy": "green", "cooling": "red", "partly_cooling": "yellow", "unusable": "bright_black"}
@@ -45,7 +47,7 @@ def top(
         with going_on():
             while True:
                 found = _seen(client, 200)
-                say_json(found) if as_json else out.print(Group(*_picture(found, None, out.width)))
+                say_json(found) if as_json else out.print(_picture(found, None, out.width, None))
                 if once or not as_json:
                     return Code.FINE
                 time.sleep(every)
@@ -55,8 +57,10 @@ def top(
         away[:] = [trouble]  # type: ignore[list-item]
         live.refresh()
 
-    picture = lambda: Group(*_picture(found, away[0], out.width))  # noqa: E731  # it is asked with each frame
-    with going_on(), Live(console=out, get_renderable=picture, screen=True, refresh_per_second=2) as live:
+    def picture() -> Group:
+        return _picture(found, away[0], out.width, out.height)
+
+    with going_on(), drawing(out, picture, screen=True) as live:
         client.on_away = on_away
         while True:
             time.sleep(every)
@@ -72,7 +76,7 @@ def _seen(client: Client, height: int) -> Json:
         "tallies": client.get("tallies", patience_s=PATIENCE_S),
         "deployments": client.get("deployments", patience_s=PATIENCE_S)["data"],
         "unfinished": client.get(
-            "jobs", {"status": ",".join(UNFINISHED), "limit": max(5, height // 2)}, patience_s=PATIENCE_S
+            "jobs", {"status": ",".join(UNFINISHED), "limit": max(LEAST_JOBS, height)}, patience_s=PATIENCE_S
         )["data"],
     }
     try:
@@ -83,17 +87,27 @@ def _seen(client: Client, height: int) -> Json:
     return found
 
 
-def _picture(found: Json, away: Trouble | None, width: int) -> Iterator[RenderableType]:
+def _picture(found: Json, away: Trouble | None, width: int, height: int | None) -> Group:
+    """All of it; of what runs as much as the screen has room for."""
+    above, below = [*_above(found, away, width)], [*_below(found, width)]
+    jobs = found["unfinished"]
+    if height is not None:
+        taken = sum(part.row_count + 1 if isinstance(part, Table) else 1 for part in (*above, *below))
+        jobs = jobs[: max(LEAST_JOBS, height - taken - 1)]
+    named = columns(jobs)
+    rows = (row(job, owners="OWNER" in named) for job in jobs)
+    return Group(*above, tabled(named, rows, NUMBERS, width) if jobs else Text("Nothing runs.", "dim"), *below)
+
+
+def _above(found: Json, away: Trouble | None, width: int) -> Iterator[RenderableType]:
     yield Text.assemble(("Pollux ", "bold"), found["url"], (f"  {time.strftime('%H:%M:%S')}", "dim"))
     if away is not None:
         yield Text(f"{away.headline}; trying again …", "yellow")
     yield from _hour(found["tallies"], width)
     yield Text()
-    if jobs := found["unfinished"]:
-        named = columns(jobs)
-        yield tabled(named, (row(job, owners="OWNER" in named) for job in jobs), NUMBERS, width)
-    else:
-        yield Text("Nothing runs.", "dim")
+
+
+def _below(found: Json, width: int) -> Iterator[RenderableType]:
     yield Text()
     yield tabled(
         ("DEPLOYMENT", "MODEL", "STATE", "IN FLIGHT", "CALLS", "FAILED", "MEDIAN", "FIRST"),
@@ -107,6 +121,7 @@ def _picture(found: Json, away: Trouble | None, width: int) -> Iterator[Renderab
             ("PROCESS", "VERSION", "ROLE", "UP", "RUNS", "WAITERS", "STREAMS"),
             (_process(one) for one in processes),
             ("UP", "RUNS", "WAITERS", "STREAMS"),
+            width,
         )
 
 

@@ -40,7 +40,8 @@ def wait(
 ) -> int:
     """Wait until all responses have ended, or --any. Prints each as it ends: its id and its status.
 
-    The exit code is 0 if all are completed, 1 if one failed, else 3 if one was cancelled.
+    The exit code is 0 if all are completed, 1 if one failed, else 3 if one was cancelled; with --any it is told by the
+    one that ended first.
     """
     client = client_for(ctx)
     ids = full(client, ids)

@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import typer
 from rich.console import Group
-from rich.live import Live
 from rich.text import Text
 
 from server.cli.asking import AskingCommand, client_for
@@ -22,7 +21,7 @@ from server.cli.jobs import NUMBERS, columns, row
 from server.cli.live import Growing
 from server.cli.output import say_json
 from server.cli.streams import response_events, states, status_events
-from server.cli.terminal import can_draw, console, tabled
+from server.cli.terminal import can_draw, console, drawing, tabled
 from server.cli.trouble import Code, Trouble, code_of, code_of_all
 from server.protocol.lifecycle import TERMINAL_EVENTS, UNFINISHED
 
@@ -113,7 +112,7 @@ def _table(client: Client, ids: list[str]) -> int:
     def picture() -> Group:
         return _picture(shown, away, out.width, None if over else out.height)
 
-    with Live(console=out, get_renderable=picture, refresh_per_second=4) as live:
+    with drawing(out, picture, stays=True) as live:
         client.on_away = on_away
         look = _look_at(client, ids, lambda: out.height)
         while True:

@@ -92,8 +92,8 @@ async def test_watching_goes_on_over_a_kill_of_the_server_and_misses_no_event(
     assert len((begun + grown).split()) == 60, "nothing twice, and nothing missing"
 
 
-def on_a_terminal(shell: Shell, *words: str, term_at: bytes | None = None, into: Path | None = None) -> tuple[int, str]:
-    """What a command shows on a terminal of 80 by 24. It gets a SIGTERM once it has shown `term_at`."""
+def begun_on_a_terminal(shell: Shell, *words: str, into: Path | None = None) -> tuple[subprocess.Popen[bytes], int]:
+    """A command on a terminal of 80 by 24, and the other end of that."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environ = {**os.environ, "XDG_CONFIG_HOME": str(shell.home), "TERM": "xterm", **shell.environ}
@@ -101,19 +101,32 @@ def on_a_terminal(shell: Shell, *words: str, term_at: bytes | None = None, into:
     with into.open("wb") if into else nullcontext(theirs) as output:
         process = subprocess.Popen(command, stdin=theirs, stdout=output, stderr=theirs, env=environ)
     os.close(theirs)
+    return process, ours
+
+
+def shown_until(ours: int, told: bytes | None = None) -> str:
+    """What a terminal shows from now on until it is told this, or has no other end any more."""
     shown = b""
-    while True:
+    while told is None or told not in shown:
         try:
             shown += (read := os.read(ours, 65536))
         except OSError:
             break  # so Linux tells that the other end is closed
         if not read:
             break
-        if term_at and term_at in shown:
-            process.terminate()
-            term_at = None
+    return shown.decode()
+
+
+def on_a_terminal(shell: Shell, *words: str, term_at: bytes | None = None, into: Path | None = None) -> tuple[int, str]:
+    """What a command shows on a terminal. It gets a SIGTERM once it has shown `term_at`."""
+    process, ours = begun_on_a_terminal(shell, *words, into=into)
+    shown = ""
+    if term_at:
+        shown = shown_until(ours, term_at)
+        process.terminate()
+    shown += shown_until(ours)
     os.close(ours)
-    return process.wait(20), shown.decode()
+    return process.wait(20), shown
 
 
 async def test_a_terminal_shows_progress_in_colour_and_obeys_no_stranger(pollux: Replica, tmp_path: Path) -> None:
@@ -175,6 +188,29 @@ async def test_a_terminal_gets_back_its_cursor_from_a_command_that_is_ended(poll
     code, shown = await asyncio.to_thread(on_a_terminal, shell, "watch", response_id, term_at=b"in_progress")
     assert code == 143
     assert shown.rindex("\033[?25h") > shown.rindex("\033[?25l")
+
+
+async def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(pollux: Replica, tmp_path: Path) -> None:
+    shell = shell_for(pollux, tmp_path)
+
+    def stopped_and_continued() -> list[str]:
+        process, ours = begun_on_a_terminal(shell, "top")
+        told = [shown_until(ours, b"Nothing runs.")]
+        process.send_signal(signal.SIGTSTP)
+        assert os.WIFSTOPPED(os.waitpid(process.pid, os.WUNTRACED)[1])
+        told.append(shown_until(ours, b"\033[?25h"))
+        process.send_signal(signal.SIGCONT)
+        told.append(shown_until(ours, b"Nothing runs."))
+        process.kill()
+        process.wait(20)
+        os.close(ours)
+        return told
+
+    begun, stopped, again = await asyncio.to_thread(stopped_and_continued)
+    assert "\033[?1049h" in begun, "a screen of its own"
+    assert "\033[?1049l" in stopped
+    assert "\033[?1049h" in again
+    assert "\033[?25l" in again
 
 
 async def test_a_terminal_that_can_move_no_cursor_gets_lines(pollux: Replica, tmp_path: Path) -> None:
