@@ -65,12 +65,22 @@ RUNTIME = Path("/tmp")  # noqa: S108  # `make_socket_directory` checks that the 
 
 
 def default_directory() -> Path:
-    """The directory for this user's data, by the rules of the platform."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Application Support" / "pollux"
+    """The directory for this user's data, by the rules of the platform.
+
+    Raises:
+        EmbeddedError: the user has no home, as one of a container that the system does not know
+
+    """
     base = Path(os.environ.get("XDG_DATA_HOME", ""))
-    # The XDG specification says that a relative path in the variable must be ignored.
-    return (base if base.is_absolute() else Path.home() / ".local" / "share") / "pollux"
+    try:
+        if sys.platform == "darwin":
+            return Path.home() / "Library" / "Application Support" / "pollux"
+        # The XDG specification says that a relative path in the variable must be ignored.
+        return (base if base.is_absolute() else Path.home() / ".local" / "share") / "pollux"
+    except RuntimeError as error:
+        raise EmbeddedError(
+            "this user has no home directory: set HOME, or say where data is kept (embedded:///a/directory)"
+        ) from error
 
 
 @asynccontextmanager

@@ -108,11 +108,12 @@ def dev(
     While it runs, the other commands find it by themselves: pollux submit "Hello" -m gpt-5.2 --stream
     """
     configure_logs("console", log_level)
-    folder = (directory or default_directory().with_name("pollux-dev")).expanduser().absolute()
     if (sent := sendable(key)) is None:
         raise Trouble("--key is empty: leave it out, and it is sk-1234", code=Code.USAGE)
-    place = Place(folder, port, simulator_port, sent)
     try:
+        with told():
+            folder = directory.expanduser() if directory else default_directory().with_name("pollux-dev")
+        place = Place(folder.absolute(), port, simulator_port, sent)
         with told(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(place, fresh=fresh, browse=browse))
     except Trouble as trouble:

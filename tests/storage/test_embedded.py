@@ -596,3 +596,13 @@ def test_the_default_directory(monkeypatch: pytest.MonkeyPatch, xdg: str, expect
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("XDG_DATA_HOME", xdg)
     assert default_directory() == Path(expected)
+
+
+def test_a_user_without_a_home_is_told_to_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(EmbeddedError, match="say where data is kept"):
+        default_directory()
