@@ -27,6 +27,8 @@ Query = Mapping[str, Any]
 
 ANSWER_S = 30.0
 """How long an answer may take, beyond what it was asked to wait."""
+WAIT_S = 25
+"""How long a server may let us wait for news: there are proxies that cut connections that are silent for 30 s."""
 SILENCE_S = 40.0
 """A stream that says nothing for so long is broken: servers send something every 15 s."""
 PATIENCE_S = 300.0

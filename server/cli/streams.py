@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple
 
-from server.cli.client import BREAK_S, PATIENCE_S, Client, Query, Refused, Strange, path_of
+from server.cli.client import BREAK_S, PATIENCE_S, WAIT_S, Client, Query, Refused, Strange, path_of
 from server.cli.trouble import Code, Trouble
 from server.protocol.lifecycle import TERMINAL_EVENTS, UNFINISHED
 
@@ -117,7 +117,7 @@ def status_events(client: Client, query: Query, last_id: str = "") -> Iterator[J
         time.sleep(BREAK_S)
 
 
-def states(client: Client, response_id: str, etag: str = "", wait_s: int = 50) -> Iterator[Json]:
+def states(client: Client, response_id: str, etag: str = "") -> Iterator[Json]:
     """Each new state of a response, beginning with the present one, to its end.
 
     Raises:
@@ -127,10 +127,10 @@ def states(client: Client, response_id: str, etag: str = "", wait_s: int = 50) -
     """
     seen = False
     while True:
-        query = {"wait": wait_s, "after": etag.strip('"').removeprefix('W/"')} if etag else {}
+        query = {"wait": WAIT_S, "after": etag.strip('"').removeprefix('W/"')} if etag else {}
         try:
             response, newer = client.call(
-                "GET", path_of(response_id), query=query, wait_s=wait_s, patience_s=PATIENCE_S if seen else 10.0
+                "GET", path_of(response_id), query=query, wait_s=WAIT_S, patience_s=PATIENCE_S if seen else 10.0
             )
         except Refused as refused:
             if seen and refused.status == 404:

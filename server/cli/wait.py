@@ -14,7 +14,7 @@ from rich.spinner import Spinner
 
 from server.cli.answers import error_of
 from server.cli.asking import AskingCommand, client_for
-from server.cli.client import PASSING, PATIENCE_S, UNKNOWN, Client, Json
+from server.cli.client import PASSING, PATIENCE_S, UNKNOWN, WAIT_S, Client, Json
 from server.cli.commands import new_app
 from server.cli.ids import full
 from server.cli.interrupts import going_on
@@ -27,7 +27,6 @@ from server.protocol.lifecycle import UNFINISHED
 app = new_app()
 
 MOST_AT_ONCE = 200
-WAIT_S = 50
 
 
 @app.command(cls=AskingCommand)

@@ -119,3 +119,24 @@ async def test_a_server_without_tls_that_is_asked_with_it_is_told(tmp_path: Path
         ran = await Shell(tmp_path, {"POLLUX_URL": upstream.base_url.replace("http", "https")}).run("list")
     assert ran.code == 4
     assert "without TLS" in ran.err
+
+
+async def test_no_wait_is_longer_than_proxies_let_a_connection_be_silent(tmp_path: Path) -> None:
+    waits: list[int] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        if "wait" in request.query:
+            waits.append(int(request.query["wait"]))
+        if request.path.startswith("/v1/jobs/"):
+            return web.json_response({"error": {"message": "Response with id 'resp_1' not found."}}, status=404)
+        status = "completed" if len(waits) % 2 else "in_progress"
+        response = {"object": "response", "id": "resp_1", "status": status}
+        body = {"data": [response]} if request.path == "/v1/responses" else response
+        return web.json_response(body, headers={"ETag": f'"{len(waits)}"'})
+
+    async with running_script(answer) as upstream:
+        shell = Shell(tmp_path, {"POLLUX_URL": upstream.base_url})
+        for command in ("wait", "watch"):
+            assert (await shell.run(command, "resp_1")).code == 0
+    assert waits
+    assert max(waits) <= 25
