@@ -1,4 +1,4 @@
-"""The README's examples, run as they are written: only the ports are others, and the clone is this one."""
+"""The examples of the README and its pages, run as written: only the ports are others, and the clone is this one."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ import pytest_asyncio
 from server.cli.commands import TABLE, loaded
 from server.cli.settings import NAMES
 from server.cli.trouble import Code
+from tests.support.pages import section
 from tests.support.replica import Replica, create, free_port, is_ready, make_config, running_replica
 from tests.support.waiting import wait_until
 
-README = Path(__file__).parents[1] / "README.md"
 PORT, SIMULATOR_PORT, RECEIVER_PORT = 4000, 4010, 4020
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 """For tests of what was started for all of them."""
 
 
-def examples(section: str, language: str) -> list[str]:
+def examples(title: str, language: str) -> list[str]:
     """The code blocks of one section, in order."""
-    [text] = re.findall(rf"^## {section}\n(.*?)(?=^## )", README.read_text(), re.MULTILINE | re.DOTALL)
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", section(title), re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
 
 @asynccontextmanager
 async def serving(place: Place) -> AsyncIterator[None]:
-    commands = examples("Five-minute start", "sh")[1]
+    commands = examples("Five-minute start", "sh")[2]
     for command, port in (("simulate", place.ports[SIMULATOR_PORT]), ("serve", place.ports[PORT])):
         commands = commands.replace(f"pollux {command} ", f"pollux {command} --port {port} ")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("POLLUX_")}
@@ -108,12 +107,12 @@ async def listens(port: int) -> bool:
 
 
 def test_the_start_begins_with_a_clone_and_what_it_needs() -> None:
-    [section] = re.findall(r"^## Five-minute start\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    words = section("Five-minute start").partition("```")[0]
     for needed in ("python3", "python3-venv", "make", "git"):
-        assert f" {needed}" in section
+        assert f" {needed}" in words
     first = examples("Five-minute start", "sh")[0].splitlines()
     assert first[0].startswith("git clone ")
-    assert [line.split("#")[0].strip() for line in first[1:]] == ["cd pollux", "make install"]
+    assert [line.split("#")[0].strip() for line in first[1:]] == ["cd pollux", "make run"]
 
 
 @in_one_loop
@@ -129,7 +128,7 @@ async def test_the_five_minute_start_shows_an_answer_that_grows(place: Place) ->
     assert all(after.startswith(before) for before, after in pairwise(texts))
 
     if shutil.which("curl"):
-        in_shell = await place.run("sh", "-ec", place.written_for(examples("Five-minute start", "sh")[2]))
+        in_shell = await place.run("sh", "-ec", place.written_for(examples("Five-minute start", "sh")[3]))
         assert '"status":"completed"' in in_shell
 
     log = (place.folder / "log").read_text()
@@ -217,14 +216,14 @@ async def test_the_examples_of_the_command_line_run(place: Place) -> None:
 
 
 def test_the_table_of_commands_has_each_and_that_of_exit_codes_too() -> None:
-    [section] = re.findall(r"^## Command line\n(.*?)^## ", README.read_text(), re.MULTILINE | re.DOTALL)
-    rows = re.findall(r"^\| (`.*?`) \| ", section, re.MULTILINE)
+    text = section("Command line")
+    rows = re.findall(r"^\| (`.*?`) \| ", text, re.MULTILINE)
     named = [name for row in rows for name in re.findall(r"`([a-z-]+)", row)]
     assert sorted(named) == sorted(listed.name for listed in TABLE)
     for row in rows:
         for option in re.findall(r"`(--[a-z-]+)", row):
             assert option in _help_of(re.findall(r"`([a-z-]+)", row)[0])
-    assert [int(code) for code in re.findall(r"^\| (\d+) \| ", section, re.MULTILINE)] == [*Code]
+    assert [int(code) for code in re.findall(r"^\| (\d+) \| ", text, re.MULTILINE)] == [*Code]
 
 
 def _help_of(name: str) -> str:

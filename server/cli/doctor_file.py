@@ -95,7 +95,7 @@ async def _store(config: Config) -> AsyncIterator[Finding]:
 def _checked(found: Checkup) -> Iterator[Finding]:
     if found.refused:
         lacking = " ".join(f"+{name.lower().replace(' ', '|', 1)}" for name in found.refused)
-        yield wrong("store", f"its user lacks rights, see README (Which stores are tested): {lacking}")
+        yield wrong("store", f"its user lacks rights, see deploy/README.md (Rights): {lacking}")
     else:
         yield fine("store", "its user has all rights that are needed")
     if found.keeps == "nothing":

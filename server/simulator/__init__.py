@@ -13,7 +13,7 @@ A request steers its own answer, with directives in the text of its last turn, `
 or with `metadata={"delay_ms": "50"}`; where both name the same directive, the text wins. In the text an
 unknown directive is an error (400); in the metadata other keys are left alone, because they are the user's.
 
-The README's table "The simulator" says what each of them does; `directives.py` reads them.
+The table in `deploy/docs/simulator.md` says what each of them does; `directives.py` reads them.
 
 For tests and demonstrations, `GET /simulator/requests` tells what arrived, how many requests are being
 served now and how many clients hung up; `POST /simulator/reset` forgets all of it, the responses too.

@@ -1,4 +1,4 @@
-"""How a request steers its own answer: the README has the table, this module reads it."""
+"""How a request steers its own answer: `deploy/docs/simulator.md` has the table, this module reads it."""
 
 import math
 import re

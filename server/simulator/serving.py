@@ -64,4 +64,4 @@ def _announce(base_url: str, api_key: str | None) -> None:
     names = ", ".join(field.name for field in fields(Directives))
     log.info("simulating Responses, Chat Completions and Messages at %s, for any model and %s", base_url, key)
     log.info("a request steers its answer in its text, such as [[words=40]] [[delay_ms=50]], or its metadata")
-    log.info('the README\'s section "The simulator" tells what can be steered: %s', names)
+    log.info("deploy/docs/simulator.md tells what can be steered: %s", names)

@@ -28,6 +28,7 @@ from server.process.assembly import drain
 from server.system.sockets import bound
 from tests.conftest import plain_url
 from tests.support.authority import new_authority
+from tests.support.pages import section
 from tests.support.refusals import UPSTREAM_KEY, Refusal, checked, exchange, refusal
 from tests.support.replica import (
     ALICE,
@@ -43,7 +44,6 @@ from tests.support.replica import (
 from tests.support.upstreams import RequestHandler, Upstream, running_script, seen_by
 from tests.support.waiting import wait_until
 
-README = Path(__file__).parents[2] / "README.md"
 RAW_ID = "resp_0111a87191b9d38500"
 NOT_OURS = "resp_bGl0ZWxsbTpub25lIG9mIG91cnM="
 POLLING_ID = "litellm_poll_00000000-0000-4000-8000-000000000000"
@@ -827,8 +827,8 @@ async def test_a_repeated_cancel_is_no_error_and_gives_the_same_object(pollux: R
 
 def documented() -> dict[str, list[str]]:
     """The README's table: the cells behind each case."""
-    section = README.read_text(encoding="utf-8").partition("\n## Errors\n")[2].partition("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")][1:]
+    lines = section("Errors").splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| ")][1:]
     return {case.strip(): [cell.strip() for cell in cells] for case, *cells in rows}
 
 

@@ -23,12 +23,12 @@ from server.simulator.directives import Directives, parse_directives
 from server.simulator.errors import ApiError
 from server.simulator.reply import Reply
 from server.simulator.responses.runs import Run, Runs
+from tests.support.pages import section
 from tests.support.sdk import new_sdk
 from tests.support.upstreams import running_exchange, running_replay, running_script, running_simulator
 from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
-README = Path(__file__).parents[2] / "README.md"
 
 OPENING = ["response.created", "response.in_progress"]
 MESSAGE_START = ["response.output_item.added", "response.content_part.added"]
@@ -254,9 +254,8 @@ async def test_any_path_of_a_provider_will_do(session: aiohttp.ClientSession, ba
 
 
 class TestDirectives:
-    def test_all_of_them_are_in_the_table_of_the_readme(self) -> None:
-        section = README.read_text().split("## The simulator\n")[1].split("\n## ")[0]
-        documented = re.findall(r"^\| `(\w+)=", section, re.MULTILINE)
+    def test_all_of_them_are_in_the_table_of_the_page(self) -> None:
+        documented = re.findall(r"^\| `(\w+)=", section("The simulator"), re.MULTILINE)
         assert documented == [field.name for field in fields(Directives)]
 
     def test_they_come_from_the_text_and_from_the_metadata_and_the_text_wins(self) -> None:
