@@ -129,11 +129,12 @@ async def _statuses(request: web.Request, found: Foreign) -> AsyncIterator[Nativ
         response, _ = found_in
         ended = status not in UNFINISHED
         at_s, model = response.get("completed_at" if ended else "created_at"), response.get("model")
+        metadata = response.get("metadata")
         yield NativeStatus(
             status,
             int(at_s if isinstance(at_s, int | float) and 0 < at_s < math.inf else time.time()),
             model if isinstance(model, str) else None,
-            response.get("metadata") or {},
+            metadata if isinstance(metadata, dict) else {},
         )
         if ended:
             return

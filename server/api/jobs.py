@@ -41,10 +41,10 @@ async def list_jobs(request: web.Request) -> web.Response:
     Or those that `ids` names, in that order. Of these, such as there are not are left out.
     """
     context, principal = context_of(request), principal_of(request)
+    most, before, wanted = limit(request, 50, 500), _page(request), _wanted(request)
     if "ids" in request.query or "ids[]" in request.query:
         named = await context.store.overviews.of_many(listed_ids(request))
         return _list(request, [one for one in named if one is not None and _may_see(context, principal, one)], None)
-    most, before, wanted = limit(request, 50, 500), _page(request), _wanted(request)
     owner = principal.name if not principal.is_master else _one_owner(request)
     found: list[Overview] = []
     read = 0
@@ -106,10 +106,11 @@ def _wanted(request: web.Request) -> Wanted:
         raise InvalidValue(text, param="status")
     if not principal.is_master and any(name != principal.name for name in owners):
         raise InvalidValue("Only the master key may see the jobs of other owners.", param="owner")
-    search = request.query.get("search", "").strip().casefold()
-    if len(search) > LONGEST_SEARCH:
-        text = f"Invalid 'search': expected at most {LONGEST_SEARCH} characters, but got {len(search)} instead."
+    given = request.query.get("search", "")
+    if len(given) > LONGEST_SEARCH:
+        text = f"Invalid 'search': expected at most {LONGEST_SEARCH} characters, but got {len(given)} instead."
         raise InvalidValue(text, param="search")
+    search = given.strip().casefold()
 
     def fits(one: Overview) -> bool:
         return (

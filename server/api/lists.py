@@ -14,7 +14,7 @@ from server.api.answers import json_answer
 from server.api.context import Context, context_of, principal_of
 from server.api.headers import client_headers
 from server.api.many import retrieve_many
-from server.api.query import choice, includes, limit
+from server.api.query import choice, includes, limit, unconditional_wait_of
 from server.api.references import Foreign, find_record, named_response
 from server.api.relay import Target, relay
 from server.errors import InvalidValue, ModelNotFound, ResponseNotFound, shown
@@ -22,6 +22,7 @@ from server.keyring import Principal
 from server.protocol import jsontext
 from server.protocol.lifecycle import Status
 from server.protocol.requests import input_items, stored_request
+from server.responses.many import Until
 from server.responses.view import View
 from server.upstream.call import Call
 from storage import Record, StoreError, StoreFull, StoreUnavailable
@@ -77,6 +78,9 @@ async def list_responses(request: web.Request) -> web.StreamResponse:
     if "ids" in request.query or "ids[]" in request.query:
         return await retrieve_many(request)
     context, principal = context_of(request), principal_of(request)
+    # There is nothing to wait for; a bad wait is refused all the same.
+    unconditional_wait_of(request)
+    choice(request, "until", tuple(Until), Until.ANY)
     most, after = limit(request), request.query.get("after")
     status = choice(request, "status", STATUSES, "") if "status" in request.query else None
     if after is not None and await find_record(context, principal, after) is None:

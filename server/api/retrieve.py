@@ -31,14 +31,17 @@ def state_of(view: View) -> State:
 
 async def retrieve_response(request: web.Request) -> web.StreamResponse:
     streamed = flag(request, "stream", default=False) and request.method != "HEAD"
+    # All are read, so that a bad one is refused also where it would do nothing.
+    wait, after = wait_of(request), integer(request, "starting_after")
+    padded = flag(request, "include_obfuscation", default=True)
     found = await named_response(request)
     if isinstance(found, Record):
         if streamed:
-            return await _stream(request, found)
-        return await answer_record(request, found.id, wait_of(request))
+            return await _stream(request, found, after, padded=padded)
+        return await answer_record(request, found.id, wait)
     if streamed:
-        return await _stream_foreign(request, found)
-    return await answer_foreign(request, found, wait_of(request), await fetch(request, target_of(request, found)))
+        return await relay(request, target_of(request, found, stream=True), resumed=after is not None)
+    return await answer_foreign(request, found, wait, await fetch(request, target_of(request, found)))
 
 
 async def answer_record(
@@ -99,14 +102,12 @@ async def _waited_for(request: web.Request, response_id: str, wait: Wait) -> Vie
     return seen if isinstance(seen, View) else None
 
 
-async def _stream(request: web.Request, record: Record) -> web.StreamResponse:
-    after = integer(request, "starting_after")
+async def _stream(request: web.Request, record: Record, after: int | None, *, padded: bool) -> web.StreamResponse:
     if not record.stream:
         raise BadRequest(
             "This response cannot be streamed because it was not created with stream=true.", param="stream"
         )
-    keep = flag(request, "include_obfuscation", default=True)
-    return await stream_record(request, record.id, after=-1 if after is None else after, obfuscation=keep)
+    return await stream_record(request, record.id, after=-1 if after is None else after, obfuscation=padded)
 
 
 def target_of(request: web.Request, found: Foreign, *, stream: bool = False) -> Target:
@@ -116,12 +117,6 @@ def target_of(request: web.Request, found: Foreign, *, stream: bool = False) -> 
         query += [(n, request.query[n]) for n in ("starting_after", "include_obfuscation") if n in request.query]
     call = Call("GET", (found.provider_id,), urlencode(query), headers=client_headers(request), stream=stream)
     return Target(found.deployment, call, found.rewriter)
-
-
-async def _stream_foreign(request: web.Request, found: Foreign) -> web.StreamResponse:
-    after = integer(request, "starting_after")
-    flag(request, "include_obfuscation", default=True)
-    return await relay(request, target_of(request, found, stream=True), resumed=after is not None)
 
 
 async def _wait_foreign(request: web.Request, found: Foreign, wait: Wait, body: bytes) -> bytes:

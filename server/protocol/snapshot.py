@@ -11,6 +11,7 @@ from typing import Any
 
 from server.protocol.lifecycle import Status
 from server.protocol.redaction import NO_SECRETS, Secrets, shown_tools
+from server.protocol.tokens import tokens_in
 
 DEFAULTS: dict[str, Any] = {
     "output": [],
@@ -133,10 +134,14 @@ def _text(text: Any) -> Any:
 
 
 def _usage(usage: Any) -> Any:
-    if not isinstance(usage, dict):
+    """The tokens as clients of OpenAI's read them: no count is missing, or no number."""
+    told = tokens_in({"usage": usage})
+    if told is None:
         return None
+    counts = {"input_tokens": told.input, "output_tokens": told.output, "total_tokens": told.input + told.output}
     return {
         **usage,
+        **{name: count for name, count in counts.items() if type(usage.get(name)) is not int},
         "input_tokens_details": usage.get("input_tokens_details") or {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens_details": usage.get("output_tokens_details") or {"reasoning_tokens": 0},
     }

@@ -168,6 +168,16 @@ def test_usage_gets_both_details() -> None:
     assert made(Status.COMPLETED, {"usage": "much"})["usage"] is None
 
 
+def test_usage_gets_counts_that_are_missing_or_no_numbers() -> None:
+    def counts(**usage: Any) -> list[Any]:
+        found = made(Status.COMPLETED, {"usage": usage})["usage"]
+        return [found["input_tokens"], found["output_tokens"], found["total_tokens"]]
+
+    assert counts(input_tokens=100) == [100, 0, 100]
+    assert counts(input_tokens=1, output_tokens="many", total_tokens=None) == [1, 0, 1]
+    assert counts(input_tokens=1, output_tokens=2, total_tokens=7) == [1, 2, 7], "what the provider counts holds"
+
+
 def test_the_given_output_overrules_the_upstreams() -> None:
     assert made(Status.COMPLETED, {"output": [1]})["output"] == [1]
     assert made(Status.COMPLETED, {"output": [1]}, output=[2])["output"] == [2]

@@ -21,7 +21,7 @@ def input_items(value: Any, response_id: str) -> list[Json]:
 def utterance(item: Json) -> Utterance:
     by_model = item.get("role") == "assistant" or item["type"] in _OF_THE_MODEL
     if item.get("role") == "user":
-        return Utterance(by_model, parts_text(item["content"]))
+        return Utterance(by_model, parts_text(item.get("content")))
     return Utterance(by_model, parts_text(item.get("output")) if item["type"] in _OF_A_TOOL else None)
 
 
@@ -29,6 +29,8 @@ def _item(item: Any, n: int, response_id: str) -> Json:
     if not isinstance(item, dict):
         raise invalid_type(f"input[{n}]", "an object", item)
     kind = item.get("type") or ("message" if "role" in item else "item_reference")
+    if not isinstance(kind, str):
+        raise invalid_type(f"input[{n}].type", "a string", kind)
     normal = {"id": derived_id(response_id, "msg" if kind == "message" else "item", f"input {n}"), **item}
     normal["type"] = kind
     if kind != "message":
