@@ -78,14 +78,16 @@ class Operation:
     """The model of the JSON that it answers with; none if empty."""
     events: str = ""
     """The model of the events that it answers with, or can answer with; none if empty."""
-    media: str = ""
-    """The type of an answer that is neither."""
+    media: tuple[str, ...] = ()
+    """The types of an answer that is neither."""
     headers: tuple[str, ...] = ()
     """What its answers carry beyond what all carry, by names in `server.api.openapi.headers`."""
     errors: tuple[type[PolluxError], ...] = ()
     """What it can answer with beyond what all can; see `server.api.openapi.errors`."""
     conditional: bool = False
     """Whether it can answer 304."""
+    redirects: bool = False
+    """Whether it answers 308 where the slash at the end of its path is missing."""
     ends_work: bool = False
     """Whether it ends other work. It is then served however many requests are open."""
     ours: bool = False

@@ -73,8 +73,8 @@ INCLUDE_OBFUSCATION = Parameter(
 )
 INCLUDE = Parameter(
     "include[]",
-    "What else the provider shall show of a response that it keeps itself. Other values are ignored.",
-    _many(enum=sorted(INCLUDABLE)),
+    "What else the provider shall show of a response that it keeps itself. Unknown values are ignored.",
+    _many(examples=sorted(INCLUDABLE)),
 )
 AFTER = Parameter("after", "Begin behind the one with this id.", _TEXT)
 ORDER = Parameter("order", "Whether the oldest comes first.", {**one_of(("asc", "desc")), "default": "desc"})

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SkipValidation
+from pydantic import BaseModel, ConfigDict, Field, WrapValidator
 
 _EXTENSION = {"x-pollux-extension": True}
 
+
+def _as_it_is(given: Any, _validate: Any) -> Any:
+    return given
+
+
 Any_ = TypeVar("Any_")
-Passed = Annotated[Any_, SkipValidation]
+PASSED = WrapValidator(_as_it_is)
+Passed = Annotated[Any_, PASSED]
 """A field that is described and not read here: the provider gets it as it is, and judges it."""
 
 

@@ -46,7 +46,7 @@ Kinds = Annotated[list[EventType], BeforeValidator(_kinds), Field(min_length=1)]
 class CancelResponses(Described):
     """The responses to cancel."""
 
-    ids: Annotated[list[str], BeforeValidator(checked_ids)] = Field(
+    ids: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(checked_ids)] = Field(
         description="Their ids, each once.",
         min_length=1,
         max_length=MOST_IDS,

@@ -8,7 +8,7 @@ from pydantic import Field, RootModel
 
 from server.api.models.base import Described, Open
 from server.api.models.items import OutputItem
-from server.api.models.response import Response
+from server.api.models.response import ResponseResource
 
 
 class _OfStream(Open):
@@ -28,7 +28,7 @@ class ResponseLifecycleEvent(_OfStream):
         "response.failed",
         "response.incomplete",
     ] = Field(description="A cancelled response ends with `response.failed`; its status says `cancelled`.")
-    response: Response
+    response: ResponseResource
 
 
 class ResponseOutputItemEvent(_OfStream):

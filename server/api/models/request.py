@@ -100,7 +100,7 @@ class CreateResponse(AboutInput):
         "Within how many seconds an answer must have come, or a stream begun. LiteLLM's field."
     )
     stream_timeout: Seconds | None = extension("Within how many seconds a stream must have begun. LiteLLM's field.")
-    fallbacks: Passed[list[Any] | None] = extension("The models that follow if this one fails. LiteLLM's field.")
+    fallbacks: list[Any] | None = extension("The models that follow if this one fails. LiteLLM's field.")
     webhook: Passed[WebhookOfResponse | None] = extension(
         "An endpoint that is told of the end of this response alone. Where `webhook_per_request` allows it."
     )

@@ -48,7 +48,7 @@ class ResponseUsage(Open):
     total_tokens: int = Field(description="All together.")
 
 
-class Response(Open):
+class ResponseResource(Open):
     """A response. One that Pollux runs has all of these keys; others are the provider's own objects."""
 
     id: str = Field(description="The same in every answer about it.")
@@ -98,7 +98,7 @@ class NotShown(Described):
     error: Error
 
 
-Listed = Annotated[Response | NotShown, Field(discriminator="object")]
+Listed = Annotated[ResponseResource | NotShown, Field(discriminator="object")]
 
 
 class ResponseList(Described):

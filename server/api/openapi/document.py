@@ -11,6 +11,7 @@ import orjson
 from server import __version__
 from server.api.openapi.errors import errors_of
 from server.api.openapi.headers import headers, refer
+from server.api.openapi.links import links_of
 from server.api.openapi.samples import BODIES, PROGRAMS
 from server.api.openapi.schemas import PLACE, schemas
 from server.api.openapi.words import DESCRIPTION, TAGS, TITLE
@@ -115,14 +116,38 @@ def _successes(operation: Operation) -> dict[str, Any]:
     if operation.answer:
         content["application/json"] = {"schema": {"$ref": PLACE.format(model=operation.answer)}}
     if operation.events:
-        content["text/event-stream"] = {"schema": {"$ref": PLACE.format(model=operation.events)}}
-    if operation.media:
-        content[operation.media] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _frame(operation.events)}
+    for media in operation.media:
+        content[media] = {"schema": {"type": "string"}}
     shared = refer("X-Request-Id", *operation.headers)
-    found = {"200": {"description": f"{operation.summary}: done.", "headers": shared, "content": content}}
+    found: dict[str, dict[str, Any]] = {
+        "200": {"description": f"{operation.summary}: done.", "headers": shared, "content": content}
+    }
+    if links := links_of(operation.id):
+        found["200"]["links"] = links
     if operation.conditional:
         found["304"] = {"description": "The client has this state already.", "headers": shared}
+    if operation.redirects:
+        found["308"] = {
+            "description": "The same with a slash at the end.",
+            "headers": refer("X-Request-Id", "Location"),
+        }
     return found
+
+
+def _frame(model: str) -> dict[str, Any]:
+    """One event, in the form that OpenAPI 3.2 has for it; 3.1 has none of its own."""
+    data = {"contentMediaType": "application/json", "contentSchema": {"$ref": PLACE.format(model=model)}}
+    return {
+        "type": "object",
+        "description": "One event of the stream.",
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"type": "string", "description": "The `type` of the data."},
+            "data": {"type": "string", "description": "One line of JSON.", **data},
+            **({"id": {"type": "string", "description": "The cursor."}} if model == "StatusEvent" else {}),
+        },
+    }
 
 
 def _webhook(end: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ HEADERS: dict[str, dict[str, Any]] = {
     "X-Request-Id": _header("The id of this request: the client's own, if it sent a sane one. Logs have it."),
     "ETag": _header("The state of what was answered. Compare it for difference alone."),
     "Preference-Applied": _header("The wait that was granted: `wait=<seconds>`. Only where one was asked for."),
+    "Location": _header("The same place with a slash at its end."),
     "Retry-After": _header("After how many seconds another try makes sense.", pattern="^[0-9]+$"),
     "openai-poll-after-ms": _header(
         "Of what has not ended: in how many milliseconds to ask again.", pattern="^[0-9]+$"

@@ -8,6 +8,7 @@ from server.api.pages import show_docs, show_ui
 from server.errors import NotFound
 
 _FILE = "{file:[^/]+(?:/[^/]+)?}"
+_FILES = ("text/html", "text/javascript", "text/css", "text/plain", "image/svg+xml")
 
 PAGES = (
     Operation(
@@ -32,10 +33,11 @@ PAGES = (
             summary=summary,
             tag=Tag.PAGES,
             auth=Auth.NONE,
-            media="text/html",
+            media=_FILES if _FILE in path else ("text/html",),
             headers=("ETag",),
             errors=(NotFound,),
             conditional=True,
+            redirects=_FILE not in path,
             ours=True,
         )
         for path, handler, name, summary in (

@@ -45,7 +45,7 @@ METRICS = Operation(
     tag=Tag.OPERATING,
     auth=Auth.SCRAPER,
     details="In Prometheus's format, as text or in OpenMetrics by `Accept`.",
-    media="text/plain",
+    media=("text/plain", "application/openmetrics-text"),
     ours=True,
 )
 
