@@ -21,6 +21,7 @@ import uvloop
 from openai import AsyncOpenAI
 
 from storage.embedded import _locate
+from tests.support.described import Watch, watching
 from tests.support.given import database_of, is_divided, turn
 from tests.support.recordings import write_recordings
 from tests.support.replica import Replica, make_config, running_replica
@@ -61,6 +62,21 @@ def store_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"embedded://{directory}"
         holder.stdin.close()
         holder.wait(20)
+
+
+@pytest.fixture(scope="session")
+def watch() -> Iterator[Watch]:
+    with watching() as watch:
+        yield watch
+
+
+@pytest.fixture(autouse=True)
+def answers_as_described(watch: Watch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails the test in which a replica has answered otherwise than `/openapi.json` says."""
+    yield
+    complaints, watch.complaints = watch.complaints, []
+    if request.node.get_closest_marker("undescribed") is None:
+        assert complaints == [], complaints[0]
 
 
 @pytest.fixture(autouse=True)

@@ -201,6 +201,7 @@ async def test_a_field_that_a_cached_response_echoes_or_lists_is_checked_too(
         {"unknown": {"to": "us"}, "": "", "id": "x", "object": [], "status": "completed", "created_at": "never"},
     ],
 )
+@pytest.mark.undescribed("odd fields are shown as they were sent")
 @pytest.mark.parametrize("mode", MODES)
 async def test_what_is_odd_but_not_ours_to_refuse_is_left_to_the_provider(
     mode: str, fields: dict[str, Any], alice: aiohttp.ClientSession
@@ -746,6 +747,7 @@ _mutations = st.dictionaries(_names, json_values, max_size=4)
 
 @settings(in_the_loop, max_examples=150)
 @given(mutation=_mutations, items=st.none() | _items, mode=st.sampled_from(sorted(MODES)))
+@pytest.mark.undescribed("odd fields are shown as they were sent, and passed on")
 async def test_no_body_makes_it_break(
     mutation: dict[str, Any], items: list[Any] | None, mode: str, alice: aiohttp.ClientSession
 ) -> None:

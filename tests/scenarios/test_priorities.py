@@ -164,6 +164,7 @@ async def test_a_job_that_is_handed_over_keeps_its_window(store_url: str) -> Non
         assert [request.json["input"] for request in queue.upstream.requests] == ["soonest", "2h, begun", "2h, later"]
 
 
+@pytest.mark.undescribed("a window that Pollux does not read is passed on, whatever it is")
 async def test_a_provider_is_told_of_no_window_in_a_cached_run_and_of_any_in_the_other_modes(
     store_url: str,
 ) -> None:
