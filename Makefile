@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 UV     := .venv-uv/bin/uv
 
-.PHONY: browser-test install demo run test image image-test chaos soak fuzz bench bench-litellm check audit fmt lock check-locks clean
+.PHONY: browser-test describe-test install demo run test image image-test chaos soak fuzz bench bench-litellm check audit fmt lock check-locks clean
 
 # All is checked against the hashes in the lock, what builds Pollux too: in isolation pip would fetch that anew.
 install: $(STAMP)
@@ -54,6 +54,10 @@ soak: install
 browser-test:
 	.ci/browser
 
+# Whether the server does what /openapi.json says, by schemathesis: ARGS="--seed 0 --cases 10".
+describe-test: install
+	.ci/schemathesis $(ARGS)
+
 # Feeds what reads strangers' input with bytes that lead to new branches of it: ARGS="--seconds 60 --only sse".
 fuzz:
 	.ci/fuzz $(ARGS)
@@ -95,7 +99,7 @@ lock: $(UV)
 	    $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' deploy/requirements.lock) || exit; \
 	done
 	$(LOCK) deploy/locks/build.in --output-file deploy/locks/build.lock
-	for tools in audit browser fuzz helm uv; do $(LOCK) .ci/$$tools.in --output-file .ci/$$tools.lock || exit; done
+	for tools in audit browser fuzz helm schemathesis uv; do $(LOCK) .ci/$$tools.in --output-file .ci/$$tools.lock || exit; done
 
 # Whether each package of the locks has a wheel for every Python and platform that we name. Installs nothing.
 check-locks: $(UV)
@@ -115,4 +119,4 @@ $(UV): .ci/uv.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-uv .venv-litellm .venv-helm .venv-audit .venv-fuzz .venv-browser .fuzz .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-uv .venv-litellm .venv-helm .venv-audit .venv-fuzz .venv-browser .venv-schemathesis .fuzz .mypy_cache .ruff_cache .hypothesis
