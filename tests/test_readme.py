@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from server.api.openapi.document import document
 from server.cli.commands import TABLE, loaded
 from server.cli.settings import NAMES
 from server.cli.trouble import Code
@@ -197,6 +198,13 @@ async def test_the_example_of_usage_runs(place: Place) -> None:
     cached = row_shown["cached_input_tokens"]
     cost = (row_shown["input_tokens"] - cached) * 1.25 + cached * 0.125 + row_shown["output_tokens"] * 10
     assert row_shown["cost"] == cost / 1e6, "by the prices in the text"
+
+
+@in_one_loop
+async def test_the_description_is_where_it_is_said_to_be(place: Place) -> None:
+    [example] = examples("API description", "sh")
+    await place.run("sh", "-ec", place.written_for(example))
+    assert json.loads((place.folder / "openapi.json").read_bytes()) == document()
 
 
 @in_one_loop
