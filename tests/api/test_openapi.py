@@ -123,6 +123,13 @@ def test_an_operation_says_whom_it_answers(method: str, path: str) -> None:
         assert "master key" in operation["description"]
 
 
+def test_nothing_under_a_prefix_is_open_to_everybody() -> None:
+    closed = {path for (_, path), operation in OPERATIONS.items() if operation["security"]}
+    assert closed == {path for _, path in OPERATIONS if path.startswith("/v1/")} | {"/metrics"}
+    for_few = {path for _, path, auth in served() if auth in (Auth.MASTER, Auth.SCRAPER)}
+    assert for_few >= {"/v1/processes", "/metrics"}
+
+
 @each
 async def test_who_need_not_have_a_key_is_who_gets_an_answer_without_one(
     method: str, path: str, pollux: Replica
