@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -253,7 +254,11 @@ def _complaint(detail: Any, unset: Mapping[str, str]) -> str:
     if path in unset:
         return _not_set(path, unset[path])
     if detail["type"] == "extra_forbidden":
-        return f"{path}: there is no such key. Known are: {', '.join(_model_around(path).model_fields)}"
+        known = list(_model_around(path).model_fields)
+        meant = get_close_matches(path.rpartition(".")[2], known)
+        return f"{path}: there is no such key. " + (
+            f"Did you mean {' or '.join(meant)}?" if meant else f"Known are: {', '.join(known)}"
+        )
     return f"{path}: {detail['msg']}"
 
 
