@@ -143,8 +143,7 @@ const Missing = ({ id, error, back }) => html`<div class="page narrow">
   <p><button class="link" onClick=${back}>← Responses</button></p>
   <h1 class="missing">${isGone(error) ? "There is no such response" : "It can't be shown"}</h1>
   <p class="mono whole">${id}</p>
-  <${Problem} error=${error} />
-  ${isGone(error) && html`<p class="dim">It may have expired or been deleted, or it belongs to another key. Only the master key sees those of all.</p>`}
+  ${isGone(error) ? html`<p class="dim">It may have expired or been deleted, or it belongs to another key. Only the master key sees those of all.</p>` : html`<${Problem} error=${error} />`}
 </div>`;
 
 // Arrow keys go from tab to tab, as is the custom.
@@ -180,7 +179,13 @@ function Output({ output, running, status }) {
   const follows = useRef(true);
   // The end stays in sight while the text grows, unless somebody has scrolled up to read.
   useEffect(() => {
-    const watch = () => { follows.current = innerHeight + scrollY >= document.documentElement.scrollHeight - 80; };
+    let before = scrollY;
+    const watch = () => {
+      // The text may have grown since it was scrolled, so only a way up says that somebody wants to read.
+      if (innerHeight + scrollY >= document.documentElement.scrollHeight - 80) follows.current = true;
+      else if (scrollY < before) follows.current = false;
+      before = scrollY;
+    };
     addEventListener("scroll", watch, { passive: true });
     return () => removeEventListener("scroll", watch);
   }, []);
@@ -216,11 +221,11 @@ function Events({ events, all, foreign }) {
 }
 
 const LABELS = [
-  ["reasoning", (r) => r.reasoning?.effort], ["temperature", (r) => r.temperature], ["top_p", (r) => r.top_p],
-  ["max output", (r) => r.max_output_tokens && count(r.max_output_tokens)], ["service tier", (r) => r.service_tier],
-  ["tools", (r) => r.tools?.length > 0 && r.tools.map((tool) => tool.name || tool.type).join(", ")],
-  ["format", (r) => r.text?.format?.type !== "text" && r.text?.format?.type], ["user", (r) => r.user],
-  ["previous", (r) => r.previous_response_id && html`<a href=${toResponse(r.previous_response_id)}>${r.previous_response_id.slice(-12)}</a>`],
+  ["Reasoning", (r) => r.reasoning?.effort], ["Temperature", (r) => r.temperature], ["Top p", (r) => r.top_p],
+  ["Max output", (r) => r.max_output_tokens && count(r.max_output_tokens)], ["Service tier", (r) => r.service_tier],
+  ["Tools", (r) => r.tools?.length > 0 && r.tools.map((tool) => tool.name || tool.type).join(", ")],
+  ["Format", (r) => r.text?.format?.type !== "text" && r.text?.format?.type], ["User", (r) => r.user],
+  ["Previous", (r) => r.previous_response_id && html`<a href=${toResponse(r.previous_response_id)}>${r.previous_response_id.slice(-12)}</a>`],
 ];
 
 function Facts({ job, response }) {

@@ -43,11 +43,8 @@ export function clock(at) {
   return today ? time : `${date.toLocaleDateString("en-CA")} ${time}`;
 }
 
-// Ids of cached responses share a long beginning that tells nothing.
-export function parts(id) {
-  const cut = id.startsWith("litellm_poll_") ? "litellm_poll_".length : id.lastIndexOf("_") + 1;
-  return [id.slice(0, cut), id.slice(cut)];
-}
+// All ids begin alike. What is left tells them apart.
+export const ownPart = (id) => id.slice(id.lastIndexOf("_") + 1) || id;
 
 export const STATUSES = ["queued", "in_progress", "completed", "failed", "incomplete", "cancelled"];
 export const UNFINISHED = new Set(["queued", "in_progress"]);

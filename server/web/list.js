@@ -100,7 +100,7 @@ function Rows({ jobs, selected, select, open, narrow }) {
     ${!jobs.atTop && html`<button class="newer ${jobs.missed ? "some" : ""}" onClick=${toTop}><span aria-hidden="true">↑</span> ${jobs.missed ? `${count(jobs.missed)} new` : "Newest"}</button>`}
     <div class="rows ${isMaster ? "master" : ""}" ref=${box} tabindex="0" role="table" aria-label="Responses" aria-rowcount=${jobs.more ? -1 : list.length + 1}>
       <div role="rowgroup" class="heads"><div class="row head" role="row" aria-rowindex="1">
-        ${["Status", "Response", "Model", "Deployment", isMaster && "Owner", "Age", "Run time", "Tries", "Tokens", "Metadata"].filter(Boolean)
+        ${["Status", "Response", "Model", "Deployment", isMaster && "Owner", "Age", "Run time", "Attempts", "Tokens", "Metadata"].filter(Boolean)
           .map((name) => html`<span role="columnheader" class="c-${name.toLowerCase().replace(" ", "")}">${name}</span>`)}
       </div></div>
       <div style=${{ height: `${list.length * row}px` }} class="space" role="rowgroup">
@@ -136,7 +136,7 @@ function Row({ job, at, top, now, chosen, isMaster, select, open, narrow }) {
     ${isMaster && html`<span role="cell" class="c-owner"><button class="link" tabindex="-1" title=${`Only those of ${job.owner}`} onClick=${(event) => { event.preventDefault(); narrow({ owner: job.owner }); }}>${job.owner}</button></span>`}
     <span role="cell" class="c-age" title=${clock(job.created_at)}>${now - job.created_at < 1 ? "now" : brief(now - job.created_at)}</span>
     <span role="cell" class="c-runtime">${ran ? brief(ran) : UNFINISHED.has(job.status) ? "" : "–"}</span>
-    <span role="cell" class="c-tries ${job.attempts > 1 ? "many" : ""}">${job.attempts || ""}</span>
+    <span role="cell" class="c-attempts ${job.attempts > 1 ? "many" : ""}">${job.attempts || ""}</span>
     <span role="cell" class="c-tokens" title="input → output">${job.tokens ? html`${count(job.tokens.input)} <span class="dim">→</span> ${count(job.tokens.output)}` : ""}</span>
     <span role="cell" class="c-metadata">${job.error && html`<span class="tag bad">${job.error}</span>`}<${Metadata} metadata=${job.metadata} /></span>
   </div>`;

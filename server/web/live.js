@@ -6,6 +6,7 @@ import { untilLookedAt, whileLookedAt } from "./looking.js";
 
 const PAGE = 200;
 const REFRESH_MS = 700; // what is seen of running jobs may be so old
+const LOOK_MS = 3000; // how often unfinished jobs on the screen are read again: no event tells of leases and deployments
 const MOST_IDS = 100; // are asked for at a time
 const MOST_LIVE = 3000; // so long the list may grow by itself, before only its first page is kept
 const MOST_ROWS = 20_000; // so long it may grow by scrolling
@@ -29,10 +30,11 @@ export class Jobs {
     this.wanted = new Set(); // ids whose rows are on the screen
     this.stale = new Set(); // ids whose rows say less than the server knows
     this.unknown = new Set(); // ids that belong into the list, perhaps
+    this.clock = setInterval(() => this.lookAgain(), LOOK_MS);
     this.follow();
   }
 
-  end() { this.stop.abort(); this.loading?.abort(); clearTimeout(this.timer); clearTimeout(this.due); }
+  end() { this.stop.abort(); this.loading?.abort(); clearInterval(this.clock); clearTimeout(this.timer); clearTimeout(this.due); }
 
   reset() {
     this.byId = new Map();
@@ -195,6 +197,12 @@ export class Jobs {
   }
 
   see(ids) { this.wanted = new Set(ids); if (this.stale.size) this.refreshSoon(); }
+
+  lookAgain() {
+    if (document.hidden || !this.connected) return;
+    for (const id of this.wanted) if (UNFINISHED.has(this.byId.get(id)?.status)) this.stale.add(id);
+    if (this.stale.size) this.refreshSoon();
+  }
 
   refreshSoon() {
     if (!this.timer && !this.stop.signal.aborted) this.timer = setTimeout(() => this.refresh(), REFRESH_MS);

@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
 import { now as serverNow } from "./api.js";
-import { parts, WORDS } from "./format.js";
+import { ownPart, WORDS } from "./format.js";
 
 export const Logo = ({ big }) => html`<svg class="logo ${big ? "big" : ""}" viewBox="0 0 32 32" aria-hidden="true"><path d="M9 23 23 9" class="tie" /><circle cx="9" cy="23" r="4" class="castor" /><circle cx="23" cy="9" r="5.2" class="pollux" /></svg>`;
 
@@ -20,10 +20,7 @@ export const Shape = ({ status }) => html`<svg class="shape" viewBox="0 0 14 14"
 
 export const Status = ({ status }) => html`<span class="status ${status}"><${Shape} status=${status} /><span>${WORDS[status] || status}</span></span>`;
 
-export const Id = ({ id }) => {
-  const [common, own] = parts(id);
-  return html`<span class="id" title=${id}><span class="dim">${common}</span>${own}</span>`;
-};
+export const Id = ({ id }) => html`<span class="id" title=${id}>${ownPart(id)}</span>`;
 
 // A line of numbers, one a minute, the last one on the right.
 export function Spark({ numbers, label }) {
