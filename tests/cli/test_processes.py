@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
@@ -108,6 +109,7 @@ def shown_until(ours: int, told: bytes | None = None) -> str:
     """What a terminal shows from now on until it is told this, or has no other end any more."""
     shown = b""
     while told is None or told not in shown:
+        assert select.select([ours], [], [], 40)[0], f"the terminal shows nothing more, after {shown!r}"
         try:
             shown += (read := os.read(ours, 65536))
         except OSError:

@@ -20,7 +20,7 @@ PROMPT = f"{ASKED} [[words=70]] [[rate=14]]"
 OTHERS = (
     ("Summarize the quarter. [[words=30]]", {"team": "reports"}),
     ("Translate the contract. [[fail=1]]", {"team": "legal"}),
-    ("Read the whole archive. [[words=3000]] [[rate=5]]", {"team": "search", "order": "17"}),
+    ("Read the whole archive. [[words=3000]] [[rate=5]]", {"team": "search"}),
 )
 STILL_S = 5.0
 

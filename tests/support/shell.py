@@ -81,7 +81,8 @@ class Shell:
 
     @contextmanager
     def _entered(self) -> Iterator[None]:
-        before = dict(os.environ)
+        before, ours = dict(os.environ), logging.getLogger("pollux")
+        level = ours.level
         # Another test may have left a handler with a stream that is closed; what that says is not the command's.
         logging.raiseExceptions = False
         try:
@@ -92,6 +93,7 @@ class Shell:
             os.environ.clear()
             os.environ.update(before)
             logging.raiseExceptions = True
+            ours.setLevel(level)
 
 
 @contextmanager
