@@ -178,7 +178,9 @@ async def test_a_table_remembers_how_those_ended_that_have_expired(
     config["litellm_settings"]["responses"]["background_mode"]["ttl"] = 1
     async with running_replica(config, store_url) as pollux:
         shell = shell_for(pollux, tmp_path)
-        soon, later = [await create(pollux, f"Hi [[words={words}]] [[rate=10]]") for words in (5, 50)]
+        soon, later = [
+            await create(pollux, f"Hi [[words={words}]] [[rate=10]]") for words in (40, 90)
+        ]  # the first must still be there when it is looked at
         code, shown = await asyncio.to_thread(on_a_terminal, shell, "watch", soon, later)
     assert (code, "deleted" in shown) == (0, False)
     assert "0 of 2 unfinished" in shown

@@ -20,6 +20,7 @@ import pytest
 from server.system.sockets import bound, turn_away
 from tests.support.commands import Command, command
 from tests.support.replica import ALICE, CACHED, MAIN, Replica, create, make_config, replica_process, with_output
+from tests.support.scraping import somebody_waits
 from tests.support.sse import read_stream
 from tests.support.waiting import wait_until
 
@@ -98,6 +99,7 @@ async def test_when_nothing_listens_any_more_what_is_open_is_served_until_the_ru
         await with_output(replica, one)
         waiting = asyncio.create_task(http.get(f"/v1/responses/{one}?wait=20"))
         stream = await http.get(f"/v1/responses/{one}?stream=true")
+        await wait_until(lambda: somebody_waits(replica), what="it waits")
         pollux.process.send_signal(signal.SIGTERM)
         await wait_until(lambda: refuses(replica), what="nothing listens")
         assert (await (await waiting).json())["status"] == "completed"

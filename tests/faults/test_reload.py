@@ -28,7 +28,7 @@ from tests.support.replica import (
     make_config,
     with_output,
 )
-from tests.support.scraping import scraped
+from tests.support.scraping import scraped, somebody_waits
 from tests.support.sdk import new_sdk
 from tests.support.sse import read_stream
 from tests.support.upstreams import running_simulator
@@ -104,11 +104,7 @@ async def test_new_work_goes_by_the_new_file_and_what_is_under_way_goes_on(
         await with_output(replica, running)
         stream = await http.get(f"responses/{running}?stream=true")
         waiter = asyncio.create_task(http.get(f"responses/{running}?wait=30"))
-
-        async def waits() -> bool:
-            return (await scraped(replica)).value("waiters", kind="cached") > 0
-
-        await wait_until(waits, what="it waits")
+        await wait_until(lambda: somebody_waits(replica), what="it waits")
         await pollux.hang_up(changed(upstream, models=("gpt-6",), keys={"carol": "sk-carol-9999"}))
         # In each process at once, and each connection meets any of them.
         for _ in range(8):

@@ -40,6 +40,11 @@ async def scraped(replica: Replica) -> Scrape:
     return Scrape(await scrape_text(replica))
 
 
+async def somebody_waits(replica: Replica) -> bool:
+    """Whether a GET of a cached response is held open until there is something new."""
+    return (await scraped(replica)).value("waiters", kind="cached") > 0
+
+
 async def scrape_text(replica: Replica) -> str:
     """The same as it came: to take it apart costs more than all else."""
     for _ in range(100):
