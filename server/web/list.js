@@ -78,6 +78,10 @@ function Rows({ jobs, selected, select, open, narrow }) {
   const first = Math.max(0, Math.floor(place.top / row) - SPARE);
   const last = Math.min(list.length, Math.ceil((place.top + place.height) / row) + SPARE);
   const shown = list.slice(first, last);
+  // What leaves at one end of the screen serves at the other, and no element moves among its siblings: making and moving
+  // them costs more than all else. Where they stand is said by their tops, and to screen readers by their index.
+  const places = Math.ceil(place.height / row) + 2 * SPARE + 1;
+  const inPlaces = shown.map((job, at) => [job, first + at]).sort((one, other) => one[1] % places - other[1] % places);
   jobs.see(shown.map((job) => job.id));
 
   useEffect(() => {
@@ -104,7 +108,7 @@ function Rows({ jobs, selected, select, open, narrow }) {
           .map((name) => html`<span role="columnheader" class="c-${name.toLowerCase().replace(" ", "")}">${name}</span>`)}
       </div></div>
       <div style=${{ height: `${list.length * row}px` }} class="space" role="rowgroup">
-        ${shown.map((job, at) => html`<${Row} key=${job.id} job=${job} at=${first + at} top=${(first + at) * row} now=${now} chosen=${job.id === selected} isMaster=${isMaster} select=${select} open=${open} narrow=${narrow} />`)}
+        ${inPlaces.map(([job, at]) => html`<${Row} key=${at % places} job=${job} at=${at} top=${at * row} now=${now} chosen=${job.id === selected} isMaster=${isMaster} select=${select} open=${open} narrow=${narrow} />`)}
       </div>
       ${!list.length && jobs.loaded && !jobs.busy && html`<${Empty} filter=${jobs.filter} clear=${() => narrow({ status: "", model: "", search: "", owner: "" })} />`}
       ${!list.length && (jobs.busy || !jobs.loaded) && !jobs.error && html`<p class="empty">Loading …</p>`}

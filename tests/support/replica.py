@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ from openai import AsyncOpenAI
 from server.api.context import Context
 from server.config import parse_config
 from server.process.app import running
+from server.process.assembly import Role
 from server.system.sockets import bound
+from tests.support.nursery import AVAILABLE, Forked, fork
 from tests.support.sdk import new_sdk
 from tests.support.waiting import wait_until
 
@@ -71,7 +73,7 @@ class Replica:
     """`http://127.0.0.1:PORT`, without a path."""
     context: Context | None = None
     """Its insides, where it runs in this process."""
-    process: asyncio.subprocess.Process | None = None
+    process: asyncio.subprocess.Process | Forked | None = None
 
     def client(self, key: str = ALICE, **options: Any) -> AsyncOpenAI:
         """The official SDK, pointed here. It does not retry on its own unless told so."""
@@ -95,12 +97,16 @@ class Replica:
 
 @asynccontextmanager
 async def running_replica(
-    config: dict[str, Any], store_url: str, *, environ: Mapping[str, str] = MappingProxyType({})
+    config: dict[str, Any],
+    store_url: str,
+    *,
+    environ: Mapping[str, str] = MappingProxyType({}),
+    role: Role = Role.ALL,
 ) -> AsyncIterator[Replica]:
     """A replica in this process, on a free port. `environ` is what the config's `os.environ/NAME` stand for."""
     parsed = parse_config({**config, "pollux": {**config["pollux"], "store": store_url}}, environ=environ)
     with bound("127.0.0.1", 0) as sockets:
-        async with running(parsed, sockets) as (process, _):
+        async with running(parsed, sockets, role) as (process, _):
             yield Replica(f"http://127.0.0.1:{sockets[0].getsockname()[1]}", process.live.now)
 
 
@@ -110,26 +116,31 @@ MAIN = "import runpy; runpy.run_module('server', run_name='__main__', alter_sys=
 
 @asynccontextmanager
 async def replica_process(
-    config: dict[str, Any], store_url: str, folder: Path, *, before: str = "", port: int = 0, tree: Path | None = None
+    config: dict[str, Any],
+    store_url: str,
+    folder: Path,
+    *,
+    before: str = "",
+    port: int = 0,
+    tree: Path | None = None,
+    forked: bool = True,
 ) -> AsyncIterator[Replica]:
     """A replica as a process of its own, ready to serve. Killed at the end, if it still runs.
 
     `before` is Python code that the process runs first: it can set what is no part of the config. `tree` is where it
-    finds the code of Pollux, if not where the tests have theirs.
+    finds the code of Pollux, if not where the tests have theirs. Whose memory or command line counts is not `forked`.
     """
     port = port or free_port()
     file = folder / f"config-{port}.yaml"
     file.write_text(yaml.safe_dump({**config, "pollux": {**config["pollux"], "store": store_url}}))
-    program = ("-c", f"{before}\n{MAIN}") if before else ("-m", "server")
-    with (folder / f"replica-{port}.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *program, "serve", "--config", str(file), "--port", str(port)),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=tree,
-            env={name: value for name, value in os.environ.items() if not name.startswith("POLLUX_")},
-        )
+    words = ("serve", "--config", str(file), "--port", str(port))
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("POLLUX_")}
+    log = folder / f"replica-{port}.log"
+    process: asyncio.subprocess.Process | Forked
+    if forked and tree is None and AVAILABLE:
+        process = await fork(words, environ, log, before)
+    else:
+        process = await _started(words, environ, log, before, tree)
     replica = Replica(f"http://127.0.0.1:{port}", process=process)
     try:
         await wait_until(lambda: is_ready(replica), timeout_s=60, what="the replica is ready")
@@ -138,6 +149,21 @@ async def replica_process(
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def _started(
+    words: Sequence[str], environ: Mapping[str, str], log: Path, before: str, tree: Path | None
+) -> asyncio.subprocess.Process:
+    program = ("-c", f"{before}\n{MAIN}") if before else ("-m", "server")
+    with log.open("ab") as output:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, *program, *words),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=tree,
+            env=environ,
+        )
 
 
 async def create(replica: Replica, text: str, model: str = CACHED, **body: Any) -> str:
