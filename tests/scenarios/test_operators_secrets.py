@@ -181,7 +181,7 @@ async def test_no_command_line_of_a_process_shows_one(store_url: str, tmp_path: 
     """Whoever may list the processes of a machine sees their command lines."""
     config = marked("http://127.0.0.1:9/v1")
     written = json.loads(_filled(json.dumps(config)))
-    async with replica_process(written, store_url, tmp_path) as pollux:
+    async with replica_process(written, store_url, tmp_path, forked=False) as pollux:
         assert pollux.process is not None
         lines = await asyncio.to_thread(_command_lines)
         assert any(str(tmp_path) in line for line in lines)

@@ -56,7 +56,7 @@ async def running_stage(count: int, store: str, folder: Path, *, before: str = "
         url = f"embedded://{folder / 'store'}" if store == "embedded" else stack.enter_context(running_redis(store))
         config = config_for(simulator, receiver.url)
         replicas = [
-            await stack.enter_async_context(replica_process(config, url, folder, before=FIRST + before))
+            await stack.enter_async_context(replica_process(config, url, folder, before=FIRST + before, forked=False))
             for _ in range(count)
         ]
         client = stack.enter_context(redis.Redis.from_url(plain_url(url)))
