@@ -20,9 +20,12 @@ POOLED = 40
 LOOKS = 8
 """Tasks that may be under way at any moment in an idle replica, beyond those of the first look."""
 STAYING = frozenset(
-    {"settings", "rotation", "owned", "ended", "usage", "usage_owners", "delivered", "delivery", "health"}
+    {
+        *("settings", "rotation", "owned", "owners", "ended", "usage", "usage_owners", "delivered", "delivery"),
+        *("health", "processes", "tally"),
+    }
 )
-"""Kinds of keys that live longer than responses and status events: a few for each owner and endpoint."""
+"""Kinds of keys that live longer than responses and status events: a few for each owner, endpoint or minute."""
 EVERY_S = 2.0
 
 
